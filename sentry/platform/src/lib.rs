@@ -1,0 +1,119 @@
+//! Where application code runs, and how its calls and faults reach the kernel.
+//!
+//! Three traits: a [`Platform`] makes [`AddressSpace`]s (one per guest `mm`) and [`Context`]s (one per guest thread). The
+//! kernel decides *what* is mapped; a platform only maps and unmaps ranges of host files at addresses.
+//!
+//! Backends: [`ptrace`], later `trap` and `kvm`. Neighbours: `host` below, `kernel` above.
+
+// unsafe is what this crate is for: one operation per block, each with its SAFETY comment.
+#![allow(unsafe_code)]
+
+use abi::{Errno, mm::Prot};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+pub mod ptrace;
+
+/// The general registers of a guest thread: `struct user_regs_struct` of x86-64, which is what `PTRACE_GETREGS` fills.
+pub type UserRegs = libc::user_regs_struct;
+
+/// The extended state (x87, SSE, AVX, …) of a guest thread, in XSAVE's standard format.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FpState(pub Vec<u8>);
+
+/// Why [`Context::switch`] came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The application executed `syscall`: the number is in `orig_rax`, and `rax` is `-ENOSYS`. `rip` points behind it.
+    Syscall,
+    /// The application faulted or trapped. The host's signal, its `si_code`, and `si_addr` where it has one.
+    Fault(Fault),
+    /// [`Interrupt::interrupt`] was called, or the platform wants the caller to look again. Nothing else happened.
+    Interrupted,
+    /// The host thread or process is gone (killed from outside, or out of memory): the guest thread cannot go on.
+    Lost,
+}
+
+/// A hardware exception of the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// `SIGSEGV`, `SIGBUS`, `SIGILL`, `SIGFPE` or `SIGTRAP`.
+    pub signal: abi::signal::Signal,
+    /// `si_code`, for example `SEGV_ACCERR`.
+    pub code: i32,
+    /// The address that could not be accessed (`si_addr`), or the instruction's.
+    pub addr: u64,
+    /// What was tried, where the platform knows it; all empty: unknown, try to satisfy a write if the VMA permits it.
+    pub access: Prot,
+}
+
+/// What a platform can do, asked once at start.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// The lowest address that may be mapped.
+    pub min_address: u64,
+    /// One past the highest address that may be mapped: the stub lives above.
+    pub max_address: u64,
+    /// Bytes of [`FpState`].
+    pub fp_state_size: usize,
+    /// `xfeatures` mask of the extended state (XCR0), which the signal frame announces.
+    pub xfeatures: u64,
+}
+
+/// A way of running application code.
+pub trait Platform: Send + Sync {
+    /// Its name as `--platform` takes it.
+    fn name(&self) -> &'static str;
+    /// Its limits.
+    fn limits(&self) -> Limits;
+    /// A new address space with nothing mapped below [`Limits::max_address`].
+    fn new_address_space(&self) -> Result<Arc<dyn AddressSpace>, Errno>;
+    /// A new context. It is used by one sentry thread only, the task thread that asked for it.
+    fn new_context(&self) -> Result<Box<dyn Context>, Errno>;
+}
+
+/// One guest address space. Operations are queued in order, and are in force at the latest when a [`Context`] of this address
+/// space next runs application code. Until [`Context::flush`] has returned, other threads of the same address space may still
+/// see what was mapped before: memory that was unmapped must not be given to anyone else earlier.
+pub trait AddressSpace: Send + Sync {
+    /// Maps `len` bytes of the host file `fd` from `offset` at `addr`, replacing what was there. `shared`: writes reach the file
+    /// (the memory file is always mapped shared). All values are page-aligned. The descriptor must stay open until flushed.
+    fn map(&self, addr: u64, len: u64, fd: RawFd, offset: u64, prot: Prot, shared: bool);
+    /// Unmaps a range; holes are fine.
+    fn unmap(&self, addr: u64, len: u64);
+    /// Changes the protection of a range that is wholly mapped.
+    fn protect(&self, addr: u64, len: u64, prot: Prot);
+    /// Whether operations are queued that no context has carried out yet.
+    fn is_dirty(&self) -> bool;
+    /// For a platform's own use.
+    fn as_any(&self) -> &dyn std::any::Any;
+}
+
+/// The execution state of one guest thread.
+pub trait Context: Send {
+    /// Carries out what is queued on `aspace` now.
+    fn flush(&mut self, aspace: &Arc<dyn AddressSpace>) -> Result<(), Errno>;
+    /// Runs application code in `aspace` from `regs` until something happens; `regs` then holds its state. Flushes first.
+    /// The first switch, and one to another address space than last time (after execve), finds itself a host thread there.
+    fn switch(&mut self, aspace: &Arc<dyn AddressSpace>, regs: &mut UserRegs) -> Event;
+    /// To be called by the thread that runs this context before another context, of a new guest thread, is started in the
+    /// same address space (clone with CLONE_VM): makes a host thread ready for it.
+    fn prepare_sibling(&mut self, aspace: &Arc<dyn AddressSpace>) -> Result<(), Errno>;
+    /// The extended state. Initial state if the context has not run yet.
+    fn fp_state(&mut self) -> FpState;
+    /// Replaces the extended state before the next switch. A malformed one is refused with `EINVAL`.
+    fn set_fp_state(&mut self, state: &FpState) -> Result<(), Errno>;
+    /// Resets the extended state to the processor's initial one (execve).
+    fn reset_fp_state(&mut self);
+    /// A handle by which any thread interrupts [`switch`](Self::switch).
+    fn interrupter(&self) -> Arc<dyn Interrupt>;
+    /// The application is about to leave this host thread for a blocking call (`true`) or is back (`false`): a hint for placement on CPUs.
+    fn set_blocked(&mut self, _blocked: bool) {}
+}
+
+/// Interrupts a running [`Context`].
+pub trait Interrupt: Send + Sync {
+    /// Makes the current or else the next [`Context::switch`] return soon. May be called by any thread at any time, also when the
+    /// context is gone.
+    fn interrupt(&self);
+}

@@ -1,0 +1,1 @@
+//! The `ptrace` platform: PTRACE_SYSEMU. Works everywhere, simplest, the reference for debugging.
