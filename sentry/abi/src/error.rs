@@ -58,6 +58,7 @@ errnos! {
     EPIPE = 32,
     EDOM = 33,
     ERANGE = 34,
+    EDEADLK = 35,
     ENAMETOOLONG = 36,
     ENOLCK = 37,
     ENOSYS = 38,
