@@ -1,0 +1,81 @@
+//! The sentry's process on the host: prctl(2) settings, limits, identity.
+
+use crate::{check, from_rustix};
+use abi::Errno;
+
+fn prctl(option: libc::c_int, arg: libc::c_ulong) -> Result<(), Errno> {
+    // SAFETY: only used with options whose arguments are plain numbers.
+    check(unsafe { libc::prctl(option, arg, 0 as libc::c_ulong, 0 as libc::c_ulong, 0 as libc::c_ulong) }).map(drop)
+}
+
+/// This process's id in its own pid namespace.
+#[must_use]
+pub fn pid() -> i32 {
+    // SAFETY: no memory involved.
+    unsafe { libc::getpid() }
+}
+
+/// `PR_SET_NO_NEW_PRIVS`.
+pub fn set_no_new_privs() -> Result<(), Errno> {
+    prctl(libc::PR_SET_NO_NEW_PRIVS, 1)
+}
+
+/// `PR_SET_DUMPABLE`. A process that changed its ids is not dumpable, and could not trace its own children without this.
+pub fn set_dumpable(on: bool) -> Result<(), Errno> {
+    prctl(libc::PR_SET_DUMPABLE, on.into())
+}
+
+/// `PR_SET_PDEATHSIG`: `sig` when the thread that made this process ends.
+pub fn set_parent_death_signal(sig: i32) -> Result<(), Errno> {
+    prctl(libc::PR_SET_PDEATHSIG, sig as libc::c_ulong)
+}
+
+/// Page size, CPUs online and memory of the host, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    /// CPUs that this process may use.
+    pub cpus: usize,
+    /// Bytes of memory.
+    pub total_memory: u64,
+    /// Bytes of memory not in use.
+    pub free_memory: u64,
+}
+
+/// What the host is like.
+#[must_use]
+pub fn machine() -> Machine {
+    let info = rustix::system::sysinfo();
+    let unit = u64::from(info.mem_unit.max(1));
+    Machine {
+        cpus: crate::thread::affinity(0).map_or(1, |s| s.count().max(1)),
+        total_memory: info.totalram.saturating_mul(unit),
+        free_memory: info.freeram.saturating_mul(unit),
+    }
+}
+
+/// A limit of this process's, as (soft, hard); `None` is unlimited.
+#[must_use]
+pub fn open_files_limit() -> (Option<u64>, Option<u64>) {
+    let r = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    (r.current, r.maximum)
+}
+
+/// Raises the soft limit of open files to the hard one.
+pub fn raise_open_files_limit() -> Result<(), Errno> {
+    let mut r = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    r.current = r.maximum;
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, r).map_err(from_rustix)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn knows_the_machine() {
+        let m = super::machine();
+        assert!(m.cpus > 0 && m.total_memory > m.free_memory && m.free_memory > 1 << 20);
+        super::set_dumpable(true).expect("dumpable");
+        super::raise_open_files_limit().expect("rlimit");
+        let (soft, hard) = super::open_files_limit();
+        assert_eq!(soft, hard);
+    }
+}
