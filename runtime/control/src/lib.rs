@@ -1,1 +1,17 @@
-//! caisson-control.
+//! What runtime and sentry say to each other.
+//!
+//! [`BootSpec`] is everything a sentry needs to boot; it travels once, as JSON in a sealed memory file. [`Request`] and
+//! [`Event`] travel afterwards as one JSON document per packet over a `SOCK_SEQPACKET` socket: see [`encode`] and [`decode`].
+//! Both sides treat what they receive as untrusted bytes: anything malformed is an [`Error`], never a panic.
+//!
+//! [`logging`] is the format that both sides write log lines in, so that one file can hold the lines of all processes.
+
+mod boot;
+pub mod logging;
+mod message;
+
+pub use boot::{
+    BootSpec, Capabilities, Credentials, FdLayout, Mount, MountFlags, MountKind, Network, Overlay, Platform, Process,
+    ResourceLimit, Root, WindowSize,
+};
+pub use message::{Error, Event, FailureKind, MAX_MESSAGE, Request, decode, encode};

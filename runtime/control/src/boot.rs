@@ -1,0 +1,270 @@
+//! The boot specification: a container as the sentry sees it, already validated by the runtime.
+
+use crate::message::Error;
+use serde::{Deserialize, Serialize};
+
+/// Everything a sentry needs to boot one container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootSpec {
+    /// The container's ID, for log lines.
+    pub id: String,
+    /// The first process.
+    pub process: Process,
+    /// `uname -n`; empty: the sentry's default.
+    pub hostname: String,
+    /// The NIS domain name; empty: `(none)`.
+    pub domainname: String,
+    /// The root file system.
+    pub root: Root,
+    /// Further mounts, in the order in which they are made.
+    pub mounts: Vec<Mount>,
+    /// Absolute guest paths that are hidden.
+    pub masked_paths: Vec<String>,
+    /// Absolute guest paths that are made read-only.
+    pub readonly_paths: Vec<String>,
+    /// How application code runs.
+    pub platform: Platform,
+    /// What network the application sees.
+    pub network: Network,
+    /// Log debug messages.
+    pub debug: bool,
+    /// Log every system call.
+    pub strace: bool,
+}
+
+/// The first process of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Process {
+    /// `argv`; never empty. `args[0]` is looked up along `PATH` of `env` if it has no slash.
+    pub args: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// Absolute guest path.
+    pub cwd: String,
+    /// Users, groups, umask.
+    pub credentials: Credentials,
+    /// Capability sets.
+    pub capabilities: Capabilities,
+    /// `PR_SET_NO_NEW_PRIVS`.
+    pub no_new_privileges: bool,
+    /// Limits that differ from the sentry's defaults.
+    pub rlimits: Vec<ResourceLimit>,
+    /// Whether the process gets a terminal (a guest devpts one, bridged to the host's) instead of the sentry's stdio.
+    pub terminal: bool,
+    /// The terminal's first size.
+    pub console_size: Option<WindowSize>,
+}
+
+/// User and groups of the first process, as guest numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credentials {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Supplementary groups.
+    pub additional_gids: Vec<u32>,
+    /// File mode creation mask; absent: `0o022`.
+    pub umask: Option<u32>,
+}
+
+/// The five capability sets (capabilities(7)), bit n being capability n.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capabilities {
+    /// What execve can ever give.
+    pub bounding: u64,
+    /// What is in force.
+    pub effective: u64,
+    /// What survives execve with file capabilities.
+    pub inheritable: u64,
+    /// What can be raised into effective.
+    pub permitted: u64,
+    /// What survives execve without privileges.
+    pub ambient: u64,
+}
+
+impl Capabilities {
+    /// All five sets are `mask`, except that ambient stays empty.
+    #[must_use]
+    pub const fn all_of(mask: u64) -> Capabilities {
+        Capabilities { bounding: mask, effective: mask, inheritable: 0, permitted: mask, ambient: 0 }
+    }
+}
+
+/// One resource limit (getrlimit(2)); `!0` is infinity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResourceLimit {
+    /// `RLIMIT_*` as a number of x86-64.
+    pub resource: u32,
+    /// Soft limit.
+    pub soft: u64,
+    /// Hard limit.
+    pub hard: u64,
+}
+
+/// A terminal's size in characters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowSize {
+    /// Lines.
+    pub rows: u16,
+    /// Characters in a line.
+    pub cols: u16,
+}
+
+/// The root file system: the gofer's attach point 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Root {
+    /// Whether the application sees it read-only.
+    pub readonly: bool,
+    /// Where writes go.
+    pub overlay: Overlay,
+}
+
+/// Where writes to a host tree go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Overlay {
+    /// To the host, through the gofer.
+    None,
+    /// To an upper layer in the sentry's memory, gone at the end.
+    Memory,
+}
+
+/// A mount of the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mount {
+    /// Absolute guest path; made if it does not exist.
+    pub destination: String,
+    /// What is mounted.
+    pub kind: MountKind,
+    /// Mount flags.
+    pub flags: MountFlags,
+    /// The file system's own options, such as `size=64m` or `mode=755`.
+    pub data: Vec<String>,
+}
+
+/// What a [`Mount`] mounts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MountKind {
+    /// A host tree or file: an attach point of the gofer.
+    Bind {
+        /// Its index in the gofer's list; the root is 0.
+        attach: u32,
+        /// Whether it is a directory (else a file).
+        directory: bool,
+        /// Where writes go.
+        overlay: Overlay,
+    },
+    /// proc(5).
+    Proc,
+    /// sysfs(5).
+    Sysfs,
+    /// tmpfs(5).
+    Tmpfs,
+    /// The sentry's own `/dev`: null, zero, full, random, urandom, tty, and the links every program expects.
+    Dev,
+    /// pts(4).
+    Devpts,
+    /// mq_overview(7).
+    Mqueue,
+    /// An empty control group hierarchy.
+    Cgroup,
+}
+
+/// Mount flags (mount(8)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[allow(missing_docs)]
+pub struct MountFlags {
+    pub readonly: bool,
+    pub nosuid: bool,
+    pub nodev: bool,
+    pub noexec: bool,
+    pub noatime: bool,
+}
+
+/// How application code runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Platform {
+    Ptrace,
+    Trap,
+    Kvm,
+}
+
+/// What network the application sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// Loopback alone.
+    None,
+    /// The host's sockets, passed through.
+    Host,
+    /// The sentry's own stack.
+    Sandbox,
+}
+
+/// The descriptors a sentry finds open when it starts, besides 0, 1 and 2. All others are closed.
+#[derive(Clone, Copy, Debug)]
+pub struct FdLayout;
+
+impl FdLayout {
+    /// The boot specification: a sealed memory file.
+    pub const SPEC: i32 = 3;
+    /// The control socket.
+    pub const CONTROL: i32 = 4;
+    /// The connection to the gofer.
+    pub const GOFER: i32 = 5;
+    /// Where log lines go.
+    pub const LOG: i32 = 6;
+    /// The host terminal's slave side, if [`Process::terminal`].
+    pub const TERMINAL: i32 = 7;
+}
+
+impl BootSpec {
+    /// Parses and checks what the runtime wrote.
+    pub fn from_json(bytes: &[u8]) -> Result<BootSpec, Error> {
+        let spec: BootSpec = serde_json::from_slice(bytes)?;
+        spec.check()?;
+        Ok(spec)
+    }
+
+    /// The JSON that [`from_json`](Self::from_json) reads.
+    pub fn to_json(&self) -> Result<Vec<u8>, Error> {
+        Ok(serde_json::to_vec(self)?)
+    }
+
+    /// What the sentry relies on beyond the types.
+    fn check(&self) -> Result<(), Error> {
+        let absolute = |what: &'static str, path: &str| {
+            if path.starts_with('/') && !path.contains('\0') { Ok(()) } else { Err(Error::Invalid(what)) }
+        };
+        if self.process.args.is_empty() {
+            return Err(Error::Invalid("process.args"));
+        }
+        if self.process.args.iter().chain(&self.process.env).any(|s| s.contains('\0')) {
+            return Err(Error::Invalid("process.args or process.env"));
+        }
+        absolute("process.cwd", &self.process.cwd)?;
+        for mount in &self.mounts {
+            absolute("mounts.destination", &mount.destination)?;
+        }
+        for path in &self.masked_paths {
+            absolute("masked_paths", path)?;
+        }
+        for path in &self.readonly_paths {
+            absolute("readonly_paths", path)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,121 @@
+//! Messages over the control socket: one JSON document per packet.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// The longest packet, in bytes. A longer one arrives truncated and is refused.
+pub const MAX_MESSAGE: usize = 16 << 10;
+
+/// What is wrong with a message or a boot specification.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not the JSON that was expected.
+    #[error("malformed message: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Longer than [`MAX_MESSAGE`].
+    #[error("message of {0} bytes is too long")]
+    TooLong(usize),
+    /// A value that no runtime sends.
+    #[error("invalid {0}")]
+    Invalid(&'static str),
+}
+
+/// From the runtime to the sentry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// Send this signal to the first process, as if from outside its PID namespace.
+    Signal {
+        /// 1 to 64.
+        sig: i32,
+    },
+}
+
+/// From the sentry to the runtime.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Event {
+    /// The first process is about to execute its first instruction.
+    Started,
+    /// The first process has ended; the last message.
+    Exited {
+        /// What wait(2) would give: exit status in bits 8 to 15, or a signal in bits 0 to 6.
+        wait_status: i32,
+    },
+    /// The container could not be started, or the sentry cannot go on; the last message.
+    Failed {
+        /// What kind of failure it is.
+        kind: FailureKind,
+        /// One line for the user.
+        message: String,
+    },
+}
+
+/// Why a sentry gave up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// The program does not exist (exit status 127).
+    NotFound,
+    /// The program exists and cannot be executed (exit status 126).
+    NotExecutable,
+    /// The configuration cannot be put into force, for example because `cwd` does not exist.
+    Invalid,
+    /// The host lacks what the platform needs.
+    Host,
+    /// The sentry itself failed.
+    Internal,
+}
+
+/// The packet for `message`.
+pub fn encode<T: Serialize>(message: &T) -> Result<Vec<u8>, Error> {
+    let bytes = serde_json::to_vec(message)?;
+    if bytes.len() > MAX_MESSAGE { Err(Error::TooLong(bytes.len())) } else { Ok(bytes) }
+}
+
+/// The message in one packet.
+pub fn decode<T: DeserializeOwned>(packet: &[u8]) -> Result<T, Error> {
+    if packet.len() > MAX_MESSAGE {
+        return Err(Error::TooLong(packet.len()));
+    }
+    Ok(serde_json::from_slice(packet)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive_the_round_trip() {
+        for event in [
+            Event::Started,
+            Event::Exited { wait_status: 0x300 },
+            Event::Failed { kind: FailureKind::NotFound, message: "no /bin/x".into() },
+        ] {
+            assert_eq!(decode::<Event>(&encode(&event).unwrap()).unwrap(), event);
+        }
+        let request = Request::Signal { sig: 15 };
+        assert_eq!(decode::<Request>(&encode(&request).unwrap()).unwrap(), request);
+    }
+
+    #[test]
+    fn any_bytes_are_an_error_and_no_panic() {
+        let good = encode(&Request::Signal { sig: 9 }).unwrap();
+        for cut in 0..good.len() {
+            assert!(decode::<Request>(&good[..cut]).is_err());
+        }
+        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+        for len in 0..512 {
+            let bytes: Vec<u8> = (0..len)
+                .map(|_| {
+                    seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    (seed >> 33) as u8
+                })
+                .collect();
+            assert!(decode::<Request>(&bytes).is_err());
+            assert!(decode::<Event>(&bytes).is_err());
+            assert!(crate::BootSpec::from_json(&bytes).is_err());
+        }
+        assert!(decode::<Request>(&vec![b' '; MAX_MESSAGE + 1]).is_err());
+        assert!(encode(&Event::Failed { kind: FailureKind::Internal, message: "x".repeat(MAX_MESSAGE) }).is_err());
+    }
+}
