@@ -1,1 +1,16 @@
-//! sentry-kernel.
+//! The kernel: tasks, signals, memory, the virtual file system, time, futexes.
+//!
+//! No `unsafe`, no host call of its own: `host` and `platform` below do those. File systems (`fs`), socket families (`net`) and
+//! the system call table (`syscalls`) sit above and register themselves here.
+//!
+//! Where to begin: [`Kernel`] is the whole sandbox, [`task::Task`] one thread, [`vfs`] names and files, [`mm::Mm`] memory.
+
+pub mod cred;
+pub mod io;
+pub mod kernel;
+pub mod mm;
+pub mod task;
+pub mod user;
+pub mod vfs;
+
+pub use kernel::Kernel;

@@ -1,0 +1,117 @@
+//! File system types and mounted file systems.
+
+use super::Inode;
+use crate::{Kernel, cred::Credentials};
+use abi::{Result, fs::Statfs};
+use bitflags::bitflags;
+use std::any::Any;
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU32, AtomicU64, Ordering},
+};
+
+bitflags! {
+    /// What the name cache may assume of a file system.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct SbFlags: u32 {
+        /// Names appear and vanish by themselves (proc): every lookup asks the file system.
+        const NO_DCACHE = 1;
+        /// Others may change it (a shared gofer tree): [`super::InodeOps::revalidate`] is asked for each cached name.
+        const REVALIDATE = 2;
+        /// Listed in /proc/filesystems as `nodev`.
+        const NODEV = 4;
+    }
+}
+
+/// Where a mount's content comes from: mount(2)'s `source` and `data`, or what the boot hands over.
+pub struct MountSource<'a> {
+    /// `source`, as shown in /proc/mounts.
+    pub source: &'a str,
+    /// `data`: comma-separated options.
+    pub options: &'a str,
+    /// What only the boot can give (the gofer's connection, the layers of an overlay).
+    pub extra: Option<Box<dyn Any + Send>>,
+}
+
+/// A kind of file system, registered with [`Kernel::register_fs`].
+pub trait FsType: Send + Sync {
+    /// Its name, as mount(2) takes it.
+    fn name(&self) -> &'static str;
+    /// Whether an application with CAP_SYS_ADMIN may mount it.
+    fn user_mountable(&self) -> bool {
+        false
+    }
+    /// Makes a file system.
+    fn mount(&self, kernel: &Arc<Kernel>, cred: &Credentials, source: MountSource<'_>) -> Result<Arc<SuperBlock>>;
+}
+
+/// What a mounted file system can be asked as a whole.
+pub trait SuperOps: Send + Sync {
+    /// statfs(2).
+    fn statfs(&self, sb: &SuperBlock) -> Result<Statfs>;
+    /// Options for /proc/mounts, each with a leading comma (`,size=65536k`).
+    fn show_options(&self) -> String {
+        String::new()
+    }
+    /// syncfs(2).
+    fn sync(&self) -> Result {
+        Ok(())
+    }
+    /// New options of mount(2) with MS_REMOUNT.
+    fn remount(&self, _options: &str) -> Result {
+        Ok(())
+    }
+    /// For the file system's own use.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// A mounted file system.
+pub struct SuperBlock {
+    /// `st_dev` of its files.
+    pub dev: u64,
+    /// Its type's name.
+    pub fs_name: &'static str,
+    /// `source` of mount(2).
+    pub source: String,
+    /// Behaviour of the name cache.
+    pub flags: SbFlags,
+    /// The file system's own part.
+    pub ops: Box<dyn SuperOps>,
+    root: OnceLock<Arc<Inode>>,
+    next_ino: AtomicU64,
+}
+
+/// Minor numbers of file systems without a device (major 0).
+static NEXT_MINOR: AtomicU32 = AtomicU32::new(1);
+
+impl SuperBlock {
+    /// A new one; its root inode is given afterwards with [`set_root`](Self::set_root), because an inode names its superblock.
+    pub fn new(fs_name: &'static str, source: &str, flags: SbFlags, ops: Box<dyn SuperOps>) -> Arc<SuperBlock> {
+        let minor = NEXT_MINOR.fetch_add(1, Ordering::Relaxed);
+        Arc::new(SuperBlock {
+            dev: abi::fs::makedev(0, minor),
+            fs_name,
+            source: source.to_owned(),
+            flags,
+            ops,
+            root: OnceLock::new(),
+            next_ino: AtomicU64::new(1),
+        })
+    }
+
+    /// Gives the root inode, once.
+    pub fn set_root(&self, root: Arc<Inode>) {
+        // A second call is a mistake of the file system's mount function; the first root stays.
+        let _ = self.root.set(root);
+    }
+
+    /// The root inode.
+    pub fn root(&self) -> Result<Arc<Inode>> {
+        self.root.get().cloned().ok_or(abi::error!(EINVAL, "file system has no root"))
+    }
+
+    /// A number for a new inode of a file system that has none of its own. The first is 1.
+    pub fn next_ino(&self) -> u64 {
+        self.next_ino.fetch_add(1, Ordering::Relaxed)
+    }
+}
