@@ -1,1 +1,15 @@
-//! sentry-syscalls.
+//! The system call table: from registers to typed calls of the kernel.
+//!
+//! A handler is a thin function `fn(&mut CurrentTask, typed arguments…) -> Result<value>` in its family's file, named in that file's
+//! `ROWS`. [`dispatch`] is what the run loop calls.
+
+pub mod arg;
+mod dispatch;
+pub mod report;
+pub mod table;
+
+pub use dispatch::{Dispatcher, register};
+
+/// The calls of every family.
+pub(crate) const FAMILIES: &[&[table::Entry]] = &[
+];

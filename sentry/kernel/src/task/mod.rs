@@ -2,6 +2,10 @@
 //!
 //! [`Task`] is one thread, [`ThreadGroup`] a process. One sentry thread runs each task.
 
+mod current;
+
+pub use current::{CurrentTask, SyscallDispatcher};
+
 use crate::{Kernel, cred::Credentials, mm::Mm, vfs::FdTable};
 use abi::{Result, poll::PollEvents};
 use std::sync::Arc;
@@ -17,6 +21,10 @@ pub struct Task {
 }
 
 impl Task {
+    /// Its thread id, as the application sees it.
+    pub fn tid(&self) -> i32 {
+        1
+    }
     /// The sandbox.
     pub fn kernel(&self) -> &Arc<Kernel> {
         &self.kernel
