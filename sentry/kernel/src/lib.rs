@@ -7,6 +7,7 @@
 
 pub mod cred;
 pub mod io;
+pub mod ipc;
 pub mod kernel;
 pub mod mm;
 pub mod task;

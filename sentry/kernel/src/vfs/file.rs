@@ -96,6 +96,11 @@ pub trait FileOps: Send + Sync + Any {
         true
     }
 
+    /// Whether it is a stream (pipe, stream socket): a blocking write goes on until everything is written, and `EPIPE` raises SIGPIPE.
+    fn is_stream(&self) -> bool {
+        false
+    }
+
     /// Current size, for `SEEK_END`.
     fn size(&self, file: &File) -> Result<u64> {
         Ok(file.inode().attr()?.size)

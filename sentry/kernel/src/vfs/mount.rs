@@ -29,5 +29,12 @@ pub struct Mount {
     pub root: Arc<Dentry>,
 }
 
+impl Mount {
+    /// A mount that is in no tree, for files without a name.
+    pub fn internal(sb: Arc<SuperBlock>, root: Arc<Dentry>) -> Arc<Mount> {
+        Arc::new(Mount { id: 0, sb, root })
+    }
+}
+
 /// The tree of mounts that a group of tasks sees.
 pub struct MountNamespace {}

@@ -1,0 +1,3 @@
+//! Communication between tasks, and waiting for it: pipes, event files, epoll, System V and POSIX queues, inotify.
+
+pub mod pipe;
