@@ -1,5 +1,10 @@
 //! Memory of one process: [`Mm`].
 
+pub mod memory;
+pub mod ranges;
+
+pub use memory::{Extent, Hint, MemoryPool};
+
 use crate::user::{UserAddr, UserRange, UserRef};
 use abi::{Result, bail};
 use zerocopy::{FromBytes, Immutable, IntoBytes};

@@ -1,0 +1,350 @@
+//! [`MemoryPool`]: which parts of the sandbox's memory file are in use, and by how many.
+//!
+//! Application memory, tmpfs files and shared memory all live in one sparse [`MemoryFile`]. The pool hands out extents of its
+//! offsets, which cost nothing until they are touched, and counts references for every page. An extent whose last reference goes is kept
+//! dirty for a while, punched together with others, and then free for the next.
+
+use super::ranges::{Piece, Present, RangeMap};
+use abi::{PAGE_SIZE, Result, bail};
+use host::{Span, memfile::MemoryFile};
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::os::fd::{AsRawFd, RawFd};
+use sync::{Mutex, Rank};
+
+/// Large extents lie at offsets congruent to their address modulo this, so that the host can use huge pages.
+const HUGE: u64 = 2 << 20;
+/// Freed bytes (pages that were never touched included) above which they are punched.
+const DIRTY_BYTES: u64 = 64 << 20;
+/// Freed ranges above which they are punched.
+const DIRTY_RANGES: usize = 256;
+
+/// Part of the memory file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Where it begins: a multiple of the page size.
+    pub offset: u64,
+    /// Bytes: a multiple of the page size.
+    pub len: u64,
+}
+
+impl Extent {
+    /// Its offsets.
+    #[must_use]
+    pub fn range(self) -> Range<u64> {
+        self.offset..self.offset + self.len
+    }
+}
+
+/// Where an extent should lie.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hint {
+    /// Just here, if that is free: behind or before an extent that it continues.
+    pub at: Option<u64>,
+    /// The guest address that it will be mapped at; large extents are made congruent to it.
+    pub addr: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Refs(u32);
+
+impl Piece for Refs {
+    fn advance(&mut self, _: u64) {}
+    fn continues(&self, _: u64, next: &Self) -> bool {
+        self == next
+    }
+}
+
+/// Free ranges, all holes of the file, by place and by size.
+#[derive(Default)]
+struct Free {
+    places: RangeMap<Present>,
+    sizes: BTreeSet<(u64, u64)>,
+}
+
+impl Free {
+    fn put(&mut self, r: Range<u64>) {
+        let (mut start, mut end) = (r.start, r.end);
+        if let Some((before, _)) = self.places.before(r.start)
+            && before.end == r.start
+        {
+            self.sizes.remove(&(before.end - before.start, before.start));
+            start = before.start;
+        }
+        if let Some((after, _)) = self.places.get(r.end) {
+            self.sizes.remove(&(after.end - after.start, after.start));
+            end = after.end;
+        }
+        self.places.insert(r, Present);
+        self.sizes.insert((end - start, start));
+    }
+
+    /// Takes `r` if all of it is free.
+    fn take(&mut self, r: Range<u64>) -> bool {
+        let Some((found, _)) = self.places.get(r.start) else { return false };
+        if found.end < r.end {
+            return false;
+        }
+        self.sizes.remove(&(found.end - found.start, found.start));
+        self.places.remove(r.clone());
+        for rest in [found.start..r.start, r.end..found.end] {
+            if !rest.is_empty() {
+                self.sizes.insert((rest.end - rest.start, rest.start));
+            }
+        }
+        true
+    }
+
+    /// A place for `len` bytes; `congruent`: modulo [`HUGE`] to that. The smallest range that serves is used.
+    fn find(&self, len: u64, congruent: Option<u64>) -> Option<u64> {
+        let Some(addr) = congruent else { return self.sizes.range((len, 0)..).next().map(|&(_, start)| start) };
+        let fit = |&(size, start): &(u64, u64)| {
+            let skip = addr.wrapping_sub(start) % HUGE;
+            (skip.checked_add(len)? <= size).then(|| start + skip)
+        };
+        // A few that just fit may lie right; one that is larger by HUGE always does.
+        self.sizes.range((len, 0)..).take(8).find_map(fit).or_else(|| self.sizes.range((len.checked_add(HUGE)?, 0)..).find_map(fit))
+    }
+}
+
+#[derive(Default)]
+struct State {
+    refs: RangeMap<Refs>,
+    free: Free,
+    dirty: RangeMap<Present>,
+    dirty_bytes: u64,
+}
+
+/// The memory of the sandbox.
+pub struct MemoryPool {
+    file: MemoryFile,
+    state: Mutex<State>,
+}
+
+impl std::fmt::Debug for MemoryPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MemoryPool({:?})", self.file.fd())
+    }
+}
+
+impl MemoryPool {
+    /// A pool over a memory file of up to `len` bytes ([`MemoryFile::DEFAULT_LEN`] for a sandbox).
+    pub fn new(len: u64) -> Result<MemoryPool> {
+        let file = MemoryFile::new(c"caisson-memory", len)?;
+        let mut state = State::default();
+        // Offset 0 is never used, so that no mistake of arithmetic can name it.
+        state.free.put(PAGE_SIZE..file.len());
+        Ok(MemoryPool { file, state: Mutex::new(Rank::Extents, state) })
+    }
+
+    /// The memory file's descriptor, as platforms map it.
+    pub fn fd(&self) -> RawFd {
+        self.file.fd().as_raw_fd()
+    }
+
+    /// The memory file, for access by offset.
+    pub fn file(&self) -> &MemoryFile {
+        &self.file
+    }
+
+    /// `len` bytes (rounded up to pages) of zeroed memory with one reference. `ENOMEM` where the offsets are used up.
+    pub fn alloc(&self, len: u64, hint: Hint) -> Result<Extent> {
+        let Some(len) = abi::page_up(len).filter(|&l| l > 0) else { bail!(ENOMEM, "extent of {len} bytes") };
+        let congruent = (len >= HUGE).then_some(hint.addr);
+        for again in [true, false] {
+            let mut s = self.state.lock();
+            if let Some(at) = hint.at
+                && let Some(end) = at.checked_add(len)
+                && s.free.take(at..end)
+            {
+                s.refs.insert(at..end, Refs(1));
+                return Ok(Extent { offset: at, len });
+            }
+            if let Some(at) = s.free.find(len, congruent).or_else(|| s.free.find(len, None))
+                && s.free.take(at..at + len)
+            {
+                s.refs.insert(at..at + len, Refs(1));
+                return Ok(Extent { offset: at, len });
+            }
+            drop(s);
+            if again {
+                self.punch_dirty();
+            }
+        }
+        bail!(ENOMEM, "memory file is full")
+    }
+
+    /// Adds a reference to every page of a range.
+    pub fn incref(&self, r: Range<u64>) {
+        let mut s = self.state.lock();
+        debug_assert!(s.refs.covers(r.clone()), "incref of free pages {r:x?}");
+        s.refs.update(r, |_, n| n.0 = n.0.saturating_add(1));
+    }
+
+    /// Takes a reference away from every page of a range. Nobody may reach a page any more whose last one goes.
+    pub fn decref(&self, r: Range<u64>) {
+        self.decref_all(std::iter::once(r));
+    }
+
+    /// The same for many ranges.
+    pub fn decref_all(&self, ranges: impl IntoIterator<Item = Range<u64>>) {
+        let mut s = self.state.lock();
+        for r in ranges {
+            let freed = s.drop_refs(r);
+            for f in freed {
+                s.dirty_bytes += f.end - f.start;
+                s.dirty.insert(f, Present);
+            }
+        }
+        let punch = s.dirty_bytes > DIRTY_BYTES || s.dirty.count() > DIRTY_RANGES;
+        drop(s);
+        if punch {
+            self.punch_dirty();
+        }
+    }
+
+    /// The same for ranges that nobody has written to or read since they were allocated: they need no punching.
+    pub fn decref_untouched(&self, ranges: impl IntoIterator<Item = Range<u64>>) {
+        let mut s = self.state.lock();
+        for r in ranges {
+            for f in s.drop_refs(r) {
+                s.free.put(f);
+            }
+        }
+    }
+
+    /// Frees the memory of a range whose only owner calls this; it then reads as zero.
+    pub fn clear(&self, r: Range<u64>) -> Result {
+        Ok(self.file.punch_hole(r.start, r.end - r.start)?)
+    }
+
+    /// Frees what was given back. Happens by itself from time to time.
+    pub fn punch_dirty(&self) {
+        let ranges: Vec<Range<u64>> = {
+            let mut s = self.state.lock();
+            s.dirty_bytes = 0;
+            std::mem::take(&mut s.dirty).iter().map(|(r, _)| r).collect()
+        };
+        // Not under the lock: freeing a gigabyte takes the host a while.
+        let clean: Vec<_> = ranges.into_iter().filter(|r| self.punched(r)).collect();
+        let mut s = self.state.lock();
+        for r in clean {
+            s.free.put(r);
+        }
+    }
+
+    fn punched(&self, r: &Range<u64>) -> bool {
+        match self.clear(r.clone()) {
+            Ok(()) => true,
+            Err(e) => {
+                // The offsets are lost, but never handed out with somebody's data in them.
+                tracing::error!("cannot free memory {r:x?}: {e}");
+                false
+            }
+        }
+    }
+
+    /// The parts of a range in order, and whether one reference alone holds each.
+    pub fn sole_owner(&self, r: Range<u64>) -> Vec<(Range<u64>, bool)> {
+        let s = self.state.lock();
+        let mut parts: Vec<(Range<u64>, bool)> = Vec::new();
+        for (part, n) in s.refs.within(r) {
+            match parts.last_mut() {
+                Some((last, sole)) if last.end == part.start && *sole == (n.0 == 1) => last.end = part.end,
+                _ => parts.push((part, n.0 == 1)),
+            }
+        }
+        parts
+    }
+
+    /// The memory at `offset`.
+    pub fn span(&self, offset: u64, len: usize) -> Result<Span> {
+        Ok(self.file.span(offset, len)?)
+    }
+
+    /// Bytes of host memory that all extents occupy, freed ones that are not punched yet included.
+    pub fn used_bytes(&self) -> u64 {
+        self.file.allocated_bytes().unwrap_or(0)
+    }
+
+    /// Bytes of a range that occupy host memory.
+    pub fn resident(&self, r: Range<u64>) -> u64 {
+        let mut n = 0;
+        let mut at = r.start;
+        while let Ok(Some(data)) = self.file.next_data(at, r.end.saturating_sub(at)) {
+            n += data.end - data.start;
+            at = data.end;
+        }
+        n
+    }
+
+    /// Offsets that are allocated, with their reference counts: for tests and debugging.
+    pub fn extents(&self) -> Vec<(Range<u64>, u32)> {
+        self.state.lock().refs.iter().map(|(r, n)| (r, n.0)).collect()
+    }
+}
+
+impl State {
+    /// Takes one reference; returns what has none left.
+    fn drop_refs(&mut self, r: Range<u64>) -> Vec<Range<u64>> {
+        debug_assert!(self.refs.covers(r.clone()), "decref of free pages {r:x?}");
+        let mut gone = Vec::new();
+        self.refs.update(r, |part, n| {
+            n.0 = n.0.saturating_sub(1);
+            if n.0 == 0 {
+                gone.push(part);
+            }
+        });
+        for g in &gone {
+            self.refs.remove(g.clone());
+        }
+        gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_reuses() {
+        let p = MemoryPool::new(1 << 30).expect("pool");
+        let a = p.alloc(8192, Hint::default()).expect("alloc");
+        p.file().copy_out(a.offset, b"secret").expect("write");
+        p.incref(a.offset..a.offset + 4096);
+        assert_eq!(p.sole_owner(a.range()), vec![(a.offset..a.offset + 4096, false), (a.offset + 4096..a.offset + 8192, true)]);
+        p.decref(a.range());
+        assert_eq!(p.extents(), vec![(a.offset..a.offset + 4096, 1)]);
+        p.decref(a.offset..a.offset + 4096);
+        assert!(p.extents().is_empty());
+        p.punch_dirty();
+        assert_eq!(p.used_bytes(), 0);
+        let b = p.alloc(4096, Hint { at: Some(a.offset), addr: 0 }).expect("alloc");
+        assert_eq!(b.offset, a.offset);
+        let mut s = [1; 6];
+        p.file().copy_in(b.offset, &mut s).expect("read");
+        assert_eq!(s, [0; 6]);
+    }
+
+    #[test]
+    fn large_ones_are_congruent() {
+        let p = MemoryPool::new(1 << 30).expect("pool");
+        let addr = 0x7f12_3456_7000;
+        let a = p.alloc(5 << 20, Hint { at: None, addr }).expect("alloc");
+        assert_eq!(a.offset % HUGE, addr % HUGE);
+        assert!(p.alloc(1 << 30, Hint::default()).is_err());
+        assert!(p.alloc(u64::MAX - 5, Hint::default()).is_err());
+        p.decref_untouched([a.range()]);
+        // All of it is one range again.
+        assert!(p.alloc((1 << 30) - 4096, Hint::default()).is_ok());
+    }
+
+    #[test]
+    fn full_pool_punches_and_goes_on() {
+        let p = MemoryPool::new(1 << 20).expect("pool");
+        for _ in 0..10 {
+            let a = p.alloc(600 << 10, Hint::default()).expect("alloc");
+            p.decref(a.range());
+        }
+    }
+}
