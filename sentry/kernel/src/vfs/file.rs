@@ -62,6 +62,10 @@ pub trait Mappable: Send + Sync {
     /// there yet (`write`, or a hole in a shared mapping). `EFAULT`-like failures: `Errno::EIO` becomes SIGBUS, so does an offset behind
     /// the end (`ENXIO`). The pages stay valid while this object lives, also after a truncation (they then read as zero).
     fn pages(&self, offset: u64, len: u64, write: bool) -> Result<MappedPages>;
+    /// The sentry's own view of the descriptor that [`pages`](Self::pages) names, where that is not the memory file: offsets are the same.
+    fn file_map(&self) -> Option<&host::filemap::FileMap> {
+        None
+    }
     /// Whether shared writable mappings are allowed (`EACCES`, seals: `EPERM`).
     fn check_shared_write(&self) -> Result {
         Ok(())
