@@ -1,2 +1,29 @@
-//! The command line of Caisson.
-fn main() {}
+//! `caisson`: an OCI container runtime that runs applications on a kernel of its own, in user space.
+//!
+//! One executable holds the command line, the sentry and the gofer; the latter two are this same file executed again as
+//! `caisson sentry` and `caisson gofer`. This file only tells them apart.
+
+mod cli;
+mod console;
+mod container;
+mod exit;
+mod logging;
+mod sandbox;
+mod spec;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = match std::env::args_os().map(|a| a.into_string()).collect() {
+        Ok(args) => args,
+        Err(bad) => {
+            eprintln!("caisson: the argument {bad:?} is not UTF-8");
+            return exit::Status::Usage.into();
+        }
+    };
+    let code = match args.get(1).map(String::as_str) {
+        Some("sentry") => sentry::main(&args[2..]),
+        _ => return cli::main(&args),
+    };
+    ExitCode::from(u8::try_from(code).unwrap_or(exit::Status::Internal as u8))
+}

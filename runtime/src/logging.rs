@@ -1,0 +1,64 @@
+//! Where log lines and the last error go: standard error, and the file of `--log` in the format of `--log-format`.
+
+use crate::exit::{Failure, Result, Status};
+use control::logging::{Format, json_line, timestamp};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use tracing::level_filters::LevelFilter;
+
+/// The log as the flags ask for it.
+#[derive(Debug)]
+pub struct Log {
+    /// The file of `--log`.
+    file: Option<File>,
+    /// `--log-format`.
+    pub format: Format,
+}
+
+impl Log {
+    /// Opens the log and sends this process's `tracing` events there.
+    pub fn open(path: Option<&Path>, format: Format, debug: bool) -> Result<Log> {
+        let file = match path {
+            Some(path) => Some(
+                OpenOptions::new()
+                    .create(true)
+                    .append(true)
+                    .open(path)
+                    .map_err(Failure::context(Status::Output, format_args!("cannot open the log {}", path.display())))?,
+            ),
+            None => None,
+        };
+        let log = Log { file, format };
+        let level = if debug { LevelFilter::DEBUG } else { LevelFilter::WARN };
+        control::logging::init(log.descriptor()?, format, level);
+        Ok(log)
+    }
+
+    /// A descriptor of its own for a child: the log file, or else standard error.
+    pub fn descriptor(&self) -> Result<File> {
+        match &self.file {
+            Some(file) => file.try_clone(),
+            None => rustix::io::fcntl_dupfd_cloexec(std::io::stderr(), 3).map(File::from).map_err(Into::into),
+        }
+        .map_err(Failure::context(Status::Output, "cannot duplicate the log's descriptor"))
+    }
+
+    /// Reports the failure that ends this process: one line on standard error, and one in the log.
+    pub fn failure(&self, failure: &Failure) {
+        report(failure);
+        let Some(mut file) = self.file.as_ref() else { return };
+        let line = match self.format {
+            Format::Json => json_line(tracing::Level::ERROR, &failure.to_string()),
+            Format::Text => format!("{} ERROR caisson: {failure}\n", timestamp()),
+        };
+        // The same line went to standard error already.
+        let _ = file.write_all(line.as_bytes());
+    }
+}
+
+/// One line on standard error.
+pub fn report(failure: &Failure) {
+    // With standard error closed there is nobody to tell.
+    let _ = writeln!(std::io::stderr(), "caisson: {failure}");
+}

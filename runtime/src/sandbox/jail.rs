@@ -1,0 +1,165 @@
+//! The host calls that the safe wrappers do not offer: making a process in new namespaces, arranging its descriptors, and
+//! taking signals as data. All of the runtime's `unsafe` is here.
+#![allow(unsafe_code)]
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Error, Result};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// Where [`fork`] returned.
+#[derive(Debug)]
+pub enum Fork {
+    /// In the parent: the child's process ID.
+    Parent(i32),
+    /// In the child.
+    Child,
+}
+
+/// fork(2) with namespaces: `flags` are `CLONE_NEW*` of clone(2). The caller must be single-threaded, since only the calling
+/// thread exists in the child, and any lock that another one held would stay locked there for ever.
+pub fn fork(flags: i32) -> Result<Fork> {
+    assert!(threads() == 1, "fork with several threads");
+    let no_pointer = 0_usize;
+    // SAFETY: without CLONE_VM and with no stack given, this is fork: the child runs on a copy of this stack. The only thread
+    // is the calling one (checked above), so no lock is held by anyone else.
+    let pid = unsafe {
+        libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD, no_pointer, no_pointer, no_pointer, no_pointer)
+    };
+    match pid {
+        -1 => Err(Error::last_os_error()),
+        0 => Ok(Fork::Child),
+        pid => Ok(Fork::Parent(pid as i32)),
+    }
+}
+
+/// The number of threads of this process, by its `/proc/self/task`; 1 if it cannot be read.
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(1, |dir| dir.count())
+}
+
+/// Makes `fds` this process's only descriptors that survive execve, each under its number. Gives a copy of `executable` that
+/// is still open until then.
+pub fn arrange(fds: Vec<(RawFd, OwnedFd)>, executable: &File) -> Result<OwnedFd> {
+    let highest = fds.iter().map(|(number, _)| *number).max().unwrap_or(2).max(2);
+    // Out of the way of all the numbers, so that no dup2 below replaces one that is still needed.
+    let executable = rustix::io::fcntl_dupfd_cloexec(executable, highest + 1)?;
+    let mut parked = Vec::with_capacity(fds.len());
+    for (number, fd) in fds {
+        parked.push((number, rustix::io::fcntl_dupfd_cloexec(&fd, highest + 1)?));
+        // Its number may be wanted; dropping it later would close what has the number then.
+        std::mem::forget(fd);
+    }
+    // SAFETY: takes three numbers; what is left open here is closed by execve, or replaced below.
+    if unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) } < 0 {
+        return Err(Error::last_os_error());
+    }
+    for (number, fd) in &parked {
+        // SAFETY: both are plain numbers; whatever had the target's number is closed, which is what this function is for, and
+        // this process owns nothing else that it will use again before execve.
+        if unsafe { libc::dup2(fd.as_raw_fd(), *number) } < 0 {
+            return Err(Error::last_os_error());
+        }
+    }
+    Ok(executable)
+}
+
+/// execve(2) of an open file, with an empty environment and no signal blocked.
+pub fn execute(executable: &OwnedFd, args: &[&str]) -> Result<Infallible> {
+    let mut strings = vec![c"caisson".to_owned()];
+    for arg in args {
+        strings.push(CString::new(*arg)?);
+    }
+    let mut argv: Vec<*const libc::c_char> = strings.iter().map(|s| s.as_ptr()).collect();
+    argv.push(std::ptr::null());
+    let envp = [std::ptr::null::<libc::c_char>()];
+    let none = signal_set([]);
+    // SAFETY: `none` is an initialized signal set; no old one is asked for.
+    if unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()) } < 0 {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: `argv` and `envp` end with a null pointer, and what they point to outlives the call.
+    unsafe {
+        libc::execveat(executable.as_raw_fd(), c"".as_ptr(), argv.as_ptr().cast(), envp.as_ptr().cast(), libc::AT_EMPTY_PATH)
+    };
+    Err(Error::last_os_error())
+}
+
+/// Gives this process a mount namespace of its own.
+pub fn unshare_mounts() -> Result<()> {
+    // SAFETY: takes flags; a new mount namespace changes no memory and no descriptor.
+    if unsafe { libc::unshare(libc::CLONE_NEWNS) } < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes the terminal `fd` the controlling one of this process, which must be a session leader without one.
+pub fn take_terminal(fd: &OwnedFd) -> Result<()> {
+    Ok(rustix::process::ioctl_tiocsctty(fd)?)
+}
+
+/// Blocks `signals` in this thread and gives a descriptor from which they are read (signalfd(2)), non-blocking.
+pub fn signal_descriptor(signals: impl IntoIterator<Item = i32>) -> Result<File> {
+    let set = signal_set(signals);
+    // SAFETY: `set` is an initialized signal set; no old one is asked for.
+    if unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) } < 0 {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: `set` is an initialized signal set, and -1 asks for a new descriptor.
+    let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this descriptor, and nobody else has it.
+    Ok(unsafe { File::from_raw_fd(fd) })
+}
+
+fn signal_set(signals: impl IntoIterator<Item = i32>) -> libc::sigset_t {
+    let mut set = std::mem::MaybeUninit::uninit();
+    // SAFETY: sigemptyset initializes what it is given.
+    unsafe { libc::sigemptyset(set.as_mut_ptr()) };
+    // SAFETY: initialized by sigemptyset.
+    let mut set = unsafe { set.assume_init() };
+    for signal in signals {
+        // SAFETY: `set` is initialized; a number that is no signal is refused with EINVAL and changes nothing.
+        unsafe { libc::sigaddset(&raw mut set, signal) };
+    }
+    set
+}
+
+/// The `CLONE_NEW*` flag of the namespace that `file` is, or `None` if it is no namespace (`NS_GET_NSTYPE`, ioctl_ns(2)).
+pub fn namespace_type(file: &File) -> Option<i32> {
+    const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+    // SAFETY: this ioctl takes no argument and returns a number; a file that is no namespace refuses it.
+    let flag = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
+    (flag > 0).then_some(flag)
+}
+
+/// Moves this thread into the namespace `file`, of the type of the `CLONE_NEW*` flag `kind`.
+pub fn enter_namespace(file: &File, kind: i32) -> Result<()> {
+    // SAFETY: takes two numbers; what it changes is this thread's namespaces.
+    if unsafe { libc::setns(file.as_raw_fd(), kind) } < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Stops this process as SIGTSTP would without a handler; returns when it is continued.
+pub fn stop_self() {
+    // SAFETY: SIGSTOP cannot be handled or blocked; kill(2) takes two numbers.
+    unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
+}
+
+/// Ends this process at once, without running destructors: for a forked copy whose destructors belong to the original.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit takes a number and does not return.
+    unsafe { libc::_exit(status) }
+}
+
+/// Replaces the standard streams by `/dev/null`, so that whoever reads the other end of one sees its end.
+pub fn release_streams() -> Result<()> {
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    for number in 0..=2 {
+        // SAFETY: both are plain numbers; the standard streams are owned by nobody, and stay open.
+        if unsafe { libc::dup2(null.as_raw_fd(), number) } < 0 {
+            return Err(Error::last_os_error());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! A sandbox on the host: its processes, their namespaces and descriptors.
+//!
+//! [`start`] makes gofer and sentry; [`Sandbox`] owns them, and kills them when dropped, so that no way out of the runtime
+//! leaves one behind. [`monitor`] watches a running sandbox. [`janitor`] cleans up if the runtime itself is killed.
+
+mod child;
+mod gofer;
+mod idmap;
+mod jail;
+mod janitor;
+mod monitor;
+mod sentry;
+
+pub use child::Child;
+pub use jail::{Fork, fork, namespace_type};
+pub use janitor::Janitor;
+pub use monitor::{Monitor, Outcome, take_signals};
+
+use crate::exit::{Failure, Result, Status};
+use crate::logging::Log;
+use crate::spec::Plan;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+
+/// What the application's standard streams are.
+#[derive(Debug)]
+pub enum Streams {
+    /// The runtime's own.
+    Inherit,
+    /// This slave side of a pseudo-terminal.
+    Terminal(OwnedFd),
+}
+
+/// A gofer and a sentry.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// The process that holds the kernel.
+    pub sentry: Child,
+    /// The process that opens files.
+    pub gofer: Child,
+    /// The control socket's end.
+    pub control: OwnedFd,
+}
+
+/// Starts gofer and sentry. The signals that the runtime blocks are unblocked in both.
+pub fn start(plan: &Plan, streams: Streams, log: &Log, rootless: bool) -> Result<Sandbox> {
+    let (control, sentry_control) = pair("control socket")?;
+    let (sentry_conn, gofer_conn) = pair("gofer connection")?;
+    let executable = executable(rootless)?;
+    let gofer = gofer::start(plan, gofer_conn, &executable, log, rootless)?;
+    let sentry = sentry::start(plan, streams, sentry_control, sentry_conn, &executable, log, rootless)?;
+    Ok(Sandbox { sentry, gofer, control })
+}
+
+/// In a monitor that nobody waits for: leaves the standard streams to the application.
+pub fn release_monitor() {
+    if let Err(error) = jail::release_streams() {
+        tracing::warn!("cannot release the standard streams: {error}");
+    }
+}
+
+/// A pair of connected sockets that keep packets apart.
+fn pair(what: &'static str) -> Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
+        .map_err(Failure::internal(what))
+}
+
+/// This program's own file; or a copy in memory if the unprivileged user of the sentry may not read and execute it. To be
+/// executed by descriptor, which works in any mount namespace.
+fn executable(rootless: bool) -> Result<File> {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::PermissionsExt;
+    let open = || -> std::io::Result<File> {
+        let mut own = File::open("/proc/self/exe")?;
+        if rootless || own.metadata()?.permissions().mode() & 0o5 == 0o5 {
+            return Ok(own);
+        }
+        let mut copy = memory_file("caisson")?;
+        std::io::copy(&mut own, &mut copy)?;
+        rustix::fs::fchmod(&copy, rustix::fs::Mode::from_raw_mode(0o555))?;
+        // Executing a file that is open for writing is refused.
+        File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))
+    };
+    open().map_err(Failure::internal("cannot open the executable again"))
+}
+
+/// A new file in memory.
+fn memory_file(name: &str) -> std::io::Result<File> {
+    use rustix::fs::{MemfdFlags, memfd_create};
+    Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?))
+}
+
+/// A sealed file in memory with this content, to be read from its start.
+fn sealed(name: &'static str, content: &[u8]) -> Result<OwnedFd> {
+    use rustix::fs::{SealFlags, SeekFrom, fcntl_add_seals, seek};
+    let make = || -> std::io::Result<OwnedFd> {
+        let mut file = memory_file(name)?;
+        file.write_all(content)?;
+        seek(&file, SeekFrom::Start(0))?;
+        fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL)?;
+        Ok(file.into())
+    };
+    make().map_err(Failure::internal(name))
+}
+
+/// The failure of making a process in new namespaces, with what is usually the reason.
+fn clone_failure(who: &str, error: &std::io::Error) -> Failure {
+    let hint = match error.raw_os_error() {
+        Some(libc::EPERM) => "; the host forbids it: run as root, or allow unprivileged user namespaces",
+        Some(libc::ENOSPC | libc::EUSERS) => "; see /proc/sys/user/max_*_namespaces",
+        Some(libc::EINVAL) => "; the host's kernel lacks a kind of namespace",
+        _ => "",
+    };
+    Failure::new(Status::Host, format!("cannot make the {who}'s namespaces: {error}{hint}"))
+}

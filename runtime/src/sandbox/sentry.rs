@@ -1,0 +1,89 @@
+//! Starts the sentry: new user, PID, network, mount, IPC and UTS namespaces, and the descriptors of [`FdLayout`] only.
+
+use super::child::{self, Child};
+use super::{Streams, clone_failure, idmap, jail, sealed};
+use crate::exit::{Failure, Result};
+use crate::logging::Log;
+use crate::spec::Plan;
+use control::{FdLayout, Network};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{OwnedFd, RawFd};
+
+/// Starts it.
+pub fn start(
+    plan: &Plan,
+    streams: Streams,
+    control: OwnedFd,
+    gofer: OwnedFd,
+    executable: &File,
+    log: &Log,
+    rootless: bool,
+) -> Result<Child> {
+    let boot = plan.boot.to_json().map_err(Failure::internal("cannot encode the boot specification"))?;
+    let mut fds = vec![
+        (FdLayout::SPEC, sealed("boot-spec", &boot)?),
+        (FdLayout::CONTROL, control),
+        (FdLayout::GOFER, gofer),
+        (FdLayout::LOG, log.descriptor()?.into()),
+    ];
+    let terminal = matches!(streams, Streams::Terminal(_));
+    fds.extend(streams_of(streams)?);
+    let mut namespaces =
+        libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    if plan.boot.network != Network::Host {
+        namespaces |= libc::CLONE_NEWNET;
+    }
+    let (mut mapped, go) = io::pipe().map_err(Failure::internal("pipe"))?;
+    let pid = match jail::fork(namespaces).map_err(|error| clone_failure("sentry", &error))? {
+        jail::Fork::Parent(pid) => pid,
+        jail::Fork::Child => {
+            drop(go);
+            let error = match enter(&mut mapped, &fds, terminal) {
+                Ok(()) => child::execute(executable, &["sentry", "--log-format", log.format.name()], fds),
+                Err(error) => error,
+            };
+            child::give_up("sentry", &error)
+        }
+    };
+    let child = Child::new(pid)?;
+    drop(fds);
+    if rootless { idmap::map_to_self(pid) } else { idmap::map_to_nobody(pid) }?;
+    go_on(go)?;
+    Ok(child)
+}
+
+/// Tells the child that its IDs are mapped.
+fn go_on(mut go: io::PipeWriter) -> Result<()> {
+    go.write_all(&[1]).map_err(Failure::internal("the sentry ended before it began"))
+}
+
+/// In the child: waits for its IDs, and takes on its user, session and terminal.
+fn enter(mapped: &mut io::PipeReader, fds: &[(RawFd, OwnedFd)], terminal: bool) -> io::Result<()> {
+    mapped.read_exact(&mut [0])?;
+    idmap::become_root()?;
+    child::detach_from_terminal()?;
+    if let (true, Some((_, slave))) = (terminal, fds.iter().find(|(number, _)| *number == FdLayout::TERMINAL)) {
+        jail::take_terminal(slave)?;
+    }
+    Ok(())
+}
+
+/// Standard streams: the runtime's own; or nothing, beside a terminal.
+fn streams_of(streams: Streams) -> Result<Vec<(RawFd, OwnedFd)>> {
+    let copy = |fd| rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(Failure::internal("cannot duplicate a descriptor"));
+    match streams {
+        Streams::Inherit => Ok(vec![
+            (0, copy(rustix::stdio::stdin())?),
+            (1, copy(rustix::stdio::stdout())?),
+            (2, copy(rustix::stdio::stderr())?),
+        ]),
+        Streams::Terminal(slave) => {
+            let null = || -> Result<OwnedFd> {
+                let file = File::options().read(true).write(true).open("/dev/null");
+                file.map(OwnedFd::from).map_err(Failure::internal("/dev/null"))
+            };
+            Ok(vec![(0, null()?), (1, null()?), (2, null()?), (FdLayout::TERMINAL, slave)])
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! `config.json`: loaded, checked field by field, and turned into what sentry and gofer need.
+//!
+//! [`load`] reads a bundle and gives a [`Plan`]. [`convert`] does the same for a specification made in memory (`caisson do`).
+//! Whatever is wrong is a [`Failure`] that names the field.
+
+mod caps;
+mod mounts;
+mod namespaces;
+mod process;
+
+pub use caps::ALL as ALL_CAPABILITIES;
+pub use mounts::bind;
+
+use crate::cli::Settings;
+use crate::exit::{Failure, Result, Status};
+use control::{BootSpec, Root};
+use oci_spec::runtime::Spec;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// The version of the OCI runtime specification that this follows.
+pub const OCI_VERSION: &str = "1.2.0";
+
+/// What `caisson spec` writes.
+pub const DEFAULT_CONFIG: &str = include_str!("default.json");
+
+/// The longest `config.json` that is read, in bytes.
+const MAX_CONFIG: u64 = 16 << 20;
+
+/// A container as runtime, gofer and sentry will see it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// For the sentry.
+    pub boot: BootSpec,
+    /// For the gofer: the host trees it serves. The first is the root file system.
+    pub attaches: Vec<Attach>,
+    /// The mount namespace to resolve host paths in, if it is not the caller's own.
+    pub mount_namespace: Option<PathBuf>,
+}
+
+/// A host tree or file that the gofer serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attach {
+    /// Absolute host path.
+    pub source: PathBuf,
+    /// The gofer refuses every change.
+    pub readonly: bool,
+    /// Mounts below the source are part of it.
+    pub recursive: bool,
+}
+
+/// Loads the bundle in `bundle`.
+pub fn load(bundle: &Path, id: &str, settings: &Settings) -> Result<Plan> {
+    let bundle = bundle.canonicalize().map_err(|error| {
+        Failure::new(Status::NoBundle, format!("the bundle directory {}: {error}", bundle.display()))
+    })?;
+    let path = bundle.join("config.json");
+    let bytes = read(&path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => Failure::new(
+            Status::NoConfig,
+            format!("{} does not exist; caisson spec writes one", path.display()),
+        ),
+        _ => Failure::new(Status::NoConfig, format!("cannot read {}: {error}", path.display())),
+    })?;
+    let spec = parse(&bytes).map_err(|f| Failure::new(f.status, format!("{}: {}", path.display(), f.message)))?;
+    convert(&spec, &bundle, id, settings)
+        .map_err(|f| Failure::new(f.status, format!("{}: {}", path.display(), f.message)))
+}
+
+fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(MAX_CONFIG + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_CONFIG {
+        return Err(std::io::Error::new(ErrorKind::FileTooLarge, "longer than 16 MiB"));
+    }
+    Ok(bytes)
+}
+
+/// Parses the text of a `config.json`; what is malformed is named by its path.
+fn parse(bytes: &[u8]) -> Result<Spec> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let spec: Spec = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let field = error.path().to_string();
+        let place = if field == "." { String::new() } else { format!("{field}: ") };
+        Failure::new(Status::BadJson, format!("{place}{}", error.into_inner()))
+    })?;
+    json.end().map_err(|error| Failure::new(Status::BadJson, error.to_string()))?;
+    check_version(spec.version())?;
+    Ok(spec)
+}
+
+/// Every version 1 is accepted: later ones add optional fields only.
+fn check_version(version: &str) -> Result<()> {
+    let mut parts = version.split(['.', '-', '+']);
+    let number = |part: Option<&str>| part.and_then(|p| p.parse::<u32>().ok());
+    match (number(parts.next()), number(parts.next()), number(parts.next())) {
+        (Some(1), Some(_), Some(_)) => Ok(()),
+        _ if version.is_empty() => Err(Failure::new(Status::BadVersion, "ociVersion is missing")),
+        _ => Err(Failure::new(
+            Status::BadVersion,
+            format!("ociVersion: {version:?} is not supported; this runtime follows 1.0.0 to {OCI_VERSION}"),
+        )),
+    }
+}
+
+/// An error about one field.
+fn bad(field: impl std::fmt::Display, what: impl std::fmt::Display) -> Failure {
+    Failure::new(Status::BadField, format!("{field}: {what}"))
+}
+
+/// Turns a specification into a plan. Relative host paths start at `bundle`, which is absolute.
+pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Result<Plan> {
+    let process = process::convert(spec.process().as_ref())?;
+    let root = spec.root().as_ref().ok_or_else(|| bad("root", "is missing"))?;
+    let rootfs = resolve(bundle, root.path());
+    if !rootfs.is_dir() {
+        return Err(Failure::new(
+            Status::NoRootfs,
+            format!("root.path: {} is not a directory", rootfs.display()),
+        ));
+    }
+    let readonly = root.readonly().unwrap_or(false);
+    let namespaces = namespaces::check(spec)?;
+    let mut attaches = vec![Attach {
+        source: rootfs,
+        readonly: readonly || settings.root_overlay == control::Overlay::Memory,
+        recursive: true,
+    }];
+    let mounts = mounts::convert(spec.mounts().as_deref().unwrap_or(&[]), bundle, settings, &mut attaches)?;
+    let linux = spec.linux().as_ref();
+    let paths = |list: Option<&Vec<String>>, field: &str| -> Result<Vec<String>> {
+        list.into_iter().flatten().map(|path| guest_path(path).map_err(|what| bad(field, what))).collect()
+    };
+    let boot = BootSpec {
+        id: id.to_owned(),
+        process,
+        hostname: name(spec.hostname().as_deref(), "hostname")?,
+        domainname: name(spec.domainname().as_deref(), "domainname")?,
+        root: Root { readonly, overlay: settings.root_overlay },
+        mounts,
+        masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref()), "linux.maskedPaths")?,
+        readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref()), "linux.readonlyPaths")?,
+        platform: settings.platform,
+        network: settings.network,
+        debug: settings.debug,
+        strace: settings.strace,
+    };
+    Ok(Plan { boot, attaches, mount_namespace: namespaces.mount })
+}
+
+/// `path` as an absolute host path, relative ones starting at `bundle`.
+fn resolve(bundle: &Path, path: &Path) -> PathBuf {
+    bundle.join(path)
+}
+
+/// Checks that a path inside the container is absolute, and gives it without `.`, `..` and double slashes.
+pub fn guest_path(path: &str) -> Result<String, String> {
+    if !path.starts_with('/') {
+        return Err(format!("{path:?} is not an absolute path"));
+    }
+    if path.contains('\0') {
+        return Err(format!("{path:?} contains a zero byte"));
+    }
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+/// A host or domain name: at most 64 bytes, as in `struct utsname`.
+fn name(name: Option<&str>, field: &str) -> Result<String> {
+    let name = name.unwrap_or_default();
+    if name.len() > 64 || name.contains('\0') {
+        return Err(bad(field, "is longer than 64 bytes or contains a zero byte"));
+    }
+    Ok(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests;
