@@ -8,7 +8,6 @@
 //! File systems implement [`FsType`], [`SuperOps`], [`InodeOps`] and [`FileOps`]; the defaults return Linux's errno for "this file
 //! cannot do that".
 
-pub mod anon;
 mod dentry;
 mod fdtable;
 mod file;

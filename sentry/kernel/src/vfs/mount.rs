@@ -30,9 +30,9 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// A mount that is in no tree, for files without a name.
-    pub fn internal(sb: Arc<SuperBlock>, root: Arc<Dentry>) -> Arc<Mount> {
-        Arc::new(Mount { id: 0, sb, root })
+    /// A mount of a file system's `root`, at no place yet.
+    pub fn new(sb: &Arc<SuperBlock>, root: Arc<Dentry>, _flags: MountFlags) -> Arc<Mount> {
+        Arc::new(Mount { id: 0, sb: sb.clone(), root })
     }
 }
 

@@ -11,10 +11,8 @@ use crate::{
     cred::{CapSet, Credentials},
     io::IoBuffer,
     task::Task,
-    vfs::{
-        File, FileOps, IoctlArg,
-        anon::{AnonKind, anon_path},
-    },
+    ipc::anon::{AnonKind, anon_path},
+    vfs::{File, FileOps, IoctlArg},
 };
 use abi::{Result, bail, fs::OpenFlags, poll::PollEvents};
 use ring::{Ring, SLOT};

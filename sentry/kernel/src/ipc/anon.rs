@@ -2,8 +2,13 @@
 //!
 //! Each kind has a file system of its own that is mounted nowhere. The dentry's name is what /proc/PID/fd shows (`pipe:[7]`).
 
-use super::{Attr, Dentry, File, FileOps, Inode, InodeOps, Mount, PathRef, SbFlags, SetAttr, SetTime, SuperBlock, SuperOps};
-use crate::{cred::Credentials, task::Task};
+use crate::{
+    cred::Credentials,
+    task::Task,
+    vfs::{
+        Attr, Dentry, File, FileOps, Inode, InodeOps, Mount, MountFlags, PathRef, SbFlags, SetAttr, SetTime, SuperBlock, SuperOps,
+    },
+};
 use abi::{
     Result, bail,
     fs::{FileType, OpenFlags, Statfs},
@@ -113,7 +118,7 @@ pub fn anon_path(kind: AnonKind, cred: &Credentials) -> PathRef {
         AnonKind::Other(name) => format!("anon_inode:{name}"),
     };
     let dentry = Dentry::root(name.into_bytes(), inode.clone());
-    PathRef { mount: Mount::internal(sb.clone(), dentry.clone()), dentry, inode }
+    PathRef { mount: Mount::new(sb, dentry.clone(), MountFlags::NOSUID | MountFlags::NOEXEC | MountFlags::NODEV), dentry, inode }
 }
 
 /// A new open file that has no name.
