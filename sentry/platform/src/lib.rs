@@ -12,6 +12,8 @@ use abi::{Errno, mm::Prot};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+mod ops;
+mod placement;
 pub mod ptrace;
 
 /// The general registers of a guest thread: `struct user_regs_struct` of x86-64, which is what `PTRACE_GETREGS` fills.

@@ -1,0 +1,305 @@
+//! The spawner: a thread of the sentry that traces the zygote and makes stub processes of it.
+//!
+//! The first thread of every stub process (its leader) stays stopped, traced by the spawner: so the process's id is not used again
+//! before the spawner has reaped it, the host kills all stubs when the sentry dies (`PTRACE_O_EXITKILL`), and there is always
+//! somebody who can add a thread. Guest threads run on the other threads, each traced by its own task thread.
+//!
+//! A few processes are kept ready, because waking the spawner and waiting for it costs more than all the rest of a fork.
+
+use super::stub::{self, OPS, OPS_LEN};
+use super::sys::{self, Wait};
+use super::{fpu, run};
+use abi::Errno;
+use host::memfile::MemoryFile;
+use std::os::fd::AsRawFd;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Stub processes kept ready.
+const WARM: usize = 4;
+/// Stub processes there can be at once.
+const SLOTS: u64 = 1 << 16;
+
+/// A stub process that nobody uses yet.
+#[derive(Debug)]
+pub struct Stub {
+    /// The process, and its leader.
+    pub pid: i32,
+    /// Its only other thread, idle.
+    pub tid: i32,
+    /// Which part of the operations file is mapped at [`OPS`].
+    pub slot: u64,
+}
+
+enum Request {
+    /// Make a stub.
+    New(Sender<Result<Stub, Errno>>),
+    /// Add an idle thread to a process.
+    Thread(i32, Sender<Result<i32, Errno>>),
+    /// A process was killed: reap its leader and free its slot.
+    Reap(i32, u64),
+    /// A ready process was taken.
+    Refill,
+    /// End.
+    Stop,
+}
+
+/// The handle to the spawner. Dropping it ends the zygote.
+pub struct Spawner {
+    requests: Sender<Request>,
+    ready: Arc<Mutex<Vec<Stub>>>,
+    ops: Arc<MemoryFile>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// What the host says of the extended state.
+    pub layout: fpu::Layout,
+}
+
+impl Spawner {
+    /// Makes the zygote and the thread that traces it.
+    pub fn new() -> Result<Arc<Spawner>, Errno> {
+        let ops = Arc::new(MemoryFile::new(c"caisson-ops", SLOTS * OPS_LEN)?);
+        let ready = Arc::new(Mutex::new(Vec::new()));
+        let (requests, receiver) = channel();
+        let (started, result) = channel();
+        let (ops2, ready2) = (Arc::clone(&ops), Arc::clone(&ready));
+        let thread = host::thread::spawn("spawner", move || match zygote() {
+            Ok((zygote, layout)) => {
+                let mut loop_ = Loop { zygote, ops: ops2, ready: ready2, free: Vec::new(), next: 0, dying: Vec::new() };
+                if started.send(Ok(layout)).is_ok() {
+                    loop_.run(&receiver);
+                }
+                loop_.end();
+            }
+            Err(e) => drop(started.send(Err(e))),
+        })?;
+        let layout = result.recv().map_err(|_| Errno::EIO)??;
+        Ok(Arc::new(Spawner { requests, ready, ops, thread: Mutex::new(Some(thread)), layout }))
+    }
+
+    /// A new stub process, from the ready ones if there is one.
+    pub fn process(&self) -> Result<Stub, Errno> {
+        let ready = lock(&self.ready).pop();
+        if let Some(stub) = ready {
+            let _ = self.requests.send(Request::Refill);
+            return Ok(stub);
+        }
+        self.ask(Request::New)
+    }
+
+    /// A new idle thread in the stub process `pid`.
+    pub fn thread(&self, pid: i32) -> Result<i32, Errno> {
+        self.ask(|reply| Request::Thread(pid, reply))
+    }
+
+    /// Ends a stub process, none of whose threads but the leader anyone traces any more. `dead`: it was seen to be dying.
+    pub fn end(&self, stub: &Stub, dead: bool) {
+        if !dead {
+            // A process of ours even if it was killed just now: its id is taken until the spawner reaps it.
+            let _ = host::signals::kill(stub.pid, libc::SIGKILL);
+        }
+        let _ = self.requests.send(Request::Reap(stub.pid, stub.slot));
+    }
+
+    /// Writes operations for the process with `slot`, from the beginning of its list.
+    pub fn write_ops(&self, slot: u64, bytes: &[u8]) -> Result<(), Errno> {
+        self.ops.copy_out(slot * OPS_LEN, bytes)
+    }
+
+    fn ask<T>(&self, request: impl FnOnce(Sender<Result<T, Errno>>) -> Request) -> Result<T, Errno> {
+        let (reply, result) = channel();
+        self.requests.send(request(reply)).map_err(|_| Errno::EAGAIN)?;
+        result.recv().map_err(|_| Errno::EAGAIN)?
+    }
+}
+
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        let _ = self.requests.send(Request::Stop);
+        if let Some(t) = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = t.join();
+        }
+    }
+}
+
+fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Makes the zygote: a stopped stub process without descendants, traced by this thread.
+fn zygote() -> Result<(i32, fpu::Layout), Errno> {
+    let code = MemoryFile::new(c"caisson-stub", abi::PAGE_SIZE)?;
+    code.copy_out(0, stub::code())?;
+    let first = stub::prepare(code.fd().as_raw_fd())?;
+    // If anything below fails, this thread ends, and with it all that it traces.
+    match sys::wait(first)? {
+        Wait::Signal(libc::SIGTRAP) => {}
+        other => {
+            tracing::error!("the stub could not be prepared: {other:?}");
+            return Err(Errno::EPERM);
+        }
+    }
+    sys::set_options(first, libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACEFORK | libc::PTRACE_O_TRACESYSGOOD)?;
+    let zygote = fork(first, stub::CLONE_ZYGOTE);
+    let _ = host::signals::kill(first, libc::SIGKILL);
+    run::reap(first);
+    let zygote = zygote?;
+    let above = stub::CODE + abi::PAGE_SIZE;
+    for (from, to) in [(0, stub::CODE), (above, stub::USER_END)] {
+        run::syscall(zygote, libc::SYS_munmap, [from, to - from, 0, 0, 0, 0])?;
+    }
+    Ok((zygote, fpu::Layout::of(zygote)?))
+}
+
+/// Makes the stopped process `parent` fork; both are stopped afterwards. Returns the child.
+fn fork(parent: i32, flags: u64) -> Result<i32, Errno> {
+    let mut child = 0;
+    let made = run::clone(parent, flags, |event| {
+        if event == libc::PTRACE_EVENT_FORK {
+            child = i32::try_from(sys::get_event_message(parent)?).map_err(|_| Errno::EIO)?;
+        }
+        Ok(())
+    });
+    made?;
+    if child == 0 {
+        return Err(Errno::EIO);
+    }
+    // Its first stop, before it has run a single instruction.
+    match sys::wait(child)? {
+        Wait::Gone => Err(Errno::ESRCH),
+        _ => Ok(child),
+    }
+}
+
+/// The spawner thread's state.
+struct Loop {
+    zygote: i32,
+    ops: Arc<MemoryFile>,
+    ready: Arc<Mutex<Vec<Stub>>>,
+    /// Slots to be used again.
+    free: Vec<u64>,
+    /// The first slot that was never used.
+    next: u64,
+    /// Killed processes with their slots.
+    dying: Vec<(i32, u64)>,
+}
+
+impl Loop {
+    fn run(&mut self, requests: &Receiver<Request>) {
+        // After a failure to make a process in advance, there is no point in trying before something has changed.
+        let mut refill = true;
+        let mut patience = Duration::from_millis(1);
+        loop {
+            let request = match requests.try_recv() {
+                Ok(r) => r,
+                Err(TryRecvError::Disconnected) => return,
+                Err(TryRecvError::Empty) if refill && lock(&self.ready).len() < WARM => {
+                    match self.make() {
+                        Ok(stub) => lock(&self.ready).push(stub),
+                        Err(_) => refill = false,
+                    }
+                    continue;
+                }
+                Err(TryRecvError::Empty) if self.dying.is_empty() => match requests.recv() {
+                    Ok(r) => r,
+                    Err(_) => return,
+                },
+                Err(TryRecvError::Empty) => match requests.recv_timeout(patience) {
+                    Ok(r) => r,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.reap();
+                        patience = (patience * 2).min(Duration::from_millis(100));
+                        continue;
+                    }
+                },
+            };
+            patience = Duration::from_millis(1);
+            refill = true;
+            match request {
+                Request::New(reply) => {
+                    if let Err(lost) = reply.send(self.make())
+                        && let Ok(stub) = lost.0
+                    {
+                        self.discard(&stub);
+                    }
+                }
+                Request::Thread(pid, reply) => {
+                    let _ = reply.send(run::clone(pid, stub::CLONE_THREAD, |_| Ok(())));
+                }
+                Request::Reap(pid, slot) => {
+                    self.dying.push((pid, slot));
+                    if self.dying.len() >= 64 {
+                        self.reap();
+                    }
+                }
+                Request::Refill => {}
+                Request::Stop => return,
+            }
+        }
+    }
+
+    /// Makes a stub process with one idle thread.
+    fn make(&mut self) -> Result<Stub, Errno> {
+        self.reap();
+        let slot = match self.free.pop() {
+            Some(s) => s,
+            None if self.next < SLOTS => {
+                self.next += 1;
+                self.next - 1
+            }
+            None => return Err(Errno::EAGAIN),
+        };
+        let pid = fork(self.zygote, stub::CLONE_PROCESS).inspect_err(|_| self.free.push(slot))?;
+        let stub = self.populate(pid, slot);
+        if stub.is_err() {
+            self.discard(&Stub { pid, tid: 0, slot });
+        }
+        stub
+    }
+
+    fn populate(&self, pid: i32, slot: u64) -> Result<Stub, Errno> {
+        let flags = (libc::MAP_SHARED | libc::MAP_FIXED) as u64;
+        let fd = self.ops.fd().as_raw_fd() as u64;
+        run::syscall(pid, libc::SYS_mmap, [OPS, OPS_LEN, libc::PROT_READ as u64, flags, fd, slot * OPS_LEN])?;
+        let tid = run::clone(pid, stub::CLONE_THREAD, |_| Ok(()))?;
+        Ok(Stub { pid, tid, slot })
+    }
+
+    fn discard(&mut self, stub: &Stub) {
+        let _ = host::signals::kill(stub.pid, libc::SIGKILL);
+        self.dying.push((stub.pid, stub.slot));
+    }
+
+    /// Reaps the leaders of killed processes whose other threads are gone.
+    fn reap(&mut self) {
+        let (ops, free) = (&self.ops, &mut self.free);
+        self.dying.retain(|&(pid, slot)| {
+            let gone = matches!(sys::try_wait(pid), Ok(Some(Wait::Gone)) | Err(Errno::ECHILD));
+            if gone {
+                // What one guest process was told to map is nothing for the next one to read.
+                let _ = ops.punch_hole(slot * OPS_LEN, OPS_LEN);
+                free.push(slot);
+            }
+            !gone
+        });
+    }
+
+    /// Ends everything.
+    fn end(&mut self) {
+        let ready = std::mem::take(&mut *lock(&self.ready));
+        for stub in &ready {
+            self.discard(stub);
+        }
+        for _ in 0..1000 {
+            self.reap();
+            if self.dying.is_empty() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let _ = host::signals::kill(self.zygote, libc::SIGKILL);
+        run::reap(self.zygote);
+    }
+}

@@ -1,0 +1,461 @@
+//! Runs a few hand-assembled instructions in real stubs.
+
+use super::Ptrace;
+use crate::{AddressSpace, Context, Event, Fault, Platform, UserRegs};
+use abi::PAGE_SIZE;
+use abi::mm::Prot;
+use abi::signal::Signal;
+use host::memfile::MemoryFile;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+const CODE: u64 = 0x40_0000;
+const DATA: u64 = 0x50_0000;
+const RX: Prot = Prot::READ.union(Prot::EXEC);
+const RW: Prot = Prot::READ.union(Prot::WRITE);
+
+/// `loop: syscall; jmp loop`
+const CALLS: &[u8] = &[0x0f, 0x05, 0xeb, 0xfc];
+/// `loop: jmp loop`
+const SPIN: &[u8] = &[0xeb, 0xfe];
+/// `mov rax, [rdi]; mov [rsi], rax; syscall`
+const COPY: &[u8] = &[0x48, 0x8b, 0x07, 0x48, 0x89, 0x06, 0x0f, 0x05];
+
+struct Guest {
+    platform: Ptrace,
+    memory: MemoryFile,
+}
+
+impl Guest {
+    fn new() -> Guest {
+        let memory = MemoryFile::new(c"guest", 1 << 30).expect("memory");
+        Guest { platform: Ptrace::new().expect("ptrace platform"), memory }
+    }
+
+    /// An address space with `code` at [`CODE`] and a writable page at [`DATA`], at `offset` of the memory file.
+    fn space(&self, code: &[u8], offset: u64) -> Arc<dyn AddressSpace> {
+        let space = self.platform.new_address_space().expect("address space");
+        self.memory.copy_out(offset, code).expect("copy");
+        let fd = self.memory.fd().as_raw_fd();
+        space.map(CODE, PAGE_SIZE, fd, offset, RX, true);
+        space.map(DATA, PAGE_SIZE, fd, offset + PAGE_SIZE, RW, true);
+        space
+    }
+
+    fn context(&self) -> Box<dyn Context> {
+        self.platform.new_context().expect("context")
+    }
+}
+
+fn regs() -> UserRegs {
+    // SAFETY: all-zero is a valid value of this plain structure.
+    let mut r: UserRegs = unsafe { std::mem::zeroed() };
+    r.rip = CODE;
+    r.eflags = 0x202;
+    r
+}
+
+/// Whether host process `pid` exists.
+fn exists(pid: i32) -> bool {
+    host::signals::kill(pid, 0).is_ok()
+}
+
+fn pid_of(space: &Arc<dyn AddressSpace>) -> i32 {
+    space.as_any().downcast_ref::<super::aspace::PtraceAddressSpace>().expect("ours").process.pid()
+}
+
+fn wait_until(what: &str, f: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !f() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "{what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_call_is_seen_and_registers_round_trip() {
+    let g = Guest::new();
+    let (space, mut ctx) = (g.space(CALLS, 0), g.context());
+    let mut r = regs();
+    r.rax = libc::SYS_getpid as u64;
+    (r.rbx, r.rdx, r.rsi, r.rdi, r.rbp, r.rsp) = (1, 2, 3, 4, 5, 6);
+    (r.r8, r.r9, r.r10, r.r12, r.r13, r.r14, r.r15) = (8, 9, 10, 12, 13, 14, 15);
+    (r.fs_base, r.gs_base) = (0x1234_5000, 0x7fff_0000_0000);
+    assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
+    assert_eq!((r.orig_rax, r.rax as i64), (libc::SYS_getpid as u64, -i64::from(libc::ENOSYS)));
+    assert_eq!((r.rip, r.rcx, r.r11 & 0x200), (CODE + 2, CODE + 2, 0x200));
+    assert_eq!((r.rbx, r.rdx, r.rsi, r.rdi, r.rbp, r.rsp), (1, 2, 3, 4, 5, 6));
+    assert_eq!((r.r8, r.r9, r.r10, r.r12, r.r13, r.r14, r.r15), (8, 9, 10, 12, 13, 14, 15));
+    assert_eq!((r.fs_base, r.gs_base), (0x1234_5000, 0x7fff_0000_0000));
+    // A result that looks like a call to be restarted is a number like any other.
+    r.rax = -512i64 as u64;
+    assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
+    assert_eq!(r.orig_rax as i64, -512);
+}
+
+#[test]
+fn mapping_is_observed() {
+    let g = Guest::new();
+    let (space, mut ctx) = (g.space(COPY, 0), g.context());
+    let fd = g.memory.fd().as_raw_fd();
+    g.memory.copy_out(16 * PAGE_SIZE, &77u64.to_le_bytes()).expect("copy");
+    let go = |ctx: &mut Box<dyn Context>, from: u64, to: u64| {
+        let mut r = regs();
+        (r.rdi, r.rsi) = (from, to);
+        ctx.switch(&space, &mut r)
+    };
+    let fault = |code, addr| Event::Fault(Fault { signal: Signal::SEGV, code, addr, access: Prot::empty() });
+    let (maperr, accerr) = (1, 2);
+    assert_eq!(go(&mut ctx, 0x60_0008, DATA), fault(maperr, 0x60_0008));
+    space.map(0x60_0000, PAGE_SIZE, fd, 16 * PAGE_SIZE, Prot::READ, true);
+    assert!(space.is_dirty());
+    assert_eq!(go(&mut ctx, 0x60_0000, DATA), Event::Syscall);
+    assert!(!space.is_dirty());
+    assert_eq!(g.memory.load_u32(PAGE_SIZE), Ok(77));
+    assert_eq!(go(&mut ctx, DATA, 0x60_0010), fault(accerr, 0x60_0010));
+    space.protect(0x60_0000, PAGE_SIZE, RW);
+    ctx.flush(&space).expect("flush");
+    assert_eq!(go(&mut ctx, DATA, 0x60_0010), Event::Syscall);
+    assert_eq!(g.memory.load_u32(16 * PAGE_SIZE + 16), Ok(77));
+    space.unmap(0x60_0000, PAGE_SIZE);
+    assert_eq!(go(&mut ctx, 0x60_0000, DATA), fault(maperr, 0x60_0000));
+    // Many operations that do not merge, more than fit one batch.
+    for i in 0..700 {
+        space.map(0x100_0000 + i * 2 * PAGE_SIZE, PAGE_SIZE, fd, 16 * PAGE_SIZE, Prot::READ, true);
+    }
+    assert_eq!(go(&mut ctx, 0x100_0000 + 699 * 2 * PAGE_SIZE, DATA), Event::Syscall);
+    // A descriptor that is none: the failure comes out, and what was queued behind it is done all the same.
+    space.map(0x60_0000, PAGE_SIZE, 9999, 0, Prot::READ, true);
+    space.map(0x70_0000, PAGE_SIZE, fd, 16 * PAGE_SIZE, Prot::READ, true);
+    assert_eq!(ctx.flush(&space), Err(abi::Errno::EBADF));
+    assert_eq!(go(&mut ctx, 0x70_0000, DATA), Event::Syscall);
+    // One range of half a terabyte is one operation.
+    let huge = MemoryFile::new(c"huge", 1 << 39).expect("memory");
+    space.map(1 << 40, huge.len(), huge.fd().as_raw_fd(), 0, RW, true);
+    assert_eq!(go(&mut ctx, (1 << 40) + huge.len() - 8, DATA), Event::Syscall);
+}
+
+#[test]
+fn exceptions_and_odd_calls() {
+    let g = Guest::new();
+    let mut ctx = g.context();
+    let mut run = |code: &[u8], offset: u64, eflags: u64| {
+        let space = g.space(code, offset);
+        let mut r = regs();
+        r.eflags |= eflags;
+        let e = ctx.switch(&space, &mut r);
+        let Event::Fault(f) = e else { panic!("{e:?}") };
+        (f.signal, f.code, f.addr, r.rip - CODE)
+    };
+    let (trap, kernel) = (Signal::TRAP, 0x80);
+    assert_eq!(run(&[0xcc], 0, 0), (trap, kernel, 0, 1));
+    assert_eq!(run(&[0x0f, 0x0b], 0x4000, 0), (Signal::ILL, 2, CODE, 0));
+    // xor ecx, ecx; div ecx
+    assert_eq!(run(&[0x31, 0xc9, 0xf7, 0xf1], 0x8000, 0), (Signal::FPE, 1, CODE + 2, 2));
+    // hlt: a protection fault without address.
+    assert_eq!(run(&[0xf4], 0xc000, 0), (Signal::SEGV, kernel, 0, 0));
+    // int 0x80
+    assert_eq!(run(&[0xcd, 0x80], 0x1_0000, 0), (Signal::SEGV, kernel, 0, 0));
+    // nop; nop with the trap flag
+    let (signal, code, addr, rip) = run(&[0x90, 0x90], 0x1_4000, 0x100);
+    assert_eq!((signal, code, addr, rip), (trap, 2, CODE + 1, 1));
+
+    // The x32 interface is just a number that no table has; a call from the stub's own page is a call like any other.
+    let space = g.space(CALLS, 0x2_0000);
+    let mut r = regs();
+    r.rax = 0x4000_0027;
+    assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
+    assert_eq!(r.orig_rax, 0x4000_0027);
+    r.rip = super::stub::Entry::Syscall.address();
+    r.rax = libc::SYS_exit_group as u64;
+    assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
+    assert_eq!(r.orig_rax, libc::SYS_exit_group as u64);
+    // Registers that the host would refuse are mended, wherever they came from.
+    r = regs();
+    (r.cs, r.ss, r.ds, r.fs, r.gs_base, r.fs_base) = (8, 0, 16, u64::MAX, u64::MAX, 1 << 63);
+    assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
+    assert_eq!((r.cs, r.ss), (0x33, 0x2b));
+    // Addresses that are no code, and that no page can have.
+    for rip in [0, 1 << 63, u64::MAX, 0xffff_ffff_8100_0000, 0x7fff_ffff_f000] {
+        r = regs();
+        r.rip = rip;
+        assert!(matches!(ctx.switch(&space, &mut r), Event::Fault(Fault { signal: Signal::SEGV, .. })), "{rip:#x}");
+    }
+}
+
+/// `time` of the vsyscall page: `mov rax, 0xffffffffff600400; call rax; syscall`
+#[test]
+fn vsyscall_is_a_call() {
+    let g = Guest::new();
+    let code = [0x48, 0xc7, 0xc0, 0x00, 0x04, 0x60, 0xff, 0xff, 0xd0, 0x0f, 0x05];
+    let (space, mut ctx) = (g.space(&code, 0), g.context());
+    let mut r = regs();
+    r.rsp = DATA + 512;
+    match ctx.switch(&space, &mut r) {
+        Event::Syscall => assert_eq!((r.orig_rax, r.rip, r.rsp), (libc::SYS_time as u64, CODE + 9, DATA + 512)),
+        // A host without that page.
+        Event::Fault(f) => assert_eq!(f.signal, Signal::SEGV),
+        e => panic!("{e:?}"),
+    }
+}
+
+#[test]
+fn interrupts() {
+    let g = Guest::new();
+    let (space, mut ctx) = (g.space(SPIN, 0), g.context());
+    let handle = ctx.interrupter();
+    let mut r = regs();
+    // Before it runs: the very next switch.
+    handle.interrupt();
+    assert_eq!(ctx.switch(&space, &mut r), Event::Interrupted);
+    assert_eq!(r.rip, CODE);
+    for _ in 0..20 {
+        let h = Arc::clone(&handle);
+        let t = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(2));
+            h.interrupt();
+            h.interrupt();
+        });
+        r.rbx = 5;
+        assert_eq!(ctx.switch(&space, &mut r), Event::Interrupted);
+        assert_eq!((r.rip, r.rbx, r.orig_rax), (CODE, 5, u64::MAX));
+        t.join().expect("join");
+        // The second one may have counted for itself; raising the flag again makes the next answer certain.
+        handle.interrupt();
+        assert_eq!(ctx.switch(&space, &mut r), Event::Interrupted);
+    }
+    drop(ctx);
+    handle.interrupt();
+}
+
+#[test]
+fn a_storm_of_interrupts_loses_no_call() {
+    let g = Guest::new();
+    let (space, mut ctx) = (g.space(CALLS, 0), g.context());
+    let handle = ctx.interrupter();
+    let (stop, stopped) = mpsc::channel::<()>();
+    let t = std::thread::spawn(move || {
+        while stopped.recv_timeout(Duration::from_micros(50)) == Err(mpsc::RecvTimeoutError::Timeout) {
+            handle.interrupt();
+        }
+    });
+    let mut r = regs();
+    let mut interrupted = 0;
+    for call in 0..3000u64 {
+        r.rax = call;
+        while ctx.switch(&space, &mut r) == Event::Interrupted {
+            interrupted += 1;
+        }
+        assert_eq!(r.orig_rax, call);
+        // A guest kernel may change the memory map at any time, interrupts or not.
+        space.protect(DATA, PAGE_SIZE, if call % 2 == 0 { Prot::READ } else { RW });
+    }
+    stop.send(()).expect("send");
+    t.join().expect("join");
+    assert!(interrupted > 0);
+}
+
+#[test]
+fn threads_share_an_address_space() {
+    const N: u64 = 100;
+    let g = Arc::new(Guest::new());
+    let space = g.space(CALLS, 0);
+    let mut ctx = g.context();
+    let mut r = regs();
+    assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
+    let (hold, held) = (Arc::new(std::sync::Barrier::new(N as usize + 1)), Arc::new(std::sync::Barrier::new(N as usize + 1)));
+    let threads: Vec<_> = (0..N)
+        .map(|i| {
+            ctx.prepare_sibling(&space).expect("sibling");
+            let (g, space, hold, held) = (Arc::clone(&g), Arc::clone(&space), Arc::clone(&hold), Arc::clone(&held));
+            host::thread::spawn("task", move || {
+                let mut ctx = g.context();
+                let mut r = regs();
+                for n in 0..20 {
+                    (r.rax, r.rbx) = (n, i);
+                    assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
+                    assert_eq!((r.orig_rax, r.rbx), (n, i));
+                }
+                hold.wait();
+                held.wait();
+            })
+            .expect("spawn")
+        })
+        .collect();
+    hold.wait();
+    let count = || std::fs::read_dir(format!("/proc/{}/task", pid_of(&space))).expect("proc").count();
+    assert!(count() as u64 >= N + 2);
+    held.wait();
+    for t in threads {
+        t.join().expect("join");
+    }
+    // Threads that ended go back; only some are kept.
+    wait_until("threads end", || count() < 40);
+    assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
+    // One that nobody prepared works too.
+    std::thread::scope(|s| {
+        for _ in 0..30 {
+            s.spawn(|| {
+                let mut ctx = g.context();
+                assert_eq!(ctx.switch(&space, &mut regs()), Event::Syscall);
+            });
+        }
+    });
+}
+
+#[test]
+fn contexts_move_between_address_spaces() {
+    let g = Guest::new();
+    let (a, mut ctx) = (g.space(CALLS, 0), g.context());
+    let mut fp = ctx.fp_state();
+    assert_eq!(fp.0.len(), g.platform.limits().fp_state_size);
+    // x87 control word, MXCSR, xmm3
+    fp.0[0..2].copy_from_slice(&0x27fu16.to_le_bytes());
+    fp.0[24..28].copy_from_slice(&0x1fa0u32.to_le_bytes());
+    fp.0[160 + 48..160 + 64].copy_from_slice(&[7; 16]);
+    ctx.set_fp_state(&fp).expect("set");
+    let mut r = regs();
+    let same = |x: &crate::FpState, y: &crate::FpState| {
+        x.0[..2] == y.0[..2] && x.0[24..28] == y.0[24..28] && x.0[160..416] == y.0[160..416]
+    };
+    assert_eq!(ctx.switch(&a, &mut r), Event::Syscall);
+    assert!(same(&ctx.fp_state(), &fp));
+    // A new address space, as after fork or execve; the old one's page is not there.
+    for i in 1..20 {
+        let b = g.space(CALLS, i * 4 * PAGE_SIZE);
+        r = regs();
+        assert_eq!(ctx.switch(&b, &mut r), Event::Syscall);
+        assert!(same(&ctx.fp_state(), &fp));
+        r.rip = DATA;
+        assert!(matches!(ctx.switch(&b, &mut r), Event::Fault(_)));
+        r.rip = CODE;
+        assert_eq!(ctx.switch(&a, &mut r), Event::Syscall);
+    }
+    let mut bad = fp.clone();
+    bad.0[27] = 0xff;
+    assert_eq!(ctx.set_fp_state(&bad), Err(abi::Errno::EINVAL));
+    assert_eq!(ctx.set_fp_state(&crate::FpState(vec![0; 10])), Err(abi::Errno::EINVAL));
+    ctx.reset_fp_state();
+    assert_eq!(ctx.fp_state().0[..2], 0x37fu16.to_le_bytes());
+    assert_eq!(ctx.switch(&a, &mut r), Event::Syscall);
+    assert!(!same(&ctx.fp_state(), &fp));
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    let g = Guest::new();
+    let mut pids = Vec::new();
+    for i in 0..200 {
+        let (space, mut ctx) = (g.space(CALLS, 0), g.context());
+        pids.push(pid_of(&space));
+        if i % 3 != 0 {
+            assert_eq!(ctx.switch(&space, &mut regs()), Event::Syscall);
+        }
+        // In either order.
+        if i % 2 == 0 { drop(space) } else { drop(ctx) }
+    }
+    wait_until("stubs end", || pids.iter().all(|&p| !exists(p)));
+    let space = g.space(CALLS, 0);
+    let last = pid_of(&space);
+    drop(space);
+    drop(g);
+    wait_until("the last stub ends", || !exists(last));
+}
+
+#[test]
+fn a_killed_stub_is_lost() {
+    let g = Arc::new(Guest::new());
+    let space = g.space(CALLS, 0);
+    let mut ctx = g.context();
+    assert_eq!(ctx.switch(&space, &mut regs()), Event::Syscall);
+    // One runs, one stands still in the kernel, one has not started.
+    ctx.prepare_sibling(&space).expect("sibling");
+    let (g2, space2) = (Arc::clone(&g), Arc::clone(&space));
+    let spin = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let spin2 = Arc::clone(&spin);
+    let t = host::thread::spawn("task", move || {
+        let mut ctx = g2.context();
+        g2.memory.copy_out(2, SPIN).expect("copy");
+        assert_eq!(ctx.switch(&space2, &mut regs()), Event::Syscall);
+        let mut r = regs();
+        r.rip += 2;
+        spin2.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(ctx.switch(&space2, &mut r), Event::Lost);
+    })
+    .expect("spawn");
+    wait_until("spinning", || spin.load(std::sync::atomic::Ordering::SeqCst));
+    host::signals::kill(pid_of(&space), libc::SIGKILL).expect("kill");
+    t.join().expect("join");
+    assert_eq!(ctx.switch(&space, &mut regs()), Event::Lost);
+    assert_eq!(ctx.switch(&space, &mut regs()), Event::Lost);
+    assert!(ctx.prepare_sibling(&space).is_err());
+    assert_eq!(g.context().switch(&space, &mut regs()), Event::Lost);
+    // Signals short of that do nothing.
+    let space = g.space(CALLS, 8 * PAGE_SIZE);
+    for sig in [libc::SIGTERM, libc::SIGINT, libc::SIGSEGV, libc::SIGUSR1, libc::SIGSTOP, libc::SIGCONT, libc::SIGCHLD] {
+        let _ = host::signals::tgkill(pid_of(&space), pid_of(&space), sig);
+        assert_eq!(ctx.switch(&space, &mut regs()), Event::Syscall);
+    }
+}
+
+#[test]
+fn many_processes_at_once() {
+    const N: u64 = 500;
+    let g = Arc::new(Guest::new());
+    let done = Arc::new(std::sync::Barrier::new(N as usize));
+    let threads: Vec<_> = (0..N)
+        .map(|i| {
+            let (g, done) = (Arc::clone(&g), Arc::clone(&done));
+            host::thread::spawn("task", move || {
+                let (space, mut ctx) = (g.space(CALLS, i * 4 * PAGE_SIZE), g.context());
+                let mut r = regs();
+                for _ in 0..3 {
+                    assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
+                }
+                ctx.set_blocked(true);
+                done.wait();
+                ctx.set_blocked(false);
+                assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
+            })
+            .expect("spawn")
+        })
+        .collect();
+    for t in threads {
+        t.join().expect("join");
+    }
+}
+
+#[test]
+fn cost() {
+    let g = Guest::new();
+    let (space, mut ctx) = (g.space(CALLS, 0), g.context());
+    let mut r = regs();
+    let n = 20_000;
+    let mut best = u128::MAX;
+    for _ in 0..5 {
+        let begin = Instant::now();
+        for _ in 0..n / 5 {
+            assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
+        }
+        best = best.min(begin.elapsed().as_nanos() * 5 / n);
+    }
+    println!("a system call's round trip: {best} ns");
+    let begin = Instant::now();
+    for i in 0..2000u64 {
+        space.protect(DATA, PAGE_SIZE, if i % 2 == 0 { Prot::READ } else { RW });
+        assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
+    }
+    println!("the same with one change of the memory map: {} ns", begin.elapsed().as_nanos() / 2000);
+    let begin = Instant::now();
+    for _ in 0..200 {
+        let (space, mut ctx) = (g.space(CALLS, 0), g.context());
+        assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
+    }
+    println!("a new address space and context, one call, and their end: {} ns", begin.elapsed().as_nanos() / 200);
+    let begin = Instant::now();
+    for _ in 0..200 {
+        ctx.prepare_sibling(&space).expect("sibling");
+    }
+    println!("a thread made ready: {} ns", begin.elapsed().as_nanos() / 200);
+}
