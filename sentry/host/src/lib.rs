@@ -12,6 +12,7 @@
 mod arena;
 pub mod epoll;
 pub mod eventfd;
+pub mod file;
 pub mod filemap;
 pub mod io;
 pub mod memfile;

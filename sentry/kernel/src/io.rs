@@ -203,6 +203,26 @@ impl<'a> IoBuffer<'a> {
         })
     }
 
+    /// Reads from a host descriptor that others share, at its own position: `EAGAIN` rather than waiting.
+    pub fn read_from_host_nowait(&mut self, fd: BorrowedFd<'_>) -> Result<usize> {
+        if let Kind::Dest(d) = &mut self.kind {
+            let n = host::file::read_nowait(fd, &mut d[self.pos..self.len])?;
+            self.pos += n;
+            return Ok(n);
+        }
+        self.with_spans(usize::MAX, true, &mut |spans| Ok(host::file::readv_nowait(fd, spans)?))
+    }
+
+    /// Writes to a host descriptor that others share, at its own position: `EAGAIN` rather than waiting.
+    pub fn write_to_host_nowait(&mut self, fd: BorrowedFd<'_>) -> Result<usize> {
+        if let Kind::Source(s) = &self.kind {
+            let n = host::file::write_nowait(fd, &s[self.pos..self.len])?;
+            self.pos += n;
+            return Ok(n);
+        }
+        self.with_spans(usize::MAX, false, &mut |spans| Ok(host::file::writev_nowait(fd, spans)?))
+    }
+
     /// Copies from a span (pages of the memory file) into the buffer, as much as fits.
     pub fn write_from_span(&mut self, src: Span) -> Result<usize> {
         self.copy_span(src, true)

@@ -11,6 +11,9 @@ use std::sync::{Arc, atomic::Ordering};
 /// Opens the FIFO `inode` (also a pipe's, through /proc/PID/fd), and waits for the other side as Linux does: a reader for the first
 /// writer, a writer for the first reader. O_NONBLOCK does not wait; for a lone writer that is `ENXIO`. O_RDWR never waits.
 pub fn open(inode: &Arc<Inode>, flags: OpenFlags, task: &Task) -> Result<Box<dyn FileOps>> {
+    if let Some(host) = crate::ipc::hostfd::reopen(inode, flags) {
+        return host;
+    }
     let pipe = inode.attachments.get_or_insert_with(Pipe::default);
     let end = PipeFile::new(pipe.clone(), flags);
     let nameless = inode.sb.fs_name == "pipefs";
