@@ -239,6 +239,11 @@ impl File {
         self.flags().contains(OpenFlags::NONBLOCK)
     }
 
+    /// Whether it was opened with O_PATH.
+    pub fn is_path(&self) -> bool {
+        self.flags().contains(OpenFlags::PATH)
+    }
+
     /// `EBADF` unless open for reading.
     pub fn check_readable(&self) -> Result {
         if self.flags().readable() { Ok(()) } else { bail!(EBADF, "not open for reading") }

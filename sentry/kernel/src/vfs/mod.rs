@@ -8,21 +8,33 @@
 //! File systems implement [`FsType`], [`SuperOps`], [`InodeOps`] and [`FileOps`]; the defaults return Linux's errno for "this file
 //! cannot do that".
 
+mod anon;
 mod dentry;
+mod dpath;
 mod fdtable;
 mod file;
 mod inode;
 mod mount;
+mod namespace;
+pub mod notify;
+pub mod perm;
+mod registry;
 mod superblock;
+#[cfg(test)]
+mod testing;
 pub mod walk;
 
-pub use dentry::Dentry;
+pub use anon::now;
+pub use dentry::{Dentry, DentryCache};
+pub use dpath::Reach;
 pub use fdtable::{Fd, FdTable};
-pub use file::{DirSink, File, FileOps, IoctlArg, Mappable, MappedPages, SeekFrom};
-pub use inode::{Attr, Inode, InodeOps, NewNode, Owner, RenameFlags, SetAttr, SetTime, XattrFlags};
-pub use mount::{Mount, MountFlags, MountNamespace};
+pub use file::{DirSink, File, FileOps, FileOwner, IoctlArg, Mappable, MappedPages, SeekFrom};
+pub use inode::{Attachments, Attr, Inode, InodeOps, NewNode, Owner, RenameFlags, SetAttr, SetTime, XattrFlags};
+pub use mount::{Mount, MountFlags, Propagation};
+pub use namespace::MountNamespace;
+pub use registry::{Opener, Vfs};
 pub use superblock::{FsType, MountSource, SbFlags, SuperBlock, SuperOps};
-pub use walk::{Lookup, PathRef};
+pub use walk::{Last, Lookup, Parent, PathRef, Walker, resolve};
 
 /// A name within a directory, or a path: bytes, no NUL.
 pub type FsStr = [u8];

@@ -1,14 +1,15 @@
 //! File system types and mounted file systems.
 
-use super::Inode;
+use super::{Dentry, DentryCache, Inode};
 use crate::{Kernel, cred::Credentials};
 use abi::{Result, fs::Statfs};
 use bitflags::bitflags;
 use std::any::Any;
 use std::sync::{
-    Arc, OnceLock,
+    Arc,
     atomic::{AtomicU32, AtomicU64, Ordering},
 };
+use sync::{Mutex, Rank};
 
 bitflags! {
     /// What the name cache may assume of a file system.
@@ -77,8 +78,17 @@ pub struct SuperBlock {
     pub flags: SbFlags,
     /// The file system's own part.
     pub ops: Box<dyn SuperOps>,
-    root: OnceLock<Arc<Inode>>,
+    /// Names that are kept though nobody uses them.
+    pub dcache: DentryCache,
+    /// Serializes renames from one directory to another.
+    pub rename_lock: Mutex<()>,
+    root: Mutex<Option<Arc<Dentry>>>,
     next_ino: AtomicU64,
+    /// Mounts of it. At the last one's end the root is let go, and with it what nobody has open.
+    active: AtomicU32,
+    /// Changes of names under way, and changes begun since it was made.
+    changing: AtomicU32,
+    changes: AtomicU64,
 }
 
 /// Minor numbers of file systems without a device (major 0).
@@ -94,24 +104,76 @@ impl SuperBlock {
             source: source.to_owned(),
             flags,
             ops,
-            root: OnceLock::new(),
+            dcache: DentryCache::default(),
+            rename_lock: Mutex::new(Rank::Rename, ()),
+            root: Mutex::new(Rank::Leaf, None),
             next_ino: AtomicU64::new(1),
+            active: AtomicU32::new(0),
+            changing: AtomicU32::new(0),
+            changes: AtomicU64::new(0),
         })
     }
 
     /// Gives the root inode, once.
     pub fn set_root(&self, root: Arc<Inode>) {
         // A second call is a mistake of the file system's mount function; the first root stays.
-        let _ = self.root.set(root);
+        let root = Dentry::root(b"/".to_vec(), root);
+        self.root.lock().get_or_insert(root);
     }
 
     /// The root inode.
     pub fn root(&self) -> Result<Arc<Inode>> {
-        self.root.get().cloned().ok_or(abi::error!(EINVAL, "file system has no root"))
+        self.root_dentry()?.inode().ok_or(abi::error!(EINVAL, "file system has no root"))
+    }
+
+    /// The root's dentry, one for all mounts of the file system.
+    pub fn root_dentry(&self) -> Result<Arc<Dentry>> {
+        self.root.lock().clone().ok_or(abi::error!(EINVAL, "file system has no root"))
     }
 
     /// A number for a new inode of a file system that has none of its own. The first is 1.
     pub fn next_ino(&self) -> u64 {
         self.next_ino.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A mount of it was made.
+    pub(super) fn activate(&self) {
+        self.active.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A mount of it is gone. Inodes name their superblock, so the root and the cache are let go by hand at the last one's end.
+    pub(super) fn deactivate(&self) {
+        if self.active.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.dcache.clear();
+            let root = self.root.lock().take();
+            drop(root);
+        }
+    }
+
+    /// Begins a change of names in a directory that is locked; it ends when the guard is dropped, before the directory is unlocked.
+    pub(super) fn begin_change(&self) -> ChangeGuard<'_> {
+        self.changing.fetch_add(1, Ordering::SeqCst);
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        ChangeGuard(self)
+    }
+
+    /// A mark for [`unchanged_since`](Self::unchanged_since); `None` while a change is under way.
+    pub(super) fn change_mark(&self) -> Option<u64> {
+        let mark = self.changes.load(Ordering::SeqCst);
+        (self.changing.load(Ordering::SeqCst) == 0).then_some(mark)
+    }
+
+    /// Whether no name of this file system changed since. Final for a directory while that is locked.
+    pub(super) fn unchanged_since(&self, mark: u64) -> bool {
+        self.changes.load(Ordering::SeqCst) == mark
+    }
+}
+
+/// A change of names under way: what was looked up meanwhile must not enter the name cache.
+pub(super) struct ChangeGuard<'a>(&'a SuperBlock);
+
+impl Drop for ChangeGuard<'_> {
+    fn drop(&mut self) {
+        self.0.changing.fetch_sub(1, Ordering::SeqCst);
     }
 }
