@@ -17,7 +17,7 @@ pub enum Reach {
 impl PathRef {
     /// The place's text as seen from `root`, ` (deleted)` not added, and how it relates to it.
     pub fn text_from(&self, root: &PathRef) -> (FsString, Reach) {
-        if self.is_anonymous() {
+        if self.is_nameless() {
             return (self.dentry.name(), Reach::Nameless);
         }
         let mut parts = Vec::new();

@@ -8,7 +8,6 @@
 //! File systems implement [`FsType`], [`SuperOps`], [`InodeOps`] and [`FileOps`]; the defaults return Linux's errno for "this file
 //! cannot do that".
 
-mod anon;
 mod dentry;
 mod dpath;
 mod fdtable;
@@ -22,9 +21,9 @@ mod registry;
 mod superblock;
 #[cfg(test)]
 mod testing;
+mod times;
 pub mod walk;
 
-pub use anon::now;
 pub use dentry::{Dentry, DentryCache};
 pub use dpath::Reach;
 pub use fdtable::{Fd, FdTable};
@@ -34,6 +33,7 @@ pub use mount::{Mount, MountFlags, Propagation};
 pub use namespace::MountNamespace;
 pub use registry::{Opener, Vfs};
 pub use superblock::{FsType, MountSource, SbFlags, SuperBlock, SuperOps};
+pub use times::now;
 pub use walk::{Last, Lookup, Parent, PathRef, Walker, resolve};
 
 /// A name within a directory, or a path: bytes, no NUL.

@@ -1,6 +1,6 @@
-//! What the parts above register: file system types, devices, how FIFOs are opened; and the pseudo file systems of files without names.
+//! What the parts above register: file system types, devices, how FIFOs are opened.
 
-use super::{FileOps, FsType, Inode, Mount, PathRef, anon};
+use super::{FileOps, FsType, Inode, PathRef};
 use crate::task::Task;
 use abi::{Result, bail, error, fs::OpenFlags};
 use std::ops::RangeInclusive;
@@ -35,9 +35,6 @@ pub struct Vfs {
     types: Mutex<Vec<Arc<dyn FsType>>>,
     chars: Mutex<Vec<CharRange>>,
     fifo: OnceLock<Arc<dyn Opener>>,
-    pub(super) pipefs: Arc<Mount>,
-    pub(super) sockfs: Arc<Mount>,
-    pub(super) anon_inodefs: Arc<Mount>,
 }
 
 impl Default for Vfs {
@@ -46,9 +43,6 @@ impl Default for Vfs {
             types: Mutex::new(Rank::Leaf, Vec::new()),
             chars: Mutex::new(Rank::Leaf, Vec::new()),
             fifo: OnceLock::new(),
-            pipefs: anon::pseudo_fs("pipefs", 0x5049_5045),
-            sockfs: anon::pseudo_fs("sockfs", 0x534f_434b),
-            anon_inodefs: anon::pseudo_fs("anon_inodefs", 0x0904_1934),
         }
     }
 }

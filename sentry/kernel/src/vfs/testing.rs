@@ -1,8 +1,8 @@
 //! What the unit tests of this module share.
 
-use super::{File, FileOps, Inode, InodeOps, PathRef, anon, Attr};
+use super::{Attr, Dentry, File, FileOps, Inode, InodeOps, Mount, MountFlags, PathRef, SbFlags, SuperBlock, SuperOps};
 use crate::task::Task;
-use abi::{Result, fs::{FileType, OpenFlags}};
+use abi::{Result, fs::{FileType, OpenFlags, Statfs}};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -26,9 +26,19 @@ impl FileOps for Null {
     }
 }
 
+impl SuperOps for Null {
+    fn statfs(&self, _sb: &SuperBlock) -> Result<Statfs> {
+        Ok(Statfs::default())
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
 /// An open file that can do nothing.
 pub fn null_file() -> Arc<File> {
-    let mount = anon::pseudo_fs("test", 0);
-    let inode = Inode::new(&mount.sb, 1, FileType::Regular, Box::new(Null));
+    let sb = SuperBlock::new("test", "none", SbFlags::NODEV, Box::new(Null));
+    let inode = Inode::new(&sb, 1, FileType::Regular, Box::new(Null));
+    let mount = Mount::new(&sb, Dentry::root(b"null".to_vec(), inode.clone()), MountFlags::empty());
     File::new(PathRef::nameless(&mount, "null".into(), inode), OpenFlags::RDWR, Box::new(Null))
 }

@@ -27,6 +27,17 @@ impl PathRef {
         Arc::ptr_eq(&self.dentry, &self.mount.root)
     }
 
+    /// A place for an inode that has no name in any tree, shown as `name` as it is (`pipe:[7]`).
+    pub fn nameless(mount: &Arc<Mount>, name: String, inode: Arc<Inode>) -> PathRef {
+        PathRef { mount: mount.clone(), dentry: Dentry::root(name.into_bytes(), inode.clone()), inode }
+    }
+
+    /// Whether it is a file without a name: in no tree of mounts.
+    pub fn is_nameless(&self) -> bool {
+        let (name, parent) = self.dentry.name_and_parent();
+        parent.is_none() && name != b"/"
+    }
+
     /// The topmost of what is mounted here, or the place itself.
     pub fn cross_mounts(mut self) -> PathRef {
         while self.dentry.is_mountpoint() {
