@@ -121,7 +121,7 @@ impl SigSet {
 
 /// `siginfo_t`, 128 bytes: signo, errno, code, padding, then a union of which these accessors cover the used members.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 pub struct SigInfo {
     /// `si_signo`
     pub signo: i32,

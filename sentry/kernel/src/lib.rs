@@ -10,8 +10,10 @@ pub mod io;
 pub mod ipc;
 pub mod kernel;
 pub mod mm;
+pub mod signal;
 pub mod task;
+pub mod time;
 pub mod user;
 pub mod vfs;
 
-pub use kernel::Kernel;
+pub use kernel::{Kernel, KernelConfig};

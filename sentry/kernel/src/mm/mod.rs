@@ -13,6 +13,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 pub struct Mm {}
 
 impl Mm {
+    /// The memory of a task that has ended: nothing is mapped.
+    pub fn none() -> std::sync::Arc<Mm> {
+        std::sync::Arc::new(Mm {})
+    }
+
     /// Copies from the application; returns how many bytes could be read.
     pub fn copy_in_partial(&self, _addr: UserAddr, _dst: &mut [u8]) -> usize {
         0

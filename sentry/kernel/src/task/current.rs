@@ -1,18 +1,75 @@
-//! [`CurrentTask`]: the task that the running sentry thread serves.
+//! [`CurrentTask`]: a task as its own sentry thread has it, with registers and platform context.
 
 use super::Task;
+use crate::user::UserAddr;
 use abi::Result;
+use abi::signal::{SigSet, StackT};
 use platform::{Context, UserRegs};
-use std::{ops::Deref, sync::Arc};
+use std::ops::Deref;
+use std::sync::Arc;
 
-/// A task together with what only its own sentry thread may touch: the registers and the platform's context.
+/// The system call table, registered by the `syscalls` crate with [`crate::Kernel::set_dispatcher`].
+pub trait SyscallDispatcher: Send + Sync {
+    /// Carries out the call in `t.regs` (number in `orig_rax`). The run loop puts the result into `rax`, or restarts the call. A call that
+    /// replaces the registers (rt_sigreturn, execve) returns what `rax` shall hold.
+    fn dispatch(&self, t: &mut CurrentTask) -> Result<u64>;
+}
+
+/// What `restart_syscall` goes on with after a stop or an ignored signal. Data only: a task can be saved while it waits.
+#[derive(Clone, Debug, Default)]
+pub enum RestartBlock {
+    /// Nothing: `EINTR`.
+    #[default]
+    None,
+    /// nanosleep(2) and clock_nanosleep(2) with a relative time.
+    Nanosleep {
+        /// The clock's id.
+        clock: i32,
+        /// When the sleep ends, in that clock's nanoseconds.
+        until_ns: u64,
+        /// Where the remaining time goes, if anywhere.
+        remaining: UserAddr,
+    },
+    /// futex(2) FUTEX_WAIT with a timeout.
+    Futex {
+        /// The word.
+        addr: UserAddr,
+        /// What it must hold.
+        value: u32,
+        /// FUTEX_WAIT_BITSET's bits.
+        bitset: u32,
+        /// Operation with its flags.
+        op: u32,
+        /// When the wait ends, in nanoseconds of `CLOCK_MONOTONIC`, or `CLOCK_REALTIME` if `op` says so.
+        until_ns: u64,
+    },
+    /// poll(2).
+    Poll {
+        /// The array.
+        fds: UserAddr,
+        /// Its length.
+        count: u32,
+        /// When the wait ends, in nanoseconds of `CLOCK_MONOTONIC`; `None`: never.
+        until_ns: Option<u64>,
+    },
+}
+
+/// The task that the calling sentry thread runs.
 pub struct CurrentTask {
-    /// The task that others see.
+    /// The task.
     pub task: Arc<Task>,
-    /// The application's registers, valid while it is in the kernel.
+    /// The application's registers.
     pub regs: UserRegs,
     /// Where it runs.
     pub context: Box<dyn Context>,
+    /// What `restart_syscall` does.
+    pub restart: RestartBlock,
+    /// sigaltstack(2).
+    pub altstack: StackT,
+    /// The mask to go back to when the present call has ended: see [`set_temporary_mask`](Self::set_temporary_mask).
+    pub(crate) saved_mask: Option<SigSet>,
+    /// The present call's registers must not be turned into a restart (rt_sigreturn, execve).
+    pub(crate) no_restart: bool,
 }
 
 impl Deref for CurrentTask {
@@ -22,9 +79,11 @@ impl Deref for CurrentTask {
     }
 }
 
-/// Carries out a system call: the number is in `regs.orig_rax`, the arguments in the registers. Registered in the kernel by the crate
-/// of the system call table.
-pub trait SyscallDispatcher: Send + Sync {
-    /// Returns the value for rax; the run loop stores it, or turns an error into an errno or a restart.
-    fn dispatch(&self, current: &mut CurrentTask) -> Result<u64>;
+impl CurrentTask {
+    /// Replaces the signal mask while the present call lasts (sigsuspend, ppoll, pselect, epoll_pwait). The run loop restores it: at once, or
+    /// if the call was interrupted by a signal, when its handler returns.
+    pub fn set_temporary_mask(&mut self, mask: SigSet) {
+        let old = self.task.set_signal_mask(mask);
+        self.saved_mask.get_or_insert(old);
+    }
 }

@@ -1,0 +1,15 @@
+//! Signals: from sending to the frame on the application's stack.
+//!
+//! * [`PendingQueue`] – sent and not yet taken, one for each thread and one for the process.
+//! * [`SigHandlers`] – `sigaction`s, shared under CLONE_SIGHAND.
+//! * [`send`] – who gets a signal, what a signal does on its way (stop and continue cancel each other, fatal ones end the process).
+//! * `deliver` – what the receiving thread does before it returns to the application; `frame` – the stack frame; `stop` – job control.
+//!
+//! The lock is the thread group's ([`sync::Rank::Signal`]), then the handlers', then a thread's pending queue.
+
+mod pending;
+pub mod send;
+mod state;
+
+pub use pending::{PendingQueue, SYNCHRONOUS};
+pub use state::{GroupStop, SigHandlers, TaskSignals, WaitEvent, default_action, DefaultAction};

@@ -1,0 +1,33 @@
+//! Time: clocks, sleeping, and timers.
+//!
+//! * [`Clock`] – the clocks of clock_gettime(2).
+//! * [`TimerQueue`] and [`Timer`] – expiries, served by one thread of the sentry; timerfd, POSIX timers and itimers build on them.
+//! * [`ProcessTimers`] – timer_create(2) and setitimer(2) of one process.
+
+mod clock;
+mod process_timers;
+mod timer;
+
+pub use clock::{Clock, CpuClock};
+pub use process_timers::ProcessTimers;
+pub use timer::{Timer, TimerQueue, TimerSetting};
+
+use std::time::{Duration, Instant};
+
+/// The moment that `ns` of `CLOCK_MONOTONIC` (as [`Clock::Monotonic`] tells it) stands for.
+#[must_use]
+pub fn instant_at(ns: u64) -> Instant {
+    let now = host::time::monotonic_ns();
+    let base = Instant::now();
+    if ns <= now { base } else { base.checked_add(Duration::from_nanos(ns - now)).unwrap_or_else(far_future) }
+}
+
+/// `ns` nanoseconds from now; a century at most.
+#[must_use]
+pub fn instant_after(ns: u64) -> Instant {
+    Instant::now().checked_add(Duration::from_nanos(ns)).unwrap_or_else(far_future)
+}
+
+fn far_future() -> Instant {
+    Instant::now() + Duration::from_secs(100 * 365 * 86_400)
+}
