@@ -1,12 +1,138 @@
-//! The sentry's process: `caisson sentry`.
+//! `caisson sentry`: the process that holds the kernel.
+//!
+//! [`main`] gives up everything it does not need ([`jail`]), confines itself ([`filter`]), boots a kernel from what the runtime
+//! wrote down ([`boot`]), and serves the runtime's requests until the application ends ([`server`]). The order matters, and is
+//! all in [`run`]: names of the host are gone before the platform makes its first process, and the filter is in force before
+//! the application's first instruction.
 
-/// Entry point; the result is the process's exit status.
-pub fn main(_args: &[String]) -> i32 {
-    125
+mod boot;
+mod filter;
+mod jail;
+mod panic;
+mod server;
+mod signals;
+mod terminal;
+
+use control::logging::Format;
+use control::{BootSpec, FailureKind, FdLayout, Platform};
+use std::fs::File;
+use std::sync::Arc;
+use tracing::level_filters::LevelFilter;
+
+/// Exit status of a sentry that has reported a failure over the control socket, or could not.
+const FAILED: i32 = 125;
+
+/// Entry point; the result is the process's exit status. The application's own travels over the control socket.
+pub fn main(args: &[String]) -> i32 {
+    let server = match host::inherit::take(FdLayout::CONTROL) {
+        Ok(socket) => server::Server::new(socket),
+        Err(error) => {
+            eprintln!("caisson: caisson sentry is started by caisson run, not by hand: {error}");
+            return FAILED;
+        }
+    };
+    match run(args, &server) {
+        Ok(wait_status) => {
+            server.exited(wait_status);
+            0
+        }
+        Err(failure) => {
+            server.failed(failure.kind, &failure.message);
+            FAILED
+        }
+    }
 }
 
-/// The system call table as text.
+/// The system call table as text, for `caisson syscalls`.
 #[must_use]
-pub fn syscall_table(_markdown: bool) -> String {
-    String::new()
+pub fn syscall_table(markdown: bool) -> String {
+    if markdown { syscalls::report::markdown() } else { syscalls::report::plain() }
+}
+
+/// Why the sentry gives up.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    kind: FailureKind,
+    message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(kind: FailureKind, message: impl Into<String>) -> Failure {
+        Failure { kind, message: message.into() }
+    }
+
+    /// For `map_err`: the host does not let us do `what`.
+    pub(crate) fn host<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Failure {
+        move |error| Failure::new(FailureKind::Host, format!("{what}: {error}"))
+    }
+
+    /// For `map_err`: a bug.
+    pub(crate) fn internal<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> Failure {
+        move |error| Failure::new(FailureKind::Internal, format!("{what}: {error}"))
+    }
+}
+
+/// From start to the application's end; gives its wait status.
+fn run(args: &[String], server: &server::Server) -> Result<i32, Failure> {
+    let log = File::from(host::inherit::take(FdLayout::LOG).map_err(Failure::internal("the log's descriptor"))?);
+    let spec = read_spec()?;
+    start_logging(args, &spec, &log)?;
+    panic::install(server);
+    let gofer = host::inherit::take(FdLayout::GOFER).map_err(Failure::internal("the gofer's descriptor"))?;
+    let terminal = if spec.process.terminal {
+        Some(host::inherit::take(FdLayout::TERMINAL).map_err(Failure::internal("the terminal's descriptor"))?)
+    } else {
+        None
+    };
+
+    jail::enter_empty_root().map_err(Failure::host("cannot enter an empty root"))?;
+    jail::drop_privileges().map_err(Failure::host("cannot drop privileges"))?;
+    signals::prepare().map_err(Failure::internal("signals"))?;
+    let platform = platform(spec.platform)?;
+    host::forbidden::report_to(log.into()).map_err(Failure::internal("SIGSYS"))?;
+    filter::install(spec.platform).map_err(Failure::host("cannot install the seccomp filter"))?;
+
+    let sandbox = boot::boot(&spec, platform, gofer, terminal)?;
+    server.started();
+    server.serve(&sandbox)?;
+    Ok(sandbox.wait())
+}
+
+fn read_spec() -> Result<BootSpec, Failure> {
+    use std::io::Read;
+    let fd = host::inherit::take(FdLayout::SPEC).map_err(Failure::internal("the boot specification's descriptor"))?;
+    let mut bytes = Vec::new();
+    File::from(fd).read_to_end(&mut bytes).map_err(Failure::internal("the boot specification"))?;
+    BootSpec::from_json(&bytes).map_err(Failure::internal("the boot specification"))
+}
+
+fn start_logging(args: &[String], spec: &BootSpec, log: &File) -> Result<(), Failure> {
+    let format = match args {
+        [flag, name] if flag == "--log-format" => Format::parse(name),
+        _ => None,
+    };
+    let format = format.ok_or_else(|| Failure::new(FailureKind::Internal, "caisson sentry: bad arguments"))?;
+    let level = if spec.debug {
+        LevelFilter::DEBUG
+    } else if spec.strace {
+        LevelFilter::INFO
+    } else {
+        LevelFilter::WARN
+    };
+    let file = log.try_clone().map_err(Failure::internal("the log's descriptor"))?;
+    control::logging::init(file, format, level);
+    Ok(())
+}
+
+/// The platform that runs application code. It forks its zygote here: before the filter, which forbids new processes.
+fn platform(kind: Platform) -> Result<Arc<dyn platform::Platform>, Failure> {
+    match kind {
+        Platform::Ptrace => {
+            let made = platform::ptrace::Ptrace::new().map_err(Failure::host("cannot trace processes of our own"))?;
+            Ok(Arc::new(made))
+        }
+        Platform::Trap | Platform::Kvm => {
+            Err(Failure::new(FailureKind::Internal, "this build has no such platform"))
+        }
+    }
 }

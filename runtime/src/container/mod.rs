@@ -15,9 +15,6 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-/// Held locked while directories are made and removed. No ID can have this name.
-const ROOT_LOCK: &str = ":lock";
-
 /// A container's directory; removed when dropped.
 #[derive(Debug)]
 pub struct Container {
@@ -97,18 +94,12 @@ impl Drop for Container {
     }
 }
 
+/// Locks the state directory itself, while directories in it are made and removed.
 fn lock_root(root: &Path) -> Result<File> {
-    let path = root.join(ROOT_LOCK);
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .map_err(Failure::context(Status::State, format_args!("cannot open {}", path.display())))?;
-    flock(&file, FlockOperation::LockExclusive)
-        .map_err(Failure::context(Status::State, format_args!("cannot lock {}", path.display())))?;
-    Ok(file)
+    let dir = File::open(root).map_err(Failure::context(Status::State, format_args!("cannot open {}", root.display())))?;
+    flock(&dir, FlockOperation::LockExclusive)
+        .map_err(Failure::context(Status::State, format_args!("cannot lock {}", root.display())))?;
+    Ok(dir)
 }
 
 /// Letters, digits, `_`, `+`, `-` and `.`, as with runc.

@@ -14,6 +14,8 @@ pub mod epoll;
 pub mod eventfd;
 pub mod file;
 pub mod filemap;
+pub mod forbidden;
+pub mod inherit;
 pub mod io;
 pub mod memfile;
 pub mod process;
