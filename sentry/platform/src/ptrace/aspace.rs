@@ -106,6 +106,11 @@ impl Process {
         }
     }
 
+    /// Whether [`flush`](Self::flush) has something to do.
+    pub fn is_dirty(&self) -> bool {
+        self.queue.is_dirty()
+    }
+
     /// Carries out all operations that are queued, by `tid`, a stopped thread of this process that the caller traces. When it returns,
     /// all that was queued before the call is in force, whoever carried it out. After a failure the operations behind the
     /// failed one stay queued.

@@ -34,6 +34,8 @@ pub struct PtraceContext {
     interrupter: Arc<Interrupter>,
     seat: Option<Seat>,
     switches: u32,
+    /// The host thread's registers, where nothing has happened to it since a system call stopped it.
+    stopped_at: Option<UserRegs>,
 }
 
 impl PtraceContext {
@@ -46,6 +48,7 @@ impl PtraceContext {
             interrupter: Arc::default(),
             seat: None,
             switches: 0,
+            stopped_at: None,
         }
     }
 
@@ -62,6 +65,7 @@ impl PtraceContext {
             self.fp = Some(self.fp_state());
             self.leave();
         }
+        self.stopped_at = None;
         let tid = process.take_thread()?;
         let fp = self.fp.take().unwrap_or_else(|| self.spawner.layout.initial());
         if let Err(e) = take_over(tid).and_then(|()| sys::set_xstate(tid, &fp.0)) {
@@ -103,8 +107,12 @@ impl PtraceContext {
 
     /// Lets the application run until something happens.
     fn run(&mut self, tid: i32, process: &Process, regs: &mut UserRegs) -> Result<Event, Errno> {
+        let stopped_at = self.stopped_at.take().filter(|_| !process.is_dirty());
         process.flush(tid)?;
-        sys::set_regs(tid, &sanitized(regs))?;
+        match stopped_at {
+            Some(old) if only_result_differs(&old, regs) => sys::set_rax(tid, regs.rax)?,
+            _ => sys::set_regs(tid, &sanitized(regs))?,
+        }
         self.interrupter.enter(process.pid(), tid);
         let event = loop {
             if self.interrupter.take() {
@@ -118,7 +126,9 @@ impl PtraceContext {
             }
         };
         self.interrupter.leave();
-        if event != Event::Syscall {
+        if event == Event::Syscall {
+            self.stopped_at = Some(*regs);
+        } else {
             regs.orig_rax = u64::MAX;
         }
         Ok(event)
@@ -175,6 +185,21 @@ fn classify(tid: i32, stop: Wait, regs: &mut UserRegs) -> Result<Option<Event>, 
     Ok(Some(Event::Fault(Fault { signal, code: info.code, addr: info.fields[0], access: Prot::empty() })))
 }
 
+/// Whether the application goes on behind its system call with nothing changed but the result: then one register is written instead
+/// of all. Not for results that the host itself would take for the wish to restart the call.
+fn only_result_differs(stopped_at: &UserRegs, regs: &UserRegs) -> bool {
+    let key = |r: &UserRegs| {
+        [
+            [r.r15, r.r14, r.r13, r.r12, r.rbp, r.rbx],
+            [r.r11, r.r10, r.r9, r.r8, r.rcx, r.rdx],
+            [r.rsi, r.rdi, r.rip, r.cs, r.eflags, r.rsp],
+            [r.ss, r.fs_base, r.gs_base, r.ds, r.es, r.fs],
+            [r.gs, 0, 0, 0, 0, 0],
+        ]
+    };
+    !(-600..=-500).contains(&(regs.rax as i64)) && key(stopped_at) == key(regs)
+}
+
 /// Registers that the host takes for certain (`PTRACE_SETREGS` fails on a kernel selector or base address), in a thread that does
 /// not go back to any system call. Flags that are not an application's are kept by the host itself.
 fn sanitized(regs: &UserRegs) -> UserRegs {
@@ -200,6 +225,7 @@ impl Context for PtraceContext {
         if !aspace.is_dirty() {
             return Ok(());
         }
+        self.stopped_at = None;
         self.with_thread(aspace, |_, tid, process| process.flush(tid))
     }
 
@@ -218,6 +244,7 @@ impl Context for PtraceContext {
     }
 
     fn prepare_sibling(&mut self, aspace: &Arc<dyn AddressSpace>) -> Result<(), Errno> {
+        self.stopped_at = None;
         self.with_thread(aspace, |_, tid, process| process.promise_thread(tid))
     }
 

@@ -61,6 +61,11 @@ pub fn set_regs(tid: i32, regs: &UserRegs) -> Result<(), Errno> {
     request(libc::PTRACE_SETREGS, tid, 0, std::ptr::from_ref(regs) as usize)
 }
 
+/// Writes one register of a stopped tracee: `rax`.
+pub fn set_rax(tid: i32, rax: u64) -> Result<(), Errno> {
+    request(libc::PTRACE_POKEUSER, tid, std::mem::offset_of!(UserRegs, rax), rax as usize)
+}
+
 /// The signal that a tracee stopped for.
 pub fn get_siginfo(tid: i32) -> Result<SigInfo, Errno> {
     let mut info = SigInfo::new(Signal::TRAP, 0);

@@ -89,9 +89,15 @@ fn a_call_is_seen_and_registers_round_trip() {
     assert_eq!((r.r8, r.r9, r.r10, r.r12, r.r13, r.r14, r.r15), (8, 9, 10, 12, 13, 14, 15));
     assert_eq!((r.fs_base, r.gs_base), (0x1234_5000, 0x7fff_0000_0000));
     // A result that looks like a call to be restarted is a number like any other.
-    r.rax = -512i64 as u64;
-    assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
-    assert_eq!(r.orig_rax as i64, -512);
+    for nr in [-512i64, -513, -514, -516, 0, 5, -38] {
+        r.rax = nr as u64;
+        ctx.interrupter().interrupt();
+        let mut same = r;
+        assert_eq!(ctx.switch(&space, &mut same), Event::Interrupted);
+        assert_eq!((same.rax, same.rip), (r.rax, r.rip));
+        assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
+        assert_eq!((r.orig_rax as i64, r.rip), (nr, CODE + 2));
+    }
 }
 
 #[test]
@@ -258,7 +264,7 @@ fn a_storm_of_interrupts_loses_no_call() {
 
 #[test]
 fn threads_share_an_address_space() {
-    const N: u64 = 100;
+    const N: u64 = 1000;
     let g = Arc::new(Guest::new());
     let space = g.space(CALLS, 0);
     let mut ctx = g.context();
@@ -431,6 +437,8 @@ fn cost() {
     let g = Guest::new();
     let (space, mut ctx) = (g.space(CALLS, 0), g.context());
     let mut r = regs();
+    assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
+    r.rax = 0;
     let n = 20_000;
     let mut best = u128::MAX;
     for _ in 0..5 {
