@@ -1,1 +1,7 @@
-//! sentry-fs.
+//! The file systems, and the devices under `/dev`.
+//!
+//! Each registers itself in the kernel; the kernel knows them only by its traits.
+
+pub mod dev;
+pub mod devpts;
+pub mod synthetic;

@@ -1,8 +1,5 @@
 //! Communication between tasks, and waiting for it: pipes, event files, epoll, System V and POSIX queues, inotify.
 
 pub mod anon;
-pub mod epoll;
-pub mod eventfd;
 pub mod hostfd;
 pub mod pipe;
-pub mod poll;

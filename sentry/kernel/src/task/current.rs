@@ -87,3 +87,20 @@ impl CurrentTask {
         self.saved_mask.get_or_insert(old);
     }
 }
+
+thread_local! {
+    static CURRENT: std::cell::RefCell<Option<Arc<Task>>> = const { std::cell::RefCell::new(None) };
+}
+
+/// The task that the calling sentry thread serves (Linux's `current`); `None` on the sentry's own threads. For what must know who looks
+/// without being told: /proc/self, a terminal's job control.
+#[must_use]
+pub fn current() -> Option<Arc<Task>> {
+    CURRENT.with_borrow(Clone::clone)
+}
+
+/// Makes `task` the one that the calling thread serves, for as long as the thread lives or until `None`.
+pub fn set_current(task: Option<Arc<Task>>) {
+    let before = CURRENT.replace(task);
+    drop(before);
+}

@@ -13,7 +13,7 @@ mod task_state;
 mod thread_group;
 pub mod tree;
 
-pub use current::{CurrentTask, RestartBlock, SyscallDispatcher};
+pub use current::{current, set_current, CurrentTask, RestartBlock, SyscallDispatcher};
 pub use fs_context::FsContext;
 pub use process_group::{ControllingTerminal, ProcessGroup, Session};
 pub use rlimits::Rlimits;

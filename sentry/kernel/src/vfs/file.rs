@@ -124,6 +124,11 @@ pub trait FileOps: Send + Sync + Any {
         Ok(if data { offset } else { size })
     }
 
+    /// How long a read may wait before it ends with nothing read (a terminal with `VMIN` 0 and `VTIME` set); `None`: for ever.
+    fn read_timeout(&self, _file: &File) -> Option<std::time::Duration> {
+        None
+    }
+
     /// Entries of a directory from position `pos` on; returns the new position. `.` and `..` included (positions 0 and 1 by custom).
     fn readdir(&self, _file: &File, _pos: u64, _sink: &mut dyn DirSink) -> Result<u64> {
         bail!(ENOTDIR)

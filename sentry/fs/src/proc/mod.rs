@@ -1,0 +1,93 @@
+//! procfs: the sandbox's processes and settings as files (proc(5)).
+//!
+//! [`pid`] is a process's directory, [`system`] the files about the whole sandbox, [`sysctl`] the tree under `sys`. Everything is made
+//! from the kernel's own state when it is read; the host's procfs is not consulted, but for what [`HostInfo`] took at boot.
+
+mod descriptors;
+mod limits;
+mod pid;
+mod stat;
+mod status;
+mod sysctl;
+mod system;
+
+pub use system::cpus;
+
+use crate::synthetic::{self, Directory, Entry};
+use abi::{Result, bail, fs::FileType};
+use kernel::{
+    Kernel,
+    cred::Credentials,
+    task::{Task, current},
+    vfs::{FsStr, FsString, FsType, MountSource, SbFlags, SuperBlock},
+};
+use std::sync::Arc;
+
+/// `f_type` of statfs(2).
+const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+
+/// What is taken from the host once, before the sentry loses sight of it.
+#[derive(Clone, Debug, Default)]
+pub struct HostInfo {
+    /// The host's /proc/cpuinfo: programs choose their code by it.
+    pub cpuinfo: String,
+    /// Bytes of memory that the sandbox may use: the host's, or its limit.
+    pub memory: u64,
+}
+
+/// The file system type.
+pub struct Proc;
+
+impl FsType for Proc {
+    fn name(&self) -> &'static str {
+        "proc"
+    }
+    fn user_mountable(&self) -> bool {
+        true
+    }
+    fn mount(&self, kernel: &Arc<Kernel>, _: &Credentials, source: MountSource<'_>) -> Result<Arc<SuperBlock>> {
+        let flags = SbFlags::NO_DCACHE | SbFlags::NODEV;
+        let root = Root { kernel: kernel.clone(), fixed: system::entries(kernel) };
+        Ok(synthetic::superblock("proc", source.source, flags, PROC_SUPER_MAGIC, Entry::dir(root)))
+    }
+}
+
+/// `/proc`: the fixed files, and a directory for each process.
+struct Root {
+    kernel: Arc<Kernel>,
+    fixed: Vec<(&'static str, Entry)>,
+}
+
+impl Directory for Root {
+    fn lookup(&self, name: &FsStr) -> Result<Entry> {
+        if let Some(e) = self.fixed.iter().find(|e| e.0.as_bytes() == name) {
+            return Ok(e.1.clone());
+        }
+        // A thread's directory can be named too, though it is not listed.
+        match parse_id(name).and_then(|id| self.kernel.task(id)) {
+            Some(task) => Ok(pid::directory(task, true)),
+            None => bail!(ENOENT),
+        }
+    }
+
+    fn list(&self) -> Result<Vec<(FsString, FileType)>> {
+        let fixed = self.fixed.iter().map(|(n, e)| (n.as_bytes().to_vec(), e.file_type()));
+        let ids = self.kernel.processes().into_iter().map(|p| (p.tgid.to_string().into_bytes(), FileType::Directory));
+        Ok(fixed.chain(ids).collect())
+    }
+
+    fn nlink(&self) -> u32 {
+        2 + self.kernel.processes().len() as u32
+    }
+}
+
+/// A process or thread id as a name: digits, no leading zero.
+fn parse_id(name: &FsStr) -> Option<i32> {
+    let id: i32 = std::str::from_utf8(name).ok()?.parse().ok()?;
+    (id > 0 && id.to_string().as_bytes() == name).then_some(id)
+}
+
+/// The task that looks: `/proc/self` is about it.
+fn viewer() -> Result<Arc<Task>> {
+    current().ok_or(abi::error!(ENOENT, "no task is looking"))
+}

@@ -1,0 +1,291 @@
+//! A process's or thread's directory: `/proc/PID`, `/proc/PID/task/TID`.
+
+use super::{descriptors, limits, parse_id, stat, status};
+use crate::synthetic::{Directory, Entry, Fixed, parse_number};
+use abi::{Result, bail, error, fs::FileType};
+use kernel::{
+    cred::{CapSet, Credentials},
+    mm::Mm,
+    task::{Task, current},
+    user::UserAddr,
+    vfs::{FsStr, FsString, PathRef},
+};
+use std::sync::{Arc, atomic::Ordering};
+
+/// The directory of a task; `process`: as `/proc/PID`, with what only a process has.
+pub fn directory(task: Arc<Task>, process: bool) -> Entry {
+    let cred = task.cred();
+    let owned = |e: Entry| if task.group().dumpable.load(Ordering::Relaxed) == 1 { e.owner(cred.euid, cred.egid) } else { e };
+    let entries = entries(&task, process).into_iter().map(|(n, e)| (n, owned(e))).collect();
+    owned(Entry::dir(TaskDir { task: task.clone(), fixed: Fixed::new(entries) }))
+}
+
+/// A directory that is gone when its task is.
+struct TaskDir {
+    task: Arc<Task>,
+    fixed: Fixed,
+}
+
+impl Directory for TaskDir {
+    fn lookup(&self, name: &FsStr) -> Result<Entry> {
+        alive(&self.task)?;
+        self.fixed.lookup(name)
+    }
+    fn list(&self) -> Result<Vec<(FsString, FileType)>> {
+        alive(&self.task)?;
+        self.fixed.list()
+    }
+    fn nlink(&self) -> u32 {
+        self.fixed.nlink()
+    }
+}
+
+/// `ESRCH` if the task has been reaped.
+fn alive(task: &Task) -> Result {
+    match task.kernel().task(task.tid()) {
+        Some(t) if std::ptr::eq(Arc::as_ptr(&t), task) => Ok(()),
+        _ => bail!(ESRCH),
+    }
+}
+
+/// May the viewer look into the task (`PTRACE_MODE_READ`, ptrace(2))?
+pub fn may_inspect(viewer: &Task, task: &Task) -> bool {
+    if viewer.tgid() == task.tgid() {
+        return true;
+    }
+    let (me, it) = (viewer.cred(), task.cred());
+    if me.capable(CapSet::SYS_PTRACE) {
+        return true;
+    }
+    let same_user = [it.uid, it.euid, it.suid].iter().all(|&u| u == me.fsuid) && [it.gid, it.egid, it.sgid].iter().all(|&g| g == me.fsgid);
+    same_user && me.permitted.contains(it.permitted) && task.group().dumpable.load(Ordering::Relaxed) == 1
+}
+
+/// `EACCES` unless the viewer may inspect the task. The sentry itself, where no task is looking, may.
+fn inspect(task: &Task) -> Result {
+    match current() {
+        Some(viewer) if !may_inspect(&viewer, task) => bail!(EACCES, "not allowed to look into that process"),
+        _ => Ok(()),
+    }
+}
+
+fn entries(task: &Arc<Task>, process: bool) -> Vec<(&'static str, Entry)> {
+    let text = |make: fn(&Task) -> Result<Vec<u8>>| {
+        let task = task.clone();
+        Entry::text(move || {
+            alive(&task)?;
+            make(&task)
+        })
+    };
+    let private = |make: fn(&Task) -> Result<Vec<u8>>| {
+        let task = task.clone();
+        Entry::text(move || {
+            inspect(&task)?;
+            make(&task)
+        })
+    };
+    let mut list = vec![
+        ("status", text(|t| Ok(status::status(t).into_bytes()))),
+        ("stat", text(|t| Ok(stat::stat(t, false)))),
+        ("statm", text(|t| Ok(t.try_mm().map_or_else(|| "0 0 0 0 0 0 0\n".into(), |m| m.statm()).into_bytes()))),
+        ("comm", comm(task)),
+        ("cmdline", text(cmdline)),
+        ("environ", private(environ).perm(0o400)),
+        ("auxv", private(auxv).perm(0o400)),
+        ("maps", private(|t| Ok(t.try_mm().map(|m| m.maps_text()).unwrap_or_default().into()))),
+        ("smaps", private(|t| Ok(t.try_mm().map(|m| m.smaps_text()).unwrap_or_default().into()))),
+        ("limits", text(|t| Ok(limits::limits(t).into_bytes()))),
+        ("mounts", text(|t| Ok(t.mounts_text().into()))),
+        ("mountinfo", text(|t| Ok(t.mountinfo_text().into()))),
+        ("cgroup", Entry::fixed("0::/\n")),
+        ("wchan", Entry::fixed("0")),
+        ("oom_score", Entry::fixed("0\n")),
+        ("oom_score_adj", oom_score_adj(task)),
+        ("loginuid", Entry::fixed("4294967295")),
+        ("sessionid", Entry::fixed("4294967295")),
+        ("personality", private(|t| Ok(format!("{:08x}\n", t.info().personality).into_bytes())).perm(0o400)),
+        ("schedstat", text(|t| Ok(format!("{} 0 {}\n", t.usage().user_ns + t.usage().system_ns, t.usage().voluntary_switches).into_bytes()))),
+        ("timerslack_ns", text(|t| Ok(format!("{}\n", t.info().timer_slack_ns).into_bytes()))),
+        ("io", private(|_| Ok(b"rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n".to_vec())).perm(0o400)),
+        ("uid_map", Entry::fixed("         0          0 4294967295\n")),
+        ("gid_map", Entry::fixed("         0          0 4294967295\n")),
+        ("setgroups", Entry::fixed("allow\n")),
+        ("cwd", place(task, |t| Ok(t.fs().cwd()))),
+        ("root", place(task, |t| Ok(t.fs().root()))),
+        ("exe", place(task, |t| match t.try_mm().and_then(|m| m.layout().exe) {
+            Some(exe) => Ok(exe.path.clone()),
+            None => bail!(ENOENT),
+        })),
+        ("fd", Entry::dir(descriptors::Descriptors::new(task, false)).perm(0o500)),
+        ("fdinfo", Entry::dir(descriptors::Descriptors::new(task, true)).perm(0o555)),
+        ("ns", Entry::dir(namespaces()).perm(0o511)),
+        ("net", Entry::dir(network(task))),
+        ("children", text(|t| Ok(t.group().children().iter().map(|p| format!("{p} ")).collect::<String>().into_bytes()))),
+    ];
+    if process {
+        list.push(("task", Entry::dir(Threads(task.clone()))));
+        if let Some(e) = list.iter_mut().find(|e| e.0 == "stat") {
+            let task = task.clone();
+            e.1 = Entry::text(move || {
+                alive(&task)?;
+                Ok(stat::stat(&task, true))
+            });
+        }
+    }
+    list
+}
+
+/// A magic link to a place of the task's.
+fn place(task: &Arc<Task>, find: fn(&Task) -> Result<PathRef>) -> Entry {
+    let (a, b) = (task.clone(), task.clone());
+    let get = move |t: &Task| {
+        alive(t)?;
+        inspect(t)?;
+        find(t)
+    };
+    Entry::magic(
+        move || {
+            let viewer = current().ok_or(error!(ENOENT))?;
+            Ok(get(&a)?.text(&viewer.fs().root()))
+        },
+        move |_| get(&b),
+    )
+}
+
+fn comm(task: &Arc<Task>) -> Entry {
+    let (a, b) = (task.clone(), task.clone());
+    Entry::writable(
+        move || {
+            alive(&a)?;
+            let mut name = a.comm();
+            name.push(b'\n');
+            Ok(name)
+        },
+        move |bytes| {
+            if current().is_none_or(|t| t.tgid() != b.tgid()) {
+                bail!(EINVAL, "only a process names its own threads");
+            }
+            let end = bytes.iter().position(|&c| c == 0 || c == b'\n').unwrap_or(bytes.len()).min(15);
+            b.info().comm = bytes.get(..end).unwrap_or_default().to_vec();
+            Ok(())
+        },
+    )
+}
+
+fn oom_score_adj(task: &Arc<Task>) -> Entry {
+    let (a, b) = (task.clone(), task.clone());
+    Entry::writable(
+        move || Ok(format!("{}\n", a.group().oom_score_adj.load(Ordering::Relaxed)).into_bytes()),
+        move |bytes| {
+            let n: i32 = parse_number(bytes)?;
+            if !(-1000..=1000).contains(&n) {
+                bail!(EINVAL);
+            }
+            let now = b.group().oom_score_adj.load(Ordering::Relaxed);
+            if n < now && !current().is_some_and(|t| t.cred().capable(CapSet::SYS_RESOURCE)) {
+                bail!(EACCES, "lowering needs CAP_SYS_RESOURCE");
+            }
+            b.group().oom_score_adj.store(n, Ordering::Relaxed);
+            Ok(())
+        },
+    )
+}
+
+/// Most bytes of arguments or environment that are shown.
+const STRINGS_MAX: u64 = 1 << 20;
+
+fn strings(mm: &Mm, range: std::ops::Range<u64>) -> Vec<u8> {
+    let len = range.end.saturating_sub(range.start).min(STRINGS_MAX);
+    let mut bytes = vec![0; len as usize];
+    let n = mm.copy_in_partial(UserAddr(range.start), &mut bytes);
+    bytes.truncate(n);
+    bytes
+}
+
+fn cmdline(t: &Task) -> Result<Vec<u8>> {
+    let Some(mm) = t.try_mm() else { return Ok(Vec::new()) };
+    let layout = mm.layout();
+    let mut bytes = strings(&mm, layout.args.clone());
+    // setproctitle(3) of old: a title that overwrites the last NUL goes on into the environment.
+    if bytes.last().is_some_and(|&b| b != 0) {
+        bytes.extend(strings(&mm, layout.env));
+        let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
+        bytes.truncate(end);
+    }
+    Ok(bytes)
+}
+
+fn environ(t: &Task) -> Result<Vec<u8>> {
+    Ok(t.try_mm().map(|m| strings(&m, m.layout().env)).unwrap_or_default())
+}
+
+fn auxv(t: &Task) -> Result<Vec<u8>> {
+    let pairs = t.try_mm().map(|m| m.layout().auxv).unwrap_or_default();
+    Ok(pairs.iter().flat_map(|(k, v)| [k.to_ne_bytes(), v.to_ne_bytes()].concat()).collect())
+}
+
+/// `/proc/PID/task`.
+struct Threads(Arc<Task>);
+
+impl Directory for Threads {
+    fn lookup(&self, name: &FsStr) -> Result<Entry> {
+        let found = parse_id(name).and_then(|id| self.0.kernel().task(id)).filter(|t| t.tgid() == self.0.tgid());
+        match found {
+            Some(task) => Ok(directory(task, false)),
+            None => bail!(ENOENT),
+        }
+    }
+    fn list(&self) -> Result<Vec<(FsString, FileType)>> {
+        alive(&self.0)?;
+        let mut ids: Vec<i32> = self.0.group().threads().iter().map(|t| t.tid()).collect();
+        if ids.is_empty() {
+            ids.push(self.0.tid());
+        }
+        ids.sort_unstable();
+        Ok(ids.into_iter().map(|id| (id.to_string().into_bytes(), FileType::Directory)).collect())
+    }
+    fn nlink(&self) -> u32 {
+        2 + self.0.group().thread_count() as u32
+    }
+}
+
+/// `/proc/PID/ns`: there is one namespace of each kind, with the numbers that Linux's initial ones have.
+fn namespaces() -> Fixed {
+    let link = |text: &'static str| Entry::link(move || Ok(text.as_bytes().to_vec()));
+    Fixed::new(vec![
+        ("cgroup", link("cgroup:[4026531835]")),
+        ("ipc", link("ipc:[4026531839]")),
+        ("mnt", link("mnt:[4026531841]")),
+        ("net", link("net:[4026531840]")),
+        ("pid", link("pid:[4026531836]")),
+        ("pid_for_children", link("pid:[4026531836]")),
+        ("time", link("time:[4026531834]")),
+        ("time_for_children", link("time:[4026531834]")),
+        ("user", link("user:[4026531837]")),
+        ("uts", link("uts:[4026531838]")),
+    ])
+}
+
+/// `/proc/PID/net`.
+fn network(task: &Arc<Task>) -> Fixed {
+    let kernel = task.kernel().clone();
+    let tcp = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode                                                     \n";
+    Fixed::new(vec![
+        ("unix", Entry::text(move || Ok(kernel.unix_sockets_text().into()))),
+        ("tcp", Entry::fixed(tcp)),
+        ("udp", Entry::fixed("   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops             \n")),
+        (
+            "dev",
+            Entry::fixed(
+                "Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    lo:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0\n",
+            ),
+        ),
+        ("route", Entry::fixed("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT                                                       \n")),
+        ("if_inet6", Entry::fixed("00000000000000000000000000000001 01 80 10 80       lo\n")),
+    ])
+}
+
+/// A check of credentials that other files of a task need: whether these are the task's own user's.
+pub fn same_user(a: &Credentials, b: &Credentials) -> bool {
+    a.euid == b.euid
+}

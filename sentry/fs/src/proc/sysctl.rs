@@ -1,0 +1,240 @@
+//! `/proc/sys`: settings. Those that mean something here act; of the others, those that programs read are there with the value that is
+//! true of the sandbox, and cannot be changed.
+
+use super::system::line;
+use crate::synthetic::{Entry, Fixed, parse_number};
+use abi::{Result, bail};
+use kernel::{
+    Kernel,
+    cred::CapSet,
+    kernel::{UTS_RELEASE, UTS_SYSNAME, UTS_VERSION},
+    task::current,
+};
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+/// The tree.
+pub fn tree(kernel: &Arc<Kernel>) -> Entry {
+    dir(vec![
+        ("kernel", kernel_dir(kernel)),
+        ("vm", vm_dir()),
+        ("fs", fs_dir()),
+        ("net", net_dir()),
+        ("user", dir(vec![("max_user_namespaces", constant(0)), ("max_pid_namespaces", constant(0))])),
+        ("dev", dir(vec![("tty", dir(vec![("legacy_tiocsti", constant(0))]))])),
+    ])
+}
+
+fn dir(entries: Vec<(&'static str, Entry)>) -> Entry {
+    Entry::dir(Fixed::new(entries))
+}
+
+/// A setting that has this value here and keeps it.
+fn constant(value: impl ToString) -> Entry {
+    let text = value.to_string();
+    Entry::text(move || line(&text))
+}
+
+/// A setting that remembers what is written, for programs that set it and read it back; it governs nothing.
+fn remembered(initial: i64, min: i64, max: i64) -> Entry {
+    let value = Arc::new(AtomicI64::new(initial));
+    let to_write = value.clone();
+    Entry::writable(
+        move || line(value.load(Ordering::Relaxed)),
+        move |bytes| {
+            privileged()?;
+            let n: i64 = parse_number(bytes)?;
+            if !(min..=max).contains(&n) {
+                bail!(EINVAL, "setting out of range");
+            }
+            to_write.store(n, Ordering::Relaxed);
+            Ok(())
+        },
+    )
+}
+
+fn privileged() -> Result {
+    match current() {
+        Some(t) => t.cred().require(CapSet::SYS_ADMIN),
+        None => bail!(EPERM),
+    }
+}
+
+fn kernel_dir(kernel: &Arc<Kernel>) -> Entry {
+    let (k1, k2, k3, k4) = (kernel.clone(), kernel.clone(), kernel.clone(), kernel.clone());
+    let k5 = kernel.clone();
+    let with_newline = |mut name: Vec<u8>| {
+        name.push(b'\n');
+        Ok(name)
+    };
+    let trimmed = |bytes: &[u8]| bytes.split(|&b| b == b'\n' || b == 0).next().unwrap_or_default().iter().take(64).copied().collect();
+    dir(vec![
+        (
+            "hostname",
+            Entry::writable(move || with_newline(k1.uts().nodename), move |b| {
+                privileged()?;
+                k2.set_nodename(trimmed(b));
+                Ok(())
+            }),
+        ),
+        (
+            "domainname",
+            Entry::writable(move || with_newline(k3.uts().domainname), move |b| {
+                privileged()?;
+                k4.set_domainname(trimmed(b));
+                Ok(())
+            }),
+        ),
+        ("ostype", constant(UTS_SYSNAME)),
+        ("osrelease", constant(UTS_RELEASE)),
+        ("version", constant(UTS_VERSION)),
+        ("pid_max", constant(4_194_304)),
+        ("threads-max", Entry::text(move || line(k5.config.tasks_max))),
+        ("cap_last_cap", constant(40)),
+        ("ngroups_max", constant(65536)),
+        ("overflowuid", constant(65534)),
+        ("overflowgid", constant(65534)),
+        ("core_pattern", constant("core")),
+        ("core_uses_pid", constant(0)),
+        ("randomize_va_space", constant(2)),
+        ("tainted", constant(0)),
+        ("printk", constant("4\t4\t1\t7")),
+        ("dmesg_restrict", constant(1)),
+        ("kptr_restrict", constant(1)),
+        ("perf_event_paranoid", constant(4)),
+        ("unprivileged_bpf_disabled", constant(2)),
+        ("seccomp", dir(vec![("actions_avail", constant(""))])),
+        ("sem", constant("32000\t1024000000\t500\t32000")),
+        ("shmmax", constant(18_446_744_073_692_774_399u64)),
+        ("shmall", constant(18_446_744_073_692_774_399u64)),
+        ("shmmni", constant(4096)),
+        ("msgmax", constant(8192)),
+        ("msgmnb", constant(16384)),
+        ("msgmni", constant(32000)),
+        ("sched_rt_period_us", constant(1_000_000)),
+        ("sched_rt_runtime_us", constant(950_000)),
+        ("sched_child_runs_first", constant(0)),
+        ("pty", dir(vec![("max", constant(4096)), ("reserve", constant(1024))])),
+        ("random", random_dir()),
+        ("yama", dir(vec![("ptrace_scope", constant(1))])),
+    ])
+}
+
+/// A random UUID, version 4.
+fn uuid() -> String {
+    let (a, b) = (host::rand::u64(), host::rand::u64());
+    format!(
+        "{:08x}-{:04x}-4{:03x}-{:04x}-{:012x}",
+        a >> 32,
+        (a >> 16) & 0xffff,
+        a & 0xfff,
+        (b >> 48) & 0x3fff | 0x8000,
+        b & 0xffff_ffff_ffff
+    )
+}
+
+fn random_dir() -> Entry {
+    let boot = uuid();
+    dir(vec![
+        ("uuid", Entry::text(|| line(uuid()))),
+        ("boot_id", Entry::text(move || line(&boot))),
+        ("entropy_avail", constant(256)),
+        ("poolsize", constant(256)),
+    ])
+}
+
+fn vm_dir() -> Entry {
+    dir(vec![
+        ("overcommit_memory", remembered(0, 0, 2)),
+        ("overcommit_ratio", remembered(50, 0, 100)),
+        ("max_map_count", constant(65530)),
+        ("mmap_min_addr", constant(65536)),
+        ("swappiness", remembered(60, 0, 200)),
+        ("dirty_ratio", remembered(20, 0, 100)),
+        ("dirty_background_ratio", remembered(10, 0, 100)),
+        ("drop_caches", remembered(0, 0, 4)),
+        ("nr_hugepages", constant(0)),
+        ("vfs_cache_pressure", remembered(100, 0, 10000)),
+    ])
+}
+
+fn fs_dir() -> Entry {
+    dir(vec![
+        ("file-max", constant(9_223_372_036_854_775_807i64)),
+        ("file-nr", constant("1024\t0\t9223372036854775807")),
+        ("nr_open", constant(1_048_576)),
+        ("inode-nr", constant("1024\t0")),
+        ("pipe-max-size", constant(1_048_576)),
+        ("pipe-user-pages-soft", constant(16384)),
+        ("pipe-user-pages-hard", constant(0)),
+        ("aio-max-nr", constant(65536)),
+        ("aio-nr", constant(0)),
+        ("lease-break-time", constant(45)),
+        ("leases-enable", constant(0)),
+        ("protected_hardlinks", constant(1)),
+        ("protected_symlinks", constant(1)),
+        ("protected_fifos", constant(0)),
+        ("protected_regular", constant(0)),
+        ("suid_dumpable", constant(0)),
+        ("mount-max", constant(100_000)),
+        (
+            "inotify",
+            dir(vec![
+                ("max_queued_events", constant(16384)),
+                ("max_user_instances", constant(128)),
+                ("max_user_watches", constant(65536)),
+            ]),
+        ),
+        ("epoll", dir(vec![("max_user_watches", constant(1_048_576))])),
+        (
+            "mqueue",
+            dir(vec![
+                ("msg_default", constant(10)),
+                ("msg_max", constant(10)),
+                ("msgsize_default", constant(8192)),
+                ("msgsize_max", constant(8192)),
+                ("queues_max", constant(256)),
+            ]),
+        ),
+    ])
+}
+
+fn net_dir() -> Entry {
+    dir(vec![
+        (
+            "core",
+            dir(vec![
+                ("somaxconn", constant(4096)),
+                ("rmem_default", constant(212_992)),
+                ("wmem_default", constant(212_992)),
+                ("rmem_max", constant(212_992)),
+                ("wmem_max", constant(212_992)),
+                ("optmem_max", constant(131_072)),
+            ]),
+        ),
+        ("unix", dir(vec![("max_dgram_qlen", constant(512))])),
+        (
+            "ipv4",
+            dir(vec![
+                ("ip_local_port_range", constant("32768\t60999")),
+                ("tcp_rmem", constant("4096\t131072\t6291456")),
+                ("tcp_wmem", constant("4096\t16384\t4194304")),
+                ("ip_forward", constant(0)),
+                ("tcp_max_syn_backlog", constant(512)),
+                ("tcp_fin_timeout", constant(60)),
+                ("tcp_keepalive_time", constant(7200)),
+                ("tcp_keepalive_intvl", constant(75)),
+                ("tcp_keepalive_probes", constant(9)),
+                ("tcp_congestion_control", constant("cubic")),
+                ("tcp_available_congestion_control", constant("reno cubic")),
+                ("ip_unprivileged_port_start", constant(1024)),
+            ]),
+        ),
+        (
+            "ipv6",
+            dir(vec![("conf", dir(vec![("all", dir(vec![("disable_ipv6", constant(0))])), ("default", dir(vec![("disable_ipv6", constant(0))]))]))]),
+        ),
+    ])
+}
