@@ -23,7 +23,7 @@ fn main() -> ExitCode {
     };
     let code = match args.get(1).map(String::as_str) {
         Some("sentry") => sentry::main(&args[2..]),
-        _ => return cli::main(&args),
+        _ => return cli::main(&args, sentry::syscall_table),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(exit::Status::Internal as u8))
 }

@@ -36,8 +36,11 @@ enum Verb {
     Version,
 }
 
+/// The system call table as text, or as Markdown if true: known to the sentry, and given from above.
+pub type SyscallTable = fn(bool) -> String;
+
 /// Parses `args` and carries out the verb. The result is this process's exit status: see [`exit`].
-pub fn main(args: &[String]) -> ExitCode {
+pub fn main(args: &[String], table: SyscallTable) -> ExitCode {
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {
@@ -54,7 +57,7 @@ pub fn main(args: &[String]) -> ExitCode {
             return failure.status.into();
         }
     };
-    match dispatch(cli, &log) {
+    match dispatch(cli, &log, table) {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
             log.failure(&failure);
@@ -63,12 +66,12 @@ pub fn main(args: &[String]) -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli, log: &Log) -> exit::Result {
+fn dispatch(cli: Cli, log: &Log, table: SyscallTable) -> exit::Result {
     match cli.verb {
         Verb::Run(args) => run::main(&args, &cli.globals.settings()?, log),
         Verb::Do(args) => r#do::main(&args, &cli.globals.settings()?, log),
         Verb::Spec(args) => spec::main(&args),
-        Verb::Syscalls(args) => syscalls::main(&args),
+        Verb::Syscalls(args) => syscalls::main(&args, table),
         Verb::Version => {
             println!("caisson version {}\nspec: {}", env!("CARGO_PKG_VERSION"), crate::spec::OCI_VERSION);
             Ok(0)

@@ -12,8 +12,8 @@ pub struct Args {
 }
 
 /// Prints the table.
-pub fn main(args: &Args) -> Result {
-    let text = sentry::syscall_table(args.markdown);
+pub fn main(args: &Args, table: super::SyscallTable) -> Result {
+    let text = table(args.markdown);
     match std::io::stdout().write_all(text.as_bytes()) {
         // The reader of a pipe may have seen enough.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {

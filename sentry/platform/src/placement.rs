@@ -69,6 +69,18 @@ impl Placement {
         (0..self.cpus.len() as u32).min_by_key(|&c| self.load(c)).unwrap_or(0)
     }
 
+    /// Puts the calling thread and a stopped tracee of its on one CPU that has little to do, for a few turns between them.
+    pub fn meet(&self, tracee: i32) {
+        if self.cpus.len() > 1
+            && let Some(&cpu) = self.cpus.get(self.least_loaded() as usize)
+        {
+            let set = CpuSet::one(cpu);
+            // On failure the turns are slower, no more.
+            let _ = set_affinity(tracee, &set);
+            let _ = set_affinity(0, &set);
+        }
+    }
+
     fn seats(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Shared>>> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }

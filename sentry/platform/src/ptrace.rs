@@ -51,7 +51,7 @@ impl Ptrace {
     pub fn new() -> Result<Ptrace, Errno> {
         let placement = Placement::new();
         quiet_child_signals()?;
-        let spawner = Spawner::new()?;
+        let spawner = Spawner::new(&placement)?;
         // Without /proc, the usual value.
         let min = std::fs::read_to_string("/proc/sys/vm/mmap_min_addr").ok().and_then(|s| s.trim().parse().ok());
         let min_address = abi::page_up(min.unwrap_or(65536)).unwrap_or(65536).max(abi::PAGE_SIZE);

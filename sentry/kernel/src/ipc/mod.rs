@@ -1,5 +1,11 @@
 //! Communication between tasks, and waiting for it: pipes, event files, epoll, System V and POSIX queues, inotify.
 
 pub mod anon;
+pub mod epoll;
+pub mod eventfd;
 pub mod hostfd;
+pub mod inotify;
 pub mod pipe;
+pub mod poll;
+pub mod signalfd;
+pub mod timerfd;

@@ -67,6 +67,8 @@ impl PtraceContext {
         }
         self.stopped_at = None;
         let tid = process.take_thread()?;
+        // First of all, so that stopping it does not wake another CPU.
+        self.seat.get_or_insert_with(|| Seat::new(&self.placement)).set_stub(tid);
         let fp = self.fp.take().unwrap_or_else(|| self.spawner.layout.initial());
         if let Err(e) = take_over(tid).and_then(|()| sys::set_xstate(tid, &fp.0)) {
             tracing::debug!(tid, "cannot take over a stub thread: {e}");
@@ -77,7 +79,6 @@ impl PtraceContext {
             }
             return Err(e);
         }
-        self.seat.get_or_insert_with(|| Seat::new(&self.placement)).set_stub(tid);
         self.thread = Some(HostThread { tid, process: Arc::clone(process) });
         Ok((tid, Arc::clone(process)))
     }
@@ -262,10 +263,12 @@ impl Context for PtraceContext {
         self.spawner.layout.check(state)?;
         match &self.thread {
             // A thread that is gone shows at the next switch.
-            Some(t) => match sys::set_xstate(t.tid, &state.0) {
-                Err(Errno::EINVAL | Errno::EFAULT) => return Err(Errno::EINVAL),
-                _ => {}
-            },
+            Some(t) => {
+                let set = sys::set_xstate(t.tid, &state.0);
+                if matches!(set, Err(Errno::EINVAL | Errno::EFAULT)) {
+                    return Err(Errno::EINVAL);
+                }
+            }
             None => self.fp = Some(state.clone()),
         }
         Ok(())

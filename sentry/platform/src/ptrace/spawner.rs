@@ -9,6 +9,7 @@
 use super::stub::{self, OPS, OPS_LEN};
 use super::sys::{self, Wait};
 use super::{fpu, run};
+use crate::placement::Placement;
 use abi::Errno;
 use host::memfile::MemoryFile;
 use std::os::fd::AsRawFd;
@@ -58,15 +59,15 @@ pub struct Spawner {
 
 impl Spawner {
     /// Makes the zygote and the thread that traces it.
-    pub fn new() -> Result<Arc<Spawner>, Errno> {
+    pub fn new(placement: &Arc<Placement>) -> Result<Arc<Spawner>, Errno> {
         let ops = Arc::new(MemoryFile::new(c"caisson-ops", SLOTS * OPS_LEN)?);
         let ready = Arc::new(Mutex::new(Vec::new()));
         let (requests, receiver) = channel();
         let (started, result) = channel();
-        let (ops2, ready2) = (Arc::clone(&ops), Arc::clone(&ready));
+        let (ops2, ready2, placement) = (Arc::clone(&ops), Arc::clone(&ready), Arc::clone(placement));
         let thread = host::thread::spawn("spawner", move || match zygote() {
             Ok((zygote, layout)) => {
-                let mut loop_ = Loop { zygote, ops: ops2, ready: ready2, free: Vec::new(), next: 0, dying: Vec::new() };
+                let mut loop_ = Loop { zygote, placement, ops: ops2, ready: ready2, free: Vec::new(), next: 0, dying: Vec::new() };
                 if started.send(Ok(layout)).is_ok() {
                     loop_.run(&receiver);
                 }
@@ -175,6 +176,7 @@ fn fork(parent: i32, flags: u64) -> Result<i32, Errno> {
 /// The spawner thread's state.
 struct Loop {
     zygote: i32,
+    placement: Arc<Placement>,
     ops: Arc<MemoryFile>,
     ready: Arc<Mutex<Vec<Stub>>>,
     /// Slots to be used again.
@@ -226,6 +228,7 @@ impl Loop {
                     }
                 }
                 Request::Thread(pid, reply) => {
+                    self.placement.meet(pid);
                     let _ = reply.send(run::clone(pid, stub::CLONE_THREAD, |_| Ok(())));
                 }
                 Request::Reap(pid, slot) => {
@@ -251,6 +254,7 @@ impl Loop {
             }
             None => return Err(Errno::EAGAIN),
         };
+        self.placement.meet(self.zygote);
         let pid = fork(self.zygote, stub::CLONE_PROCESS).inspect_err(|_| self.free.push(slot))?;
         let stub = self.populate(pid, slot);
         if stub.is_err() {

@@ -122,8 +122,10 @@ pub fn try_wait(tid: i32) -> Result<Option<Wait>, Errno> {
 
 fn wait_flags(tid: i32, flags: i32) -> Result<Option<Wait>, Errno> {
     let mut status = 0;
+    // Only this thread's own tracees: who is not the tracer must not wait for a stop that the tracer will never report.
+    let flags = flags | libc::__WALL | libc::__WNOTHREAD;
     // SAFETY: `status` is a valid place.
-    let r = unsafe { libc::waitpid(tid, &mut status, libc::__WALL | flags) };
+    let r = unsafe { libc::waitpid(tid, &mut status, flags) };
     if r < 0 {
         return Err(host::last_errno());
     }

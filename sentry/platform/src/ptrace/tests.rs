@@ -406,6 +406,39 @@ fn a_killed_stub_is_lost() {
 }
 
 #[test]
+fn a_stub_has_nothing_and_may_do_nothing() {
+    let g = Guest::new();
+    let (space, mut ctx) = (g.space(CALLS, 0), g.context());
+    assert_eq!(ctx.switch(&space, &mut regs()), Event::Syscall);
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", pid_of(&space))).expect("proc");
+    let status = read("status");
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000"] {
+        assert!(status.contains(line), "{line} in {status}");
+    }
+    let maps = read("maps");
+    let own: Vec<&str> = maps.lines().filter(|l| l.starts_with("7fff") || l.contains("rw")).collect();
+    assert_eq!(maps.lines().filter(|l| !l.contains("vsyscall")).count(), 4, "{maps}");
+    assert!(own.iter().any(|l| l.contains("r-xs")) && own.iter().any(|l| l.contains("r--s")) && own.len() == 3, "{maps}");
+}
+
+#[test]
+fn a_context_dropped_by_a_stranger_does_not_hang() {
+    let g = Guest::new();
+    let space = g.space(CALLS, 0);
+    let space2 = Arc::clone(&space);
+    let ctx = g.context();
+    let ctx = std::thread::spawn(move || {
+        let mut ctx = ctx;
+        assert_eq!(ctx.switch(&space2, &mut regs()), Event::Syscall);
+        ctx
+    });
+    let mut ctx = ctx.join().expect("join");
+    // With its tracer the stub has ended.
+    assert_eq!(ctx.switch(&space, &mut regs()), Event::Lost);
+    drop(ctx);
+}
+
+#[test]
 fn many_processes_at_once() {
     const N: u64 = 500;
     let g = Arc::new(Guest::new());

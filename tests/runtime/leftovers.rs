@@ -1,0 +1,97 @@
+//! A sandbox that ends, however it ends, leaves nothing behind: no process, no mount, no state.
+
+mod common;
+
+use common::{Scratch, caisson, descendants, eventually, finish, kill, lives, sandbox_of};
+use std::process::{Command, Stdio};
+
+fn mounts() -> String {
+    std::fs::read_to_string("/proc/self/mounts").expect("mounts")
+}
+
+/// What is killed.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Victim {
+    Runtime,
+    Sentry,
+    Gofer,
+}
+
+/// Starts a sandbox that would run for ever, kills one of its processes, and looks for the others.
+fn kill_and_look(mut command: Command, victim: Victim) {
+    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("spawn");
+    let runtime = i32::try_from(child.id()).expect("a process ID");
+    let (sentry, gofer) = sandbox_of(runtime).expect("a sandbox");
+    // The application runs once the platform has a stub process.
+    assert!(eventually(20, || descendants(sentry).len() > 1), "no stub appears");
+    let all = descendants(runtime);
+    kill(match victim {
+        Victim::Runtime => runtime,
+        Victim::Sentry => sentry,
+        Victim::Gofer => gofer,
+    });
+    let output = finish(child);
+    if victim != Victim::Runtime {
+        assert_eq!(output.status.code(), Some(125), "{output:?}");
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        let who = if victim == Victim::Sentry { "sentry" } else { "gofer" };
+        assert!(text.contains(who) && text.contains("signal 9"), "{text}");
+    }
+    for pid in all {
+        assert!(eventually(10, || !lives(pid)), "{} is left after killing the {victim:?}", common::command_line(pid));
+    }
+}
+
+#[test]
+fn killed_processes_take_a_command_with_them() {
+    let before = mounts();
+    for victim in [Victim::Runtime, Victim::Sentry, Victim::Gofer] {
+        let mut command = caisson();
+        command.args(["do", "--", "sleep", "1000"]);
+        kill_and_look(command, victim);
+    }
+    assert_eq!(mounts(), before);
+}
+
+#[test]
+fn killed_processes_take_a_container_with_them() {
+    let before = mounts();
+    let scratch = Scratch::new();
+    let bundle = scratch.bundle(&["sleep", "1000"], |_| {});
+    for victim in [Victim::Runtime, Victim::Sentry, Victim::Gofer] {
+        kill_and_look(scratch.run(&bundle, "killed"), victim);
+        assert!(eventually(10, || scratch.state_is_empty()), "state is left after killing the {victim:?}");
+    }
+    assert_eq!(mounts(), before);
+}
+
+#[test]
+fn a_detached_container_ends_without_a_trace() {
+    let scratch = Scratch::new();
+    let bundle = scratch.bundle(&["sleep", "1000"], |_| {});
+    let pid_file = scratch.path("pid");
+    let mut command = scratch.run(&bundle, "detached");
+    command.arg("--detach").arg("--pid-file").arg(&pid_file).stdout(Stdio::null()).stderr(Stdio::null());
+    let output = finish(command.spawn().expect("spawn"));
+    assert_eq!(output.status.code(), Some(0));
+    let pid: i32 = std::fs::read_to_string(&pid_file).expect("the PID file").parse().expect("a number");
+    assert!(lives(pid));
+    let state: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(scratch.state().join("detached/state.json")).expect("state")).expect("JSON");
+    assert_eq!(state["status"], "running");
+    assert_eq!(state["pid"], pid);
+    // The name is taken as long as it runs.
+    let again = finish(scratch.run(&bundle, "detached").stderr(Stdio::piped()).spawn().expect("spawn"));
+    assert_eq!(again.status.code(), Some(112), "{again:?}");
+    kill(pid);
+    assert!(eventually(10, || !lives(pid) && scratch.state_is_empty()));
+}
+
+#[test]
+fn a_container_that_ends_by_itself_leaves_no_state() {
+    let scratch = Scratch::new();
+    let bundle = scratch.bundle(&["sh", "-c", "exit 7"], |_| {});
+    let output = finish(scratch.run(&bundle, "short").stderr(Stdio::piped()).spawn().expect("spawn"));
+    assert_eq!(output.status.code(), Some(7), "{output:?}");
+    assert!(scratch.state_is_empty());
+}
