@@ -1,6 +1,6 @@
 //! Open file descriptions, and what their files can do.
 
-use super::{FsStr, Inode, PathRef};
+use super::{FsStr, Inode, PathRef, notify};
 use crate::{io::IoBuffer, task::Task, user::UserAddr};
 use abi::{
     Result, bail,
@@ -194,8 +194,20 @@ pub struct File {
     /// The file position.
     pub pos: Mutex<u64>,
     ops: Box<dyn FileOps>,
+    /// What it holds of its inode's writer count.
+    access: Access,
     /// fcntl(F_SETOWN) and F_SETSIG.
     pub owner: Mutex<FileOwner>,
+}
+
+/// What an open file holds of its inode's writer count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    None,
+    /// It may write: programs cannot be run from it.
+    Write,
+    /// A program runs from it: nobody may write.
+    DenyWrite,
 }
 
 /// Who gets SIGIO: `pid` positive a process, negative a group, zero nobody; `signal` zero: SIGIO.
@@ -210,12 +222,18 @@ pub struct FileOwner {
 impl File {
     /// A new description. Creation flags (O_CREAT, O_EXCL, O_NOCTTY, O_TRUNC, O_CLOEXEC) are dropped.
     pub fn new(path: PathRef, flags: OpenFlags, ops: Box<dyn FileOps>) -> Arc<File> {
+        Self::with_access(path, flags, ops, Access::None)
+    }
+
+    /// A new description that holds this much of its inode's writer count, which the caller has taken.
+    pub(super) fn with_access(path: PathRef, flags: OpenFlags, ops: Box<dyn FileOps>, access: Access) -> Arc<File> {
         let flags = flags - (OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::NOCTTY | OpenFlags::TRUNC | OpenFlags::CLOEXEC);
         Arc::new(File {
             path,
             flags: AtomicU32::new(flags.bits()),
             pos: Mutex::new(Rank::FilePosition, 0),
             ops,
+            access,
             owner: Mutex::new(Rank::TaskState, FileOwner::default()),
         })
     }
@@ -269,6 +287,21 @@ impl File {
         self.ops.as_any().downcast_ref::<T>()
     }
 
+    /// Reads for the kernel itself (a program's headers): fills as much of `buf` as there is from `offset` on.
+    pub fn read_at(&self, buf: &mut [u8], offset: u64) -> Result<usize> {
+        let mut io = IoBuffer::dest(buf);
+        let mut done = 0;
+        while io.remaining() > 0 {
+            match self.ops.read(self, &mut io, offset.saturating_add(done as u64)) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if done == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
     /// A protection that a mapping of this description may have at most.
     pub fn max_prot(&self, shared: bool) -> Prot {
         if shared && !self.flags().writable() { Prot::READ | Prot::EXEC } else { Prot::all() }
@@ -279,7 +312,20 @@ impl Drop for File {
     fn drop(&mut self) {
         // Behind the ops' back nobody holds the file any more: this is `release` of Linux's file_operations.
         let ops = std::mem::replace(&mut self.ops, Box::new(Released));
+        super::locks::release_file(self);
         ops.release(self);
+        match self.access {
+            Access::None => {}
+            Access::Write => {
+                self.path.inode.put_write_access();
+                self.path.mount.add_writer(-1);
+            }
+            Access::DenyWrite => self.path.inode.allow_write_access(),
+        }
+        if !self.is_path() {
+            let mask = if self.flags().writable() { notify::mask::CLOSE_WRITE } else { notify::mask::CLOSE_NOWRITE };
+            notify::event_at(&self.path.dentry, &self.path.inode, mask);
+        }
     }
 }
 

@@ -9,7 +9,10 @@ use abi::{
 };
 use bitflags::bitflags;
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicI32, Ordering},
+};
 use sync::{Mutex, Rank};
 
 /// What stat(2) tells, without device and inode number, which [`Inode`] knows.
@@ -234,6 +237,8 @@ pub struct Inode {
     dir_lock: Mutex<()>,
     /// Writers of a regular file, one at a time (`i_rwsem`).
     pub io_lock: Mutex<()>,
+    /// Positive: so many open files write to it. Negative: so many programs run from it (`i_writecount`).
+    writers: AtomicI32,
     /// Parts of other subsystems that hang on an inode whatever its file system (locks, watches, FIFO, bound socket), by type.
     pub attachments: Attachments,
 }
@@ -248,6 +253,7 @@ impl Inode {
             ops,
             dir_lock: Mutex::new(Rank::InodeDir, ()),
             io_lock: Mutex::new(Rank::InodeIo, ()),
+            writers: AtomicI32::new(0),
             attachments: Attachments::default(),
         })
     }
@@ -260,6 +266,32 @@ impl Inode {
     /// Locks this directory's entries while another directory is locked: the caller keeps the order (ancestor first).
     pub fn lock_dir_nested(&self) -> sync::MutexGuard<'_, ()> {
         self.dir_lock.lock_nested()
+    }
+
+    /// Counts somebody who writes to it; `ETXTBSY` while a program runs from it.
+    pub fn get_write_access(&self) -> Result {
+        match self.writers.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n >= 0).then_some(n + 1)) {
+            Ok(_) => Ok(()),
+            Err(_) => bail!(ETXTBSY, "a program runs from it"),
+        }
+    }
+
+    /// The end of [`get_write_access`](Self::get_write_access).
+    pub fn put_write_access(&self) {
+        self.writers.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Counts a program that runs from it; `ETXTBSY` while somebody writes to it.
+    pub fn deny_write_access(&self) -> Result {
+        match self.writers.fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n <= 0).then_some(n - 1)) {
+            Ok(_) => Ok(()),
+            Err(_) => bail!(ETXTBSY, "open for writing"),
+        }
+    }
+
+    /// The end of [`deny_write_access`](Self::deny_write_access).
+    pub fn allow_write_access(&self) {
+        self.writers.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Whether it is a directory.

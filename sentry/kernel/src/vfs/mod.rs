@@ -8,22 +8,32 @@
 //! File systems implement [`FsType`], [`SuperOps`], [`InodeOps`] and [`FileOps`]; the defaults return Linux's errno for "this file
 //! cannot do that".
 
+mod attr;
+pub mod blocking;
+mod create;
 mod dentry;
 mod dpath;
 mod fdtable;
 mod file;
 mod inode;
+pub mod locks;
 mod mount;
 mod namespace;
 pub mod notify;
+mod open;
 pub mod perm;
 mod registry;
+mod remove;
+mod rename;
 mod superblock;
 #[cfg(test)]
 mod testing;
 mod times;
 pub mod walk;
+pub mod xattr;
 
+pub use attr::{stat, statx};
+pub use blocking::{close, close_file};
 pub use dentry::{Dentry, DentryCache};
 pub use dpath::Reach;
 pub use fdtable::{Fd, FdTable};
@@ -31,6 +41,7 @@ pub use file::{DirSink, File, FileOps, FileOwner, IoctlArg, Mappable, MappedPage
 pub use inode::{Attachments, Attr, Inode, InodeOps, NewNode, Owner, RenameFlags, SetAttr, SetTime, XattrFlags};
 pub use mount::{Mount, MountFlags, Propagation};
 pub use namespace::MountNamespace;
+pub use open::{OpenHow, drop_set_id};
 pub use registry::{Opener, Vfs};
 pub use superblock::{FsType, MountSource, SbFlags, SuperBlock, SuperOps};
 pub use times::now;

@@ -1,7 +1,10 @@
 //! Watches on inodes: how inotify hears what the VFS does.
 
 use super::{Dentry, FsStr, Inode};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, AtomicUsize, Ordering},
+};
 use sync::{Mutex, Rank};
 
 /// Events, with inotify(7)'s values.
@@ -41,20 +44,30 @@ impl Watches {
     }
 }
 
+/// Watchers in the whole sandbox: without any, nothing is looked up.
+static WATCHERS: AtomicUsize = AtomicUsize::new(0);
+
 /// Adds a watcher.
 pub fn add(inode: &Inode, watcher: Arc<dyn Watcher>) {
+    WATCHERS.fetch_add(1, Ordering::Relaxed);
     Watches::of(inode).list.lock().push(watcher);
 }
 
 /// Takes a watcher away.
 pub fn remove(inode: &Inode, watcher: &Arc<dyn Watcher>) {
     if let Some(w) = inode.attachments.get::<Watches>() {
-        w.list.lock().retain(|x| !Arc::ptr_eq(x, watcher));
+        let mut list = w.list.lock();
+        let before = list.len();
+        list.retain(|x| !Arc::ptr_eq(x, watcher));
+        WATCHERS.fetch_sub(before - list.len(), Ordering::Relaxed);
     }
 }
 
 /// Tells the watchers of this inode.
 pub fn event(inode: &Inode, mask: u32, name: Option<&FsStr>, cookie: u32) {
+    if WATCHERS.load(Ordering::Relaxed) == 0 {
+        return;
+    }
     let Some(w) = inode.attachments.get::<Watches>() else { return };
     let list: Vec<_> = w.list.lock().clone();
     for watcher in list {
@@ -64,6 +77,9 @@ pub fn event(inode: &Inode, mask: u32, name: Option<&FsStr>, cookie: u32) {
 
 /// Tells the watchers of the inode, and those of the directory it is in (with the name), as Linux does for what happens to an open file.
 pub fn event_at(dentry: &Arc<Dentry>, inode: &Inode, mask: u32) {
+    if WATCHERS.load(Ordering::Relaxed) == 0 {
+        return;
+    }
     let dir = if inode.is_dir() { mask::ISDIR } else { 0 };
     event(inode, mask | dir, None, 0);
     let (name, parent) = dentry.name_and_parent();
@@ -74,6 +90,6 @@ pub fn event_at(dentry: &Arc<Dentry>, inode: &Inode, mask: u32) {
 
 /// A number that joins IN_MOVED_FROM and IN_MOVED_TO.
 pub(super) fn next_cookie() -> u32 {
-    static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(1);
-    NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }

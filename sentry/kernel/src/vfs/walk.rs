@@ -99,7 +99,9 @@ pub struct Walker<'a> {
     /// Where absolute names start, and what `..` does not leave.
     pub root: PathRef,
     /// With whose rights.
-    pub cred: &'a Credentials,
+    pub cred: Arc<Credentials>,
+    /// What new files do not get of their mode.
+    pub umask: u32,
     /// For magic links; without a task they cannot be followed.
     pub task: Option<&'a Task>,
 }
@@ -267,7 +269,7 @@ impl Walk<'_, '_> {
             if !self.at.inode.is_dir() {
                 bail!(ENOTDIR);
             }
-            perm::check(&self.at.inode, self.walker.cred, perm::EXEC)?;
+            perm::check(&self.at.inode, &self.walker.cred, perm::EXEC)?;
             let last = match &name[..] {
                 b"." => Last::Dot,
                 b".." => Last::DotDot,
@@ -354,7 +356,7 @@ impl Walk<'_, '_> {
             bail!(ELOOP, "nosymfollow");
         }
         if trailing {
-            perm::may_follow_link(&self.at.inode, &link.inode, self.walker.cred)?;
+            perm::may_follow_link(&self.at.inode, &link.inode, &self.walker.cred)?;
         }
         if let Some(task) = self.walker.task {
             if let Some(place) = link.inode.ops.follow_magic(&link.inode, task) {
@@ -462,8 +464,24 @@ pub(super) fn lookup(dir: &Arc<Dentry>, inode: &Arc<Inode>, name: &FsStr, ahead:
     Ok(result)
 }
 
+/// Finds a name in a directory that is locked; a negative dentry if it is not there.
+pub(super) fn lookup_locked(dir: &Arc<Dentry>, inode: &Arc<Inode>, name: &FsStr) -> Result<Arc<Dentry>> {
+    if name.len() > NAME_MAX {
+        bail!(ENAMETOOLONG);
+    }
+    if let Some(d) = cached(dir, inode, name) {
+        return Ok(d);
+    }
+    let found = match inode.ops.lookup(inode, name) {
+        Ok(i) => Some(i),
+        Err(e) if e.is(Errno::ENOENT) => None,
+        Err(e) => return Err(e),
+    };
+    Ok(enter_into_cache(dir, name, found, dentry::caches_names(inode)).1)
+}
+
 /// The dentry for what a lookup found, and the same if it is positive. The directory is locked.
-fn enter_into_cache(
+pub(super) fn enter_into_cache(
     dir: &Arc<Dentry>,
     name: &FsStr,
     found: Option<Arc<Inode>>,

@@ -1,0 +1,177 @@
+//! Reading and writing with waiting: the one place where `EAGAIN` of a [`FileOps`] becomes waiting, a short count or the caller's `EAGAIN`.
+
+use super::{Fd, FdTable, File, FileOps, locks, notify, open::drop_set_id};
+use crate::{io::IoBuffer, task::Task};
+use abi::{Errno, Error, Result, bail, fs::FileType, poll::PollEvents};
+use std::sync::Arc;
+
+/// The most that one call transfers (`MAX_RW_COUNT`).
+pub const MAX_RW: usize = 0x7fff_f000;
+
+/// Where to read or write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// At the file position, which moves.
+    Position,
+    /// Here (pread): `ESPIPE` for files without positions.
+    Offset(u64),
+}
+
+/// Calls `attempt` until it does not want to wait any more.
+pub fn wait_for<T>(
+    task: &Task,
+    file: &File,
+    events: PollEvents,
+    nonblocking: bool,
+    mut attempt: impl FnMut() -> Result<T>,
+) -> Result<T> {
+    let first = attempt();
+    if !matches!(first, Err(Error::Errno(Errno::EAGAIN))) || nonblocking {
+        return first;
+    }
+    let Some(queue) = file.ops().poll_queue() else { return first };
+    let ready = || match attempt() {
+        Err(Error::Errno(Errno::EAGAIN)) => None,
+        r => Some(r),
+    };
+    match task.wait_on(&[(queue, events)], None, ready)? {
+        Some(r) => r,
+        None => first,
+    }
+}
+
+/// read(2), pread(2) and their vectors. `nowait`: RWF_NOWAIT.
+pub fn read(task: &Task, file: &Arc<File>, buf: &mut IoBuffer<'_>, at: At, nowait: bool) -> Result<usize> {
+    file.check_readable()?;
+    if file.inode().is_dir() {
+        bail!(EISDIR);
+    }
+    buf.truncate(MAX_RW);
+    let nonblocking = nowait || file.nonblocking();
+    let ops = file.ops();
+    let n = match (ops.seekable(), at) {
+        (false, At::Offset(_)) => bail!(ESPIPE),
+        (false, At::Position) => wait_for(task, file, PollEvents::READABLE, nonblocking, || ops.read(file, buf, 0))?,
+        (true, At::Offset(o)) => wait_for(task, file, PollEvents::READABLE, nonblocking, || ops.read(file, buf, checked(o)?))?,
+        (true, At::Position) => read_at_position(task, file, buf, nonblocking)?,
+    };
+    if n > 0 {
+        notify::event_at(&file.path.dentry, file.inode(), notify::mask::ACCESS);
+    }
+    Ok(n)
+}
+
+/// The position stays locked over the read, as in Linux: two reads of one description do not get the same bytes.
+fn read_at_position(task: &Task, file: &Arc<File>, buf: &mut IoBuffer<'_>, nonblocking: bool) -> Result<usize> {
+    let ops = file.ops();
+    let mut pos = file.pos.lock();
+    let offset = checked(*pos)?;
+    let n = match ops.read(file, buf, offset) {
+        // Files that have a position and wait (some of proc): no lock is held while waiting.
+        Err(Error::Errno(Errno::EAGAIN)) if !nonblocking && ops.poll_queue().is_some() => {
+            drop(pos);
+            let n = wait_for(task, file, PollEvents::READABLE, false, || ops.read(file, buf, offset))?;
+            pos = file.pos.lock();
+            n
+        }
+        r => r?,
+    };
+    *pos = pos.saturating_add(n as u64);
+    Ok(n)
+}
+
+/// Offsets are signed in Linux.
+fn checked(offset: u64) -> Result<u64> {
+    if i64::try_from(offset).is_err() { bail!(EINVAL, "offset too large") } else { Ok(offset) }
+}
+
+/// write(2), pwrite(2) and their vectors. `append`: RWF_APPEND.
+pub fn write(task: &Task, file: &Arc<File>, buf: &mut IoBuffer<'_>, at: At, append: bool, nowait: bool) -> Result<usize> {
+    file.check_writable()?;
+    buf.truncate(MAX_RW);
+    let append = append || file.flags().contains(abi::fs::OpenFlags::APPEND);
+    let nonblocking = nowait || file.nonblocking();
+    let ops = file.ops();
+    let regular = file.inode().kind == FileType::Regular;
+    if regular && buf.remaining() > 0 {
+        drop_set_id(file.inode(), &file.inode().attr()?, &task.cred())?;
+    }
+    let n = match (ops.seekable(), at) {
+        (false, At::Offset(_)) => bail!(ESPIPE),
+        (false, At::Position) => write_stream(task, file, buf, nonblocking)?,
+        (true, At::Offset(o)) => {
+            let o = checked(o)?;
+            limit(task, file, buf, o, append)?;
+            wait_for(task, file, PollEvents::WRITABLE, nonblocking, || Ok(ops.write(file, buf, o, append)?.0))?
+        }
+        (true, At::Position) => {
+            let mut pos = file.pos.lock();
+            let o = checked(*pos)?;
+            limit(task, file, buf, o, append)?;
+            let (n, end) = match ops.write(file, buf, o, append) {
+                Err(Error::Errno(Errno::EAGAIN)) if !nonblocking && ops.poll_queue().is_some() => {
+                    drop(pos);
+                    let r = wait_for(task, file, PollEvents::WRITABLE, false, || ops.write(file, buf, o, append))?;
+                    pos = file.pos.lock();
+                    r
+                }
+                r => r?,
+            };
+            *pos = end;
+            n
+        }
+    };
+    if n > 0 {
+        notify::event_at(&file.path.dentry, file.inode(), notify::mask::MODIFY);
+    }
+    Ok(n)
+}
+
+/// Streams: a blocking write ends when everything is written, or something happens after a part was.
+fn write_stream(task: &Task, file: &Arc<File>, buf: &mut IoBuffer<'_>, nonblocking: bool) -> Result<usize> {
+    let ops = file.ops();
+    let before = buf.done();
+    loop {
+        let r = wait_for(task, file, PollEvents::WRITABLE, nonblocking, || Ok(ops.write(file, buf, 0, false)?.0));
+        let done = buf.done() - before;
+        match r {
+            Ok(n) if n > 0 && buf.remaining() > 0 && ops.is_stream() && !nonblocking => {}
+            Ok(n) => return Ok(done.max(n)),
+            Err(_) if done > 0 => return Ok(done),
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// RLIMIT_FSIZE: cuts a write to a regular file, `EFBIG` (and SIGXFSZ by the caller) at the limit.
+fn limit(task: &Task, file: &File, buf: &mut IoBuffer<'_>, offset: u64, append: bool) -> Result {
+    if file.inode().kind != FileType::Regular {
+        return Ok(());
+    }
+    let limit = task.rlimit(abi::libc::RLIMIT_FSIZE).cur.min(i64::MAX as u64);
+    if limit == i64::MAX as u64 && !append {
+        return Ok(());
+    }
+    let at = if append { file.ops().size(file)? } else { offset };
+    if at >= limit && buf.remaining() > 0 {
+        bail!(EFBIG, "RLIMIT_FSIZE");
+    }
+    buf.truncate(usize::try_from(limit - at).unwrap_or(usize::MAX));
+    Ok(())
+}
+
+/// close(2)'s part after the descriptor is free: lets go of the process's locks on the file and flushes it.
+pub fn close_file(task: &Task, files: &FdTable, file: Arc<File>) -> Result {
+    if file.is_path() {
+        return Ok(());
+    }
+    locks::release_process(files, file.inode());
+    file.ops().flush(&file, task)
+}
+
+/// close(2). `EBADF` for a descriptor that is not open.
+pub fn close(task: &Task, fd: Fd) -> Result {
+    let files = task.files();
+    let file = files.remove(fd)?;
+    close_file(task, &files, file)
+}
