@@ -1,6 +1,6 @@
 //! Reading and writing with waiting: the one place where `EAGAIN` of a [`FileOps`] becomes waiting, a short count or the caller's `EAGAIN`.
 
-use super::{Fd, FdTable, File, FileOps, locks, notify, open::drop_set_id};
+use super::{Fd, FdTable, File, locks, notify, open::drop_set_id};
 use crate::{io::IoBuffer, task::Task};
 use abi::{Errno, Error, Result, bail, fs::FileType, poll::PollEvents};
 use std::sync::Arc;

@@ -192,6 +192,17 @@ pub struct Walk<'w, 'a> {
 }
 
 impl<'a> Walker<'a> {
+    /// A task, with its credentials and root as they are now.
+    pub fn of(task: &'a Task) -> Walker<'a> {
+        let fs = task.fs();
+        Walker { root: fs.root(), cred: task.cred(), umask: fs.umask(), task: Some(task) }
+    }
+
+    /// The sentry itself: every right, no magic links.
+    pub fn kernel(root: PathRef) -> Walker<'static> {
+        Walker { root, cred: Arc::new(Credentials::root()), umask: 0, task: None }
+    }
+
     /// The place that `path` names, from `start` if it is relative.
     pub fn walk(&self, start: &PathRef, path: &FsStr, how: Lookup) -> Result<PathRef> {
         if path.is_empty() {
