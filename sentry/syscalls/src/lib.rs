@@ -5,6 +5,12 @@
 
 pub mod arg;
 mod dispatch;
+mod epoll;
+mod eventfd;
+mod fdutil;
+mod inotify;
+mod pipe;
+pub mod poll;
 pub mod report;
 pub mod table;
 
@@ -12,4 +18,9 @@ pub use dispatch::{Dispatcher, register};
 
 /// The calls of every family.
 pub(crate) const FAMILIES: &[&[table::Entry]] = &[
+    epoll::ROWS,
+    eventfd::ROWS,
+    inotify::ROWS,
+    pipe::ROWS,
+    poll::ROWS,
 ];

@@ -31,12 +31,17 @@ pub fn check(entries: &[PollEntry]) -> Vec<PollEvents> {
 
 /// Waits until one of the files has what is asked: everything found, in the order of `entries`; `None` at the deadline.
 pub fn wait(task: &Task, entries: &[PollEntry], deadline: Option<Instant>) -> Result<Option<Vec<PollEvents>>> {
-    let queues: Vec<(&WaitQueue, PollEvents)> = entries
-        .iter()
-        .filter_map(|e| Some((e.file.as_ref()?.ops().poll_queue()?, e.wanted)))
-        .collect();
-    task.wait_on(&queues, deadline, || {
-        let found = check(entries);
-        found.iter().any(|e| !e.is_empty()).then_some(found)
-    })
+    wait_for(task, entries, deadline, |found| found.iter().any(|e| !e.is_empty()))
+}
+
+/// As [`wait`], until `enough` accepts what is found.
+pub fn wait_for(
+    task: &Task,
+    entries: &[PollEntry],
+    deadline: Option<Instant>,
+    enough: impl Fn(&[PollEvents]) -> bool,
+) -> Result<Option<Vec<PollEvents>>> {
+    let queues: Vec<(&WaitQueue, PollEvents)> =
+        entries.iter().filter_map(|e| Some((e.file.as_ref()?.ops().poll_queue()?, e.wanted))).collect();
+    task.wait_on(&queues, deadline, || Some(check(entries)).filter(|found| enough(found)))
 }
