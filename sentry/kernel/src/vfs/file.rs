@@ -164,6 +164,11 @@ pub trait FileOps: Send + Sync + Any {
         bail!(ENODEV)
     }
 
+    /// The content, where it is a file in memory: for seals (fcntl(2) with F_ADD_SEALS).
+    fn shm(&self) -> Option<&Arc<super::shmem::ShmFile>> {
+        None
+    }
+
     /// Called at each close(2) of a descriptor (posix locks are the VFS's business).
     fn flush(&self, _file: &File, _task: &Task) -> Result {
         Ok(())
