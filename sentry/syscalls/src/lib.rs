@@ -4,23 +4,40 @@
 //! `ROWS`. [`dispatch`] is what the run loop calls.
 
 pub mod arg;
+mod at;
+mod dir;
 mod dispatch;
 mod epoll;
 mod eventfd;
+mod fd;
 mod fdutil;
 mod inotify;
+mod mount;
+mod namei;
+mod open;
 mod pipe;
 pub mod poll;
 pub mod report;
+mod rw;
+mod stat;
 pub mod table;
+mod xattr;
 
 pub use dispatch::{Dispatcher, register};
 
 /// The calls of every family.
 pub(crate) const FAMILIES: &[&[table::Entry]] = &[
+    dir::ROWS,
     epoll::ROWS,
     eventfd::ROWS,
+    fd::ROWS,
     inotify::ROWS,
+    mount::ROWS,
+    namei::ROWS,
+    open::ROWS,
     pipe::ROWS,
     poll::ROWS,
+    rw::ROWS,
+    stat::ROWS,
+    xattr::ROWS,
 ];

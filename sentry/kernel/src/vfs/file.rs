@@ -149,6 +149,14 @@ pub trait FileOps: Send + Sync + Any {
         bail!(ENOTTY)
     }
 
+    /// fcntl(2) commands that only some files know: pipe sizes (`EBADF` elsewhere) and seals (`EINVAL` elsewhere).
+    fn fcntl(&self, _file: &File, _task: &Task, cmd: i32, _arg: u64) -> Result<u64> {
+        match cmd {
+            abi::libc::F_SETPIPE_SZ | abi::libc::F_GETPIPE_SZ => bail!(EBADF, "not a pipe"),
+            _ => bail!(EINVAL, "no seals"),
+        }
+    }
+
     /// fsync(2) and fdatasync(2).
     fn fsync(&self, _file: &File, _data_only: bool) -> Result {
         bail!(EINVAL)
@@ -162,11 +170,6 @@ pub trait FileOps: Send + Sync + Any {
     /// For mmap(2); `ENODEV` where it cannot be mapped.
     fn mappable(&self, _file: &File) -> Result<Arc<dyn Mappable>> {
         bail!(ENODEV)
-    }
-
-    /// The content, where it is a file in memory: for seals (fcntl(2) with F_ADD_SEALS).
-    fn shm(&self) -> Option<&Arc<super::shmem::ShmFile>> {
-        None
     }
 
     /// Called at each close(2) of a descriptor (posix locks are the VFS's business).

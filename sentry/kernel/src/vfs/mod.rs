@@ -25,7 +25,6 @@ pub mod perm;
 mod registry;
 mod remove;
 mod rename;
-pub mod shmem;
 mod superblock;
 #[cfg(test)]
 mod testing;

@@ -190,6 +190,14 @@ impl FileOps for PipeFile {
         Ok((self.pipe.write(buf, file.flags().contains(OpenFlags::DIRECT))?, 0))
     }
 
+    fn fcntl(&self, _file: &File, task: &Task, cmd: i32, arg: u64) -> Result<u64> {
+        match cmd {
+            abi::libc::F_GETPIPE_SZ => Ok(self.pipe.capacity() as u64),
+            abi::libc::F_SETPIPE_SZ => Ok(self.pipe.set_capacity(arg, &task.cred())? as u64),
+            _ => bail!(EINVAL, "no seals on a pipe"),
+        }
+    }
+
     fn seekable(&self) -> bool {
         false
     }
