@@ -76,6 +76,10 @@ pub trait Mappable: Send + Sync {
     fn sync(&self, _offset: u64, _len: u64) -> Result {
         Ok(())
     }
+    /// Makes a hole (madvise(2)'s MADV_REMOVE) where there is no open file to ask.
+    fn discard(&self, _offset: u64, _len: u64) -> Result {
+        bail!(EOPNOTSUPP)
+    }
     /// Device, inode and path for /proc/PID/maps: the inode, where it has one.
     fn inode(&self) -> Option<Arc<Inode>> {
         None
