@@ -38,6 +38,7 @@ use abi::{PAGE_SIZE, Result, mm::Prot};
 use platform::{AddressSpace, Context, Platform};
 use ranges::RangeMap;
 use std::ops::Range;
+use std::os::fd::RawFd;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU64, Ordering},
@@ -147,14 +148,23 @@ impl Mm {
     }
 
     fn with_state(memory: &Arc<MemoryPool>, platform: &Arc<dyn Platform>, state: State) -> Result<Arc<Mm>> {
-        Ok(Arc::new(Mm {
+        Ok(Arc::new(Self::build(memory, platform, state, platform.new_address_space()?)))
+    }
+
+    fn build(memory: &Arc<MemoryPool>, platform: &Arc<dyn Platform>, state: State, aspace: Arc<dyn AddressSpace>) -> Mm {
+        Mm {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             memory: memory.clone(),
             platform: platform.clone(),
-            aspace: platform.new_address_space()?,
+            aspace,
             has_deferred: AtomicBool::new(false),
             state: RwLock::new(Rank::Mm, state),
-        }))
+        }
+    }
+
+    /// The memory of a task that has ended: nothing is mapped, and nothing runs there.
+    pub fn none(memory: &Arc<MemoryPool>, platform: &Arc<dyn Platform>) -> Arc<Mm> {
+        Arc::new(Self::build(memory, platform, State::empty(0), Arc::new(NoSpace)))
     }
 
     /// A number that no other address space of the sandbox has had.
@@ -334,6 +344,21 @@ impl Mm {
     fn drop_shadows(&self, s: &mut State, r: Range<u64>) {
         let gone = s.shadows.remove(r);
         self.memory.decref_untouched(gone.into_iter().map(|(r, sh)| sh.offset..sh.offset + (r.end - r.start)));
+    }
+}
+
+/// The address space of what never runs.
+struct NoSpace;
+
+impl AddressSpace for NoSpace {
+    fn map(&self, _: u64, _: u64, _: RawFd, _: u64, _: Prot, _: bool) {}
+    fn unmap(&self, _: u64, _: u64) {}
+    fn protect(&self, _: u64, _: u64, _: Prot) {}
+    fn is_dirty(&self) -> bool {
+        false
+    }
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
     }
 }
 

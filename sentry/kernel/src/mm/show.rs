@@ -15,6 +15,8 @@ pub struct VmSizes {
     pub total: u64,
     /// `VmLck`
     pub locked: u64,
+    /// `VmRSS`: the three that follow.
+    pub resident: u64,
     /// `RssAnon`
     pub rss_anon: u64,
     /// `RssFile`: as much as is mapped of files; what the host has of them in memory is its own business.
@@ -31,16 +33,11 @@ pub struct VmSizes {
     pub lib: u64,
 }
 
-impl VmSizes {
-    /// `VmRSS`
-    #[must_use]
-    pub fn rss(&self) -> u64 {
-        self.rss_anon + self.rss_file + self.rss_shmem
-    }
+/// A file's name as the reader sees it: its path from the root of the current task, with ` (deleted)` where that is so.
+fn name_of(file: &File) -> Vec<u8> {
+    let root = crate::task::current().map(|t| t.fs().root());
+    file.path.text(root.as_ref().unwrap_or(&file.path))
 }
-
-/// How a file's name is shown to the reader: its path from the reader's root, with ` (deleted)` where that is so.
-pub type Namer<'a> = &'a dyn Fn(&File) -> Vec<u8>;
 
 #[derive(Clone, Copy, Default)]
 struct Resident {
@@ -51,19 +48,19 @@ struct Resident {
 
 impl Mm {
     /// `/proc/PID/maps`.
-    pub fn maps_text(&self, name_of: Namer<'_>) -> Vec<u8> {
+    pub fn maps_text(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for (r, vma) in self.snapshot() {
-            self.line(&mut out, &r, &vma, name_of);
+            self.line(&mut out, &r, &vma);
         }
         out
     }
 
     /// `/proc/PID/smaps`.
-    pub fn smaps_text(&self, name_of: Namer<'_>) -> Vec<u8> {
+    pub fn smaps_text(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for (r, vma) in self.snapshot() {
-            self.line(&mut out, &r, &vma, name_of);
+            self.line(&mut out, &r, &vma);
             let resident = self.resident(&self.state.read(), &r, &vma);
             out.extend_from_slice(details(&r, &vma, resident).as_bytes());
         }
@@ -74,7 +71,7 @@ impl Mm {
     pub fn statm(&self) -> String {
         let v = self.sizes();
         let p = |n: u64| n / PAGE_SIZE;
-        format!("{} {} {} {} 0 {} 0\n", p(v.total), p(v.rss()), p(v.rss_file + v.rss_shmem), p(v.code), p(v.data + v.stack))
+        format!("{} {} {} {} 0 {} 0\n", p(v.total), p(v.resident), p(v.rss_file + v.rss_shmem), p(v.code), p(v.data + v.stack))
     }
 
     /// Sizes for `/proc/PID/status` and `stat`.
@@ -93,6 +90,7 @@ impl Mm {
                 v.lib += r.end - r.start;
             }
         }
+        v.resident = v.rss_anon + v.rss_file + v.rss_shmem;
         v.lib = v.lib.saturating_sub(v.code);
         v
     }
@@ -138,7 +136,7 @@ impl Mm {
         n
     }
 
-    fn line(&self, out: &mut Vec<u8>, r: &Range<u64>, vma: &Vma, name_of: Namer<'_>) {
+    fn line(&self, out: &mut Vec<u8>, r: &Range<u64>, vma: &Vma) {
         let (dev, ino) = match &vma.backing {
             Some(b) => match b.id {
                 super::ObjectId::Inode { dev, ino } => (dev, ino),
@@ -163,7 +161,7 @@ impl Mm {
             abi::fs::minor(dev),
             ino
         );
-        let name = self.name(r, vma, name_of);
+        let name = self.name(r, vma);
         if !name.is_empty() {
             // Names begin in one column.
             while head.len() < 73 {
@@ -175,7 +173,7 @@ impl Mm {
         out.push(b'\n');
     }
 
-    fn name(&self, r: &Range<u64>, vma: &Vma, name_of: Namer<'_>) -> Vec<u8> {
+    fn name(&self, r: &Range<u64>, vma: &Vma) -> Vec<u8> {
         if let Some(b) = &vma.backing {
             if let Some(file) = &b.file {
                 // As seq_path does it: a newline would forge a line.

@@ -391,7 +391,7 @@ fn heap_grows_in_one_mapping() {
     assert_eq!(touch(&mm, start + 600 * P, None), Ok(0));
     let now = mm.brk(UserAddr(0));
     assert_eq!(mm.brk(UserAddr(1 << 46)), now);
-    assert!(mm.maps_text(&|_| Vec::new()).windows(6).any(|w| w == b"[heap]"));
+    assert!(mm.maps_text().windows(6).any(|w| w == b"[heap]"));
     mm.sync(&mut FakeContext).expect("sync");
     check_references(&pool, &[&mm]);
 }
@@ -540,11 +540,11 @@ fn maps_lines() {
     anon_at(&mm, 0x40_0000, 1, Prot::READ | Prot::EXEC, MapFlags::FIXED).expect("mmap");
     anon_at(&mm, 0x40_1000, 1, RW, MapFlags::FIXED).expect("mmap");
     mm.set_vma_name(UserAddr(0x40_1000), P, Some(b"x y")).expect("name");
-    let text = String::from_utf8(mm.maps_text(&|_| Vec::new())).expect("text");
+    let text = String::from_utf8(mm.maps_text()).expect("text");
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines[0], "00400000-00401000 r-xp 00000000 00:00 0 ");
     assert_eq!(lines[1], "00401000-00402000 rw-p 00000000 00:00 0                                  [anon:x y]");
-    assert!(mm.smaps_text(&|_| Vec::new()).starts_with(b"00400000-00401000 r-xp"));
+    assert!(mm.smaps_text().starts_with(b"00400000-00401000 r-xp"));
 }
 
 /// Random operations on a family of address spaces, compared with plain arrays of bytes.

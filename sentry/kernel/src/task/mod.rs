@@ -81,7 +81,7 @@ impl Task {
     }
     /// Its memory; for a task that has ended, none of which anything can be read.
     pub fn mm(&self) -> Arc<Mm> {
-        self.mm.lock().clone().unwrap_or_else(Mm::none)
+        self.mm.lock().clone().unwrap_or_else(|| Mm::none(&self.kernel.memory, &self.kernel.platform))
     }
     /// Its memory, `None` once it has ended.
     pub fn try_mm(&self) -> Option<Arc<Mm>> {
