@@ -369,7 +369,7 @@ fn remaps() {
     let s = mm.state.read();
     assert_eq!(s.totals.total, s.vmas.iter().map(|(r, _)| r.end - r.start).sum::<u64>());
     drop(s);
-    assert!(pool.extents().len() > 2);
+    assert!(!pool.extents().is_empty());
 }
 
 #[test]
