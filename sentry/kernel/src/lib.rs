@@ -6,11 +6,11 @@
 //! Where to begin: [`Kernel`] is the whole sandbox, [`task::Task`] one thread, [`vfs`] names and files, [`mm::Mm`] memory.
 
 pub mod cred;
+pub mod futex;
 pub mod io;
 pub mod ipc;
 pub mod kernel;
 pub mod mm;
-pub mod net;
 pub mod signal;
 pub mod task;
 pub mod time;
