@@ -4,4 +4,6 @@
 
 pub mod dev;
 pub mod devpts;
+pub mod proc;
 pub mod synthetic;
+pub mod sysfs;

@@ -1,7 +1,7 @@
 //! The sandbox as a whole.
 
-use crate::futex::FutexTable;
 use crate::mm::MemoryPool;
+use crate::futex::FutexTable;
 use crate::task::tree::Tree;
 use crate::task::{ExitStatus, ProcessGroup, SyscallDispatcher, Task, ThreadGroup};
 use crate::time::TimerQueue;
@@ -61,10 +61,10 @@ pub struct Kernel {
     pub config: KernelConfig,
     /// Timers of every kind; one thread serves them.
     pub timers: Arc<TimerQueue>,
-    /// Futexes.
-    pub futexes: FutexTable,
     /// State of upper crates (abstract socket names, …), one value of each type.
     pub attachments: Attachments,
+    /// futex(2)'s queues.
+    pub futexes: FutexTable,
     uts: Mutex<UtsNames>,
     tree: Mutex<Tree>,
     dispatcher: OnceLock<Arc<dyn SyscallDispatcher>>,
@@ -87,8 +87,8 @@ impl Kernel {
             vfs: Vfs::default(),
             config,
             timers: TimerQueue::start()?,
-            futexes: FutexTable::default(),
             attachments: Attachments::default(),
+            futexes: FutexTable::default(),
             uts: Mutex::new(Rank::Leaf, uts),
             tree: Mutex::new(Rank::TaskTree, Tree::default()),
             dispatcher: OnceLock::new(),

@@ -11,6 +11,7 @@ pub fn stat(t: &Task, process: bool) -> Vec<u8> {
     let ticks = |ns: u64| ns * USER_HZ / 1_000_000_000;
     let mm = t.try_mm();
     let sizes = mm.as_ref().map(|m| m.sizes()).unwrap_or_default();
+    let heap = mm.as_ref().map(|m| m.heap()).unwrap_or_default();
     let layout = mm.map(|m| m.layout()).unwrap_or_default();
     let session = t.session();
     let terminal = session.terminal();
@@ -65,7 +66,7 @@ pub fn stat(t: &Task, process: bool) -> Vec<u8> {
         "0".into(),
         layout.data.start.to_string(),
         layout.data.end.to_string(),
-        sizes.brk_start.to_string(),
+        heap.start.to_string(),
         layout.args.start.to_string(),
         layout.args.end.to_string(),
         layout.env.start.to_string(),

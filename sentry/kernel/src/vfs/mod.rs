@@ -25,6 +25,7 @@ pub mod perm;
 mod registry;
 mod remove;
 mod rename;
+pub mod show;
 mod superblock;
 #[cfg(test)]
 mod testing;

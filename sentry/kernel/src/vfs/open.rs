@@ -232,7 +232,7 @@ impl Walker<'_> {
                     return task.kernel().vfs.char_device(inode.attr()?.rdev)?.open(inode, path, flags, task);
                 }
                 FileType::BlockDevice => bail!(ENXIO, "no block devices"),
-                FileType::Fifo => return task.kernel().vfs.fifo()?.open(inode, path, flags, task),
+                FileType::Fifo => return crate::ipc::pipe::fifo::open(inode, flags, task),
                 FileType::Socket => bail!(ENXIO, "sockets are not opened"),
                 _ => {}
             }

@@ -1,13 +1,13 @@
-//! What the parts above register: file system types, devices, how FIFOs are opened.
+//! What the parts above register: file system types, devices.
 
 use super::{FileOps, FsType, Inode, PathRef};
 use crate::task::Task;
 use abi::{Result, bail, error, fs::OpenFlags};
 use std::ops::RangeInclusive;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use sync::{Mutex, Rank};
 
-/// Opens a device of a registered range, or a FIFO: makes the state of the open file description. It may wait with
+/// Opens a device of a registered range: makes the state of the open file description. It may wait with
 /// [`Task::wait_on`]; no lock is held.
 pub trait Opener: Send + Sync {
     #[allow(missing_docs)]
@@ -34,7 +34,6 @@ struct CharRange {
 pub struct Vfs {
     types: Mutex<Vec<Arc<dyn FsType>>>,
     chars: Mutex<Vec<CharRange>>,
-    fifo: OnceLock<Arc<dyn Opener>>,
 }
 
 impl Default for Vfs {
@@ -42,7 +41,6 @@ impl Default for Vfs {
         Vfs {
             types: Mutex::new(Rank::Leaf, Vec::new()),
             chars: Mutex::new(Rank::Leaf, Vec::new()),
-            fifo: OnceLock::new(),
         }
     }
 }
@@ -85,15 +83,5 @@ impl Vfs {
         list.sort_unstable();
         list.dedup();
         list
-    }
-
-    /// Says how FIFOs are opened: the opener attaches the pipe to the inode ([`Inode::attachments`]). Once.
-    pub fn register_fifo(&self, opener: Arc<dyn Opener>) {
-        let _ = self.fifo.set(opener);
-    }
-
-    /// How FIFOs are opened.
-    pub(super) fn fifo(&self) -> Result<&Arc<dyn Opener>> {
-        self.fifo.get().ok_or(error!(ENXIO, "no FIFOs"))
     }
 }
