@@ -1,0 +1,79 @@
+//! Getting from file to file: attach, walk, readlink.
+
+use crate::node::Node;
+use crate::resolve::{self, Result};
+use crate::server::Server;
+use abi::Errno;
+use abi::fs::FileType;
+use gofer_protocol::{Attr, Bytes, Entry, Name, NodeId, Reply, Stop};
+use std::sync::Arc;
+
+/// The root of an attach point.
+pub fn attach(server: &Server, index: u32) -> Result<Reply> {
+    let (node, attach) = server.root(index as usize)?;
+    let attr = resolve::stat_fd(&*server.tree.fd(node)?)?;
+    let entry = Entry { node: server.tree.handle(node.clone())?, attr, target: None };
+    Ok(Reply::Node { entry, readonly: attach.readonly })
+}
+
+/// Looks up one component after another.
+pub fn walk(server: &Server, node: NodeId, names: &[Name<'_>]) -> Result<Reply> {
+    let mut at = server.tree.get(node)?;
+    let _names = server.tree.names.read();
+    let mut entries: Vec<Entry> = Vec::with_capacity(names.len());
+    let mut stop = Stop::Complete;
+    for (i, name) in names.iter().enumerate() {
+        match at.kind {
+            FileType::Directory => {}
+            FileType::Symlink => stop = Stop::Symlink,
+            _ => stop = Stop::NotDirectory,
+        }
+        if stop != Stop::Complete {
+            break;
+        }
+        let last = i + 1 == names.len();
+        match step(server, &at, *name, last) {
+            Ok((next, entry)) => {
+                at = next;
+                entries.push(entry);
+            }
+            Err(e) => {
+                stop = if e == Errno::ENOENT { Stop::Missing } else { Stop::Failed(e) };
+                break;
+            }
+        }
+    }
+    // A reply that is too long would fail as a whole: symlinks end a walk, so there is one target at most.
+    Ok(Reply::Walked { entries, stop })
+}
+
+/// One component. The last one is only looked at: it is opened when somebody wants something of it.
+fn step(server: &Server, dir: &Arc<Node>, name: Name<'_>, last: bool) -> Result<(Arc<Node>, Entry)> {
+    if !last {
+        let (node, attr) = server.tree.enter(dir, name)?;
+        let target = if node.kind == FileType::Symlink { Some(resolve::readlink_fd(&*server.tree.fd(&node)?)?) } else { None };
+        let entry = entry(server, node.clone(), attr, target)?;
+        return Ok((node, entry));
+    }
+    let dir_fd = server.tree.fd(dir)?;
+    let attr = resolve::stat_name(&*dir_fd, name)?;
+    let target = if attr.file_type() == Some(FileType::Symlink) { Some(resolve::readlink_name(&*dir_fd, name)?) } else { None };
+    let node = server.tree.adopt(dir, name, &attr)?;
+    let entry = entry(server, node.clone(), attr, target)?;
+    Ok((node, entry))
+}
+
+/// Gives the sentry a handle.
+pub fn entry(server: &Server, node: Arc<Node>, attr: Attr, target: Option<Vec<u8>>) -> Result<Entry> {
+    Ok(Entry { node: server.tree.handle(node)?, attr, target: target.map(Bytes) })
+}
+
+/// readlink(2).
+pub fn readlink(server: &Server, node: NodeId) -> Result<Reply> {
+    let node = server.tree.get(node)?;
+    if node.kind != FileType::Symlink {
+        return Err(Errno::EINVAL);
+    }
+    let _names = server.tree.names.read();
+    Ok(Reply::Bytes { bytes: Bytes(resolve::readlink_fd(&*server.tree.fd(&node)?)?) })
+}
