@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub struct GoferSpec {
     /// The trees (or single files) to serve.
     pub attach: Vec<Attach>,
-    /// An inherited descriptor to write the log to; without one there is no log but fatal errors on standard error.
+    /// An inherited descriptor to write the log to, instead of standard error.
     #[serde(default)]
     pub log_fd: Option<i32>,
     /// How a log line looks.

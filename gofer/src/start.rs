@@ -55,7 +55,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> i32 {
             0
         }
         Err(e) => {
-            tracing::error!("{e:#}");
+            // The log may be elsewhere, or not be there yet.
             eprintln!("caisson gofer: {e:#}");
             1
         }
@@ -100,8 +100,9 @@ fn begin(args: &Args) -> Result<(Arc<Server>, Vec<OwnedFd>)> {
     let conns = args.conns.iter().map(|&fd| jail::inherit(fd)).collect::<Result<Vec<_>>>().context("connection")?;
     let keep: Vec<RawFd> = args.conns.iter().copied().chain(args.ready).chain(spec.log_fd).collect();
     jail::close_others(&keep)?;
-    if let Some(fd) = spec.log_fd {
-        log_to(jail::inherit(fd).context("log")?, &spec);
+    match spec.log_fd {
+        Some(fd) => log_to(Mutex::new(File::from(jail::inherit(fd).context("log")?)), &spec),
+        None => log_to(std::io::stderr, &spec),
     }
     let descriptors = jail::raise_descriptors();
     // Modes are what the application's umask, which the sentry applied, has left of them.
@@ -119,10 +120,10 @@ fn begin(args: &Args) -> Result<(Arc<Server>, Vec<OwnedFd>)> {
     Ok((server, watched))
 }
 
-/// Sends the log to `fd`.
-fn log_to(fd: OwnedFd, spec: &GoferSpec) {
+/// Sends the log to `writer`.
+fn log_to(writer: impl for<'w> tracing_subscriber::fmt::MakeWriter<'w> + Send + Sync + 'static, spec: &GoferSpec) {
     let level = if spec.debug { tracing::Level::DEBUG } else { tracing::Level::INFO };
-    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(Mutex::new(File::from(fd))).with_ansi(false);
+    let builder = tracing_subscriber::fmt().with_max_level(level).with_writer(writer).with_ansi(false);
     let done = match spec.log_format {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),

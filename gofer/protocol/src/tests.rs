@@ -136,7 +136,7 @@ fn mutated_messages_never_panic() {
                 _ => bytes.insert(at, random.next() as u8),
             }
         }
-        if random.next() % 8 != 0 {
+        if !random.next().is_multiple_of(8) {
             let _ = wire::finish(&mut bytes[..]);
             if bytes.len() >= 4 {
                 let len = bytes.len() as u32;

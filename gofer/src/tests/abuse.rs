@@ -84,12 +84,12 @@ fn mutated_requests_are_survived() {
                 _ => bytes.insert(at, random.next() as u8),
             }
         }
-        if random.next() % 16 != 0 && bytes.len() >= 4 {
+        if !random.next().is_multiple_of(16) && bytes.len() >= 4 {
             let len = bytes.len() as u32;
             bytes[..4].copy_from_slice(&len.to_le_bytes());
         }
         // An answer, or a closed connection; a descriptor that no request carries is no matter.
-        let fd = (random.next() % 8 == 0).then(|| f.client_socket());
+        let fd = random.next().is_multiple_of(8).then(|| f.client_socket());
         let sent = channel.send(&bytes, fd.as_ref().map(AsFd::as_fd));
         if sent.is_err() || channel.recv(&mut buffer).map_or(0, |r| r.len) == 0 {
             channel = connect();
@@ -111,7 +111,7 @@ fn random_bytes_are_survived() {
     let mut random = Random(77);
     for _ in 0..200 {
         let (ours, theirs) = Channel::pair().expect("socketpair");
-        while f.server.serve(Channel::from(std::os::fd::OwnedFd::from(theirs.as_fd().try_clone_to_owned().expect("dup")))).is_err() {
+        while f.server.serve(Channel::from(theirs.as_fd().try_clone_to_owned().expect("dup"))).is_err() {
             std::thread::yield_now();
         }
         drop(theirs);
@@ -142,7 +142,7 @@ fn a_header_without_a_request_is_answered() {
 fn connections_are_limited() {
     let f = Fixture::with(|_| {}, &Settings { channels: 2, ..Settings::default() });
     let (ours, theirs) = Channel::pair().expect("socketpair");
-    while f.server.serve(Channel::from(std::os::fd::OwnedFd::from(theirs.as_fd().try_clone_to_owned().expect("dup")))).is_ok() {}
+    while f.server.serve(Channel::from(theirs.as_fd().try_clone_to_owned().expect("dup"))).is_ok() {}
     drop(ours);
     drop(theirs);
     std::thread::scope(|s| {
