@@ -1,7 +1,6 @@
 //! The sandbox as a whole.
 
 use crate::mm::MemoryPool;
-use crate::futex::FutexTable;
 use crate::task::tree::Tree;
 use crate::task::{ExitStatus, ProcessGroup, SyscallDispatcher, Task, ThreadGroup};
 use crate::time::TimerQueue;
@@ -63,8 +62,6 @@ pub struct Kernel {
     pub timers: Arc<TimerQueue>,
     /// State of upper crates (abstract socket names, …), one value of each type.
     pub attachments: Attachments,
-    /// futex(2)'s queues.
-    pub futexes: FutexTable,
     uts: Mutex<UtsNames>,
     tree: Mutex<Tree>,
     dispatcher: OnceLock<Arc<dyn SyscallDispatcher>>,
@@ -88,7 +85,6 @@ impl Kernel {
             config,
             timers: TimerQueue::start()?,
             attachments: Attachments::default(),
-            futexes: FutexTable::default(),
             uts: Mutex::new(Rank::Leaf, uts),
             tree: Mutex::new(Rank::TaskTree, Tree::default()),
             dispatcher: OnceLock::new(),

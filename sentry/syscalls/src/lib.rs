@@ -11,7 +11,6 @@ mod epoll;
 mod eventfd;
 mod fd;
 mod fdutil;
-mod futex;
 mod inotify;
 mod mount;
 mod namei;
@@ -32,7 +31,6 @@ pub(crate) const FAMILIES: &[&[table::Entry]] = &[
     epoll::ROWS,
     eventfd::ROWS,
     fd::ROWS,
-    futex::ROWS,
     inotify::ROWS,
     mount::ROWS,
     namei::ROWS,
