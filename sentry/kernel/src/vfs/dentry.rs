@@ -5,7 +5,7 @@
 //! and parent in place, so that open files and working directories see it.
 
 use super::{FsStr, FsString, Inode, SbFlags};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{
     Arc, Weak,
     atomic::{AtomicBool, AtomicU32, Ordering},
@@ -21,8 +21,8 @@ pub struct Dentry {
     pinned: AtomicBool,
     /// Used since the cache last looked at it.
     used: AtomicBool,
-    /// Whether the cache holds it.
-    cached: AtomicBool,
+    /// Its slot in the cache, counted from one; zero: not there.
+    slot: AtomicU32,
 }
 
 struct State {
@@ -51,7 +51,7 @@ impl Dentry {
             mounted: AtomicU32::new(0),
             pinned: AtomicBool::new(false),
             used: AtomicBool::new(false),
-            cached: AtomicBool::new(false),
+            slot: AtomicU32::new(0),
         })
     }
 
@@ -183,6 +183,11 @@ impl Dentry {
         if s.children.get(&name).is_some_and(|w| std::ptr::eq(w.as_ptr(), Arc::as_ptr(child))) {
             s.children.remove(&name);
         }
+        let cache = if unlinked { s.inode.as_ref().map(|i| i.sb.clone()) } else { None };
+        drop(s);
+        if let Some(sb) = cache {
+            sb.dcache.forget(child);
+        }
     }
 
     /// Forgets the cached name, whatever it means.
@@ -251,58 +256,96 @@ const CAPACITY: usize = 16_384;
 
 /// The names of one file system that are kept though nobody uses them: a clock, each name having a second chance.
 pub struct DentryCache {
-    ring: Mutex<VecDeque<Arc<Dentry>>>,
+    ring: Mutex<Ring>,
+}
+
+#[derive(Default)]
+struct Ring {
+    slots: Vec<Option<Arc<Dentry>>>,
+    free: Vec<u32>,
+    hand: usize,
+}
+
+impl Ring {
+    /// A slot for a new name, and what was in it.
+    fn slot(&mut self) -> (u32, Option<Arc<Dentry>>) {
+        if let Some(i) = self.free.pop() {
+            return (i, None);
+        }
+        if self.slots.len() < CAPACITY {
+            self.slots.push(None);
+            return (self.slots.len() as u32 - 1, None);
+        }
+        for tries in 0.. {
+            let i = self.hand;
+            self.hand = (i + 1) % self.slots.len();
+            let recent = self.slots.get(i).and_then(|s| s.as_ref()).is_some_and(|d| d.used.swap(false, Ordering::Relaxed));
+            if !recent || tries >= 8 {
+                return (i as u32, self.slots.get_mut(i).and_then(Option::take));
+            }
+        }
+        (0, None)
+    }
 }
 
 impl Default for DentryCache {
     fn default() -> Self {
-        DentryCache { ring: Mutex::new(Rank::Leaf, VecDeque::new()) }
+        DentryCache { ring: Mutex::new(Rank::Leaf, Ring::default()) }
     }
 }
 
 impl DentryCache {
-    /// Keeps a name, and lets go of others where there are too many.
+    /// Keeps a name, and lets go of another where there are too many.
     pub(super) fn keep(&self, d: &Arc<Dentry>) {
-        if d.cached.swap(true, Ordering::AcqRel) {
+        let mut ring = self.ring.lock();
+        if d.slot.load(Ordering::Relaxed) != 0 {
             return;
         }
-        let mut gone = Vec::new();
-        let mut ring = self.ring.lock();
-        ring.push_back(d.clone());
-        let mut tries = 8;
-        while ring.len() > CAPACITY {
-            let Some(old) = ring.pop_front() else { break };
-            if tries > 0 && old.used.swap(false, Ordering::Relaxed) {
-                tries -= 1;
-                ring.push_back(old);
-            } else {
-                old.cached.store(false, Ordering::Release);
-                gone.push(old);
-            }
+        let (i, old) = ring.slot();
+        if let Some(old) = &old {
+            old.slot.store(0, Ordering::Release);
+        }
+        if let Some(s) = ring.slots.get_mut(i as usize) {
+            *s = Some(d.clone());
+            d.slot.store(i + 1, Ordering::Release);
         }
         drop(ring);
         // Destructors of inodes may take locks of their file system.
-        drop(gone);
+        drop(old);
     }
 
     /// Keeps a name that was found by way of somebody who used it.
     pub(super) fn touch(&self, d: &Arc<Dentry>) {
-        if !d.cached.load(Ordering::Acquire) {
+        if d.slot.load(Ordering::Acquire) == 0 {
             self.keep(d);
         }
+    }
+
+    /// Lets go of a name that was removed: its inode is to live no longer than somebody uses it.
+    fn forget(&self, d: &Dentry) {
+        let mut ring = self.ring.lock();
+        let slot = d.slot.swap(0, Ordering::AcqRel);
+        if slot == 0 {
+            return;
+        }
+        let old = ring.slots.get_mut(slot as usize - 1).and_then(Option::take);
+        ring.free.push(slot - 1);
+        drop(ring);
+        drop(old);
     }
 
     /// Lets go of everything.
     pub fn clear(&self) {
         let all = std::mem::take(&mut *self.ring.lock());
-        for d in &all {
-            d.cached.store(false, Ordering::Release);
+        for d in all.slots.iter().flatten() {
+            d.slot.store(0, Ordering::Release);
         }
     }
 
     /// Names kept.
     pub fn len(&self) -> usize {
-        self.ring.lock().len()
+        let ring = self.ring.lock();
+        ring.slots.len() - ring.free.len()
     }
 
     /// Whether none is kept.

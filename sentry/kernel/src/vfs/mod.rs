@@ -26,6 +26,7 @@ mod registry;
 mod remove;
 mod rename;
 pub mod show;
+pub mod shmem;
 mod superblock;
 #[cfg(test)]
 mod testing;
