@@ -1,5 +1,6 @@
 //! The sandbox as a whole.
 
+use crate::futex::FutexTable;
 use crate::mm::MemoryPool;
 use crate::task::tree::Tree;
 use crate::task::{ExitStatus, ProcessGroup, SyscallDispatcher, Task, ThreadGroup};
@@ -60,6 +61,8 @@ pub struct Kernel {
     pub config: KernelConfig,
     /// Timers of every kind; one thread serves them.
     pub timers: Arc<TimerQueue>,
+    /// Futexes.
+    pub futexes: FutexTable,
     /// State of upper crates (abstract socket names, …), one value of each type.
     pub attachments: Attachments,
     uts: Mutex<UtsNames>,
@@ -84,6 +87,7 @@ impl Kernel {
             vfs: Vfs::default(),
             config,
             timers: TimerQueue::start()?,
+            futexes: FutexTable::default(),
             attachments: Attachments::default(),
             uts: Mutex::new(Rank::Leaf, uts),
             tree: Mutex::new(Rank::TaskTree, Tree::default()),

@@ -6,6 +6,7 @@
 //! Where to begin: [`Kernel`] is the whole sandbox, [`task::Task`] one thread, [`vfs`] names and files, [`mm::Mm`] memory.
 
 pub mod cred;
+pub mod futex;
 pub mod io;
 pub mod ipc;
 pub mod kernel;

@@ -3,13 +3,18 @@
 //! * [`PendingQueue`] – sent and not yet taken, one for each thread and one for the process.
 //! * [`SigHandlers`] – `sigaction`s, shared under CLONE_SIGHAND.
 //! * [`send`] – who gets a signal, what a signal does on its way (stop and continue cancel each other, fatal ones end the process).
-//! * `deliver` – what the receiving thread does before it returns to the application; `frame` – the stack frame; `stop` – job control.
+//! * `calls` – kill(2), sigaction(2), sigtimedwait(2) and their kin.
+//! * `deliver` – what the receiving thread does before it returns to the application; `frame` – the stack frame.
 //!
 //! The lock is the thread group's ([`sync::Rank::Signal`]), then the handlers', then a thread's pending queue.
 
+mod calls;
+mod deliver;
+mod frame;
 mod pending;
 pub mod send;
 mod state;
 
+pub use frame::TrapInfo;
 pub use pending::{PendingQueue, SYNCHRONOUS};
-pub use state::{GroupStop, SigHandlers, TaskSignals, WaitEvent, default_action, DefaultAction};
+pub use state::{DefaultAction, GroupStop, SIG_DFL, SIG_IGN, SigHandlers, TaskSignals, WaitEvent, default_action};

@@ -122,6 +122,16 @@ impl Task {
         self.signals().pending.lock_nested().set()
     }
 
+    /// Entries of the thread's own queue.
+    pub(crate) fn own_queued(&self) -> usize {
+        self.signals().pending.lock_nested().len()
+    }
+
+    /// Whether an entry of this thread's own queue matches.
+    pub(crate) fn has_queued(&self, sig: Signal, matches: impl Fn(&SigInfo) -> bool) -> bool {
+        self.signals().pending.lock_nested().find_mut(sig, matches).is_some()
+    }
+
     /// Takes a pending signal of `wanted`, blocked or not: sigtimedwait(2) and signalfd(2).
     pub fn dequeue_signal(&self, wanted: SigSet) -> Option<SigInfo> {
         let group = self.group();

@@ -151,6 +151,8 @@ pub struct GroupStop {
     pub signal: Signal,
     /// All threads have stopped and the parent has been told.
     pub complete: bool,
+    /// Tells stops apart.
+    pub generation: u64,
 }
 
 /// What wait4(2) with WUNTRACED or WCONTINUED reports.

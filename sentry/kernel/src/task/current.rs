@@ -1,6 +1,7 @@
 //! [`CurrentTask`]: a task as its own sentry thread has it, with registers and platform context.
 
 use super::Task;
+use crate::signal::TrapInfo;
 use crate::user::UserAddr;
 use abi::Result;
 use abi::signal::{SigSet, StackT};
@@ -68,8 +69,44 @@ pub struct CurrentTask {
     pub altstack: StackT,
     /// The mask to go back to when the present call has ended: see [`set_temporary_mask`](Self::set_temporary_mask).
     pub(crate) saved_mask: Option<SigSet>,
+    /// The processor's words about the last fault, for signal frames.
+    pub(crate) trap: TrapInfo,
     /// The present call's registers must not be turned into a restart (rt_sigreturn, execve).
     pub(crate) no_restart: bool,
+}
+
+/// Registers of a thread that has not run: everything zero.
+#[must_use]
+pub fn blank_regs() -> UserRegs {
+    UserRegs {
+        r15: 0,
+        r14: 0,
+        r13: 0,
+        r12: 0,
+        rbp: 0,
+        rbx: 0,
+        r11: 0,
+        r10: 0,
+        r9: 0,
+        r8: 0,
+        rax: 0,
+        rcx: 0,
+        rdx: 0,
+        rsi: 0,
+        rdi: 0,
+        orig_rax: 0,
+        rip: 0,
+        cs: 0,
+        eflags: 0,
+        rsp: 0,
+        ss: 0,
+        fs_base: 0,
+        gs_base: 0,
+        ds: 0,
+        es: 0,
+        fs: 0,
+        gs: 0,
+    }
 }
 
 impl Deref for CurrentTask {

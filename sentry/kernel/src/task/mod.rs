@@ -5,16 +5,25 @@
 //! * [`FsContext`] – root, working directory and umask.
 //! * `run` – the loop of a task thread; `clone`, `exec`, `exit`, `wait` – the life of a process.
 
+mod clone;
 mod current;
+mod exit;
 mod fs_context;
+mod pidfd;
 mod process_group;
 mod rlimits;
+mod run;
 mod task_state;
 mod thread_group;
 pub mod tree;
+mod wait;
 
-pub use current::{current, set_current, CurrentTask, RestartBlock, SyscallDispatcher};
+pub use clone::CloneRequest;
+pub use current::{CurrentTask, RestartBlock, SyscallDispatcher, blank_regs, current, set_current};
+pub use run::InitArgs;
+pub use wait::{WaitOptions, WaitResult, WaitWho};
 pub use fs_context::FsContext;
+pub use pidfd::{Pidfd, open as open_pidfd};
 pub use process_group::{ControllingTerminal, ProcessGroup, Session};
 pub use rlimits::Rlimits;
 pub use task_state::{RunState, TaskInfo, Waker};
@@ -54,6 +63,10 @@ pub struct Task {
     run_state: AtomicU8,
     clock: task_state::CpuTime,
     info: Mutex<TaskInfo>,
+    /// Asked to end alone with this status (exit(2)).
+    leave_status: Mutex<Option<ExitStatus>>,
+    /// Whom to tell when it gives its memory up (vfork(2)).
+    vfork_done: Mutex<Option<Arc<clone::VforkDone>>>,
     /// Head of the robust futex list, an address (set_robust_list(2)).
     pub robust_list: AtomicU64,
 }
@@ -175,6 +188,17 @@ impl Task {
         self.run_state.store(before, Ordering::Relaxed);
     }
 
+    /// As [`park`](Self::park), for a task that is shown as stopped.
+    pub(crate) fn park_stopped(&self) {
+        self.clock.block();
+        self.waker.park(None);
+        self.clock.unblock();
+    }
+
+    pub(crate) fn set_state(&self, state: RunState) {
+        self.run_state.store(state as u8, Ordering::Relaxed);
+    }
+
     /// Blocks the current task until `ready` gives a value: registers on the queues first, then asks, then parks.
     /// `Ok(None)` at the deadline; [`abi::Restart::Sys`] if a signal or kill interrupts. No lock may be held.
     pub fn wait_on<T>(
@@ -260,6 +284,8 @@ impl Task {
             run_state: AtomicU8::new(RunState::Running as u8),
             clock: task_state::CpuTime::default(),
             info: Mutex::new(Rank::TaskState, new.info),
+            leave_status: Mutex::new(Rank::Leaf, None),
+            vfork_done: Mutex::new(Rank::Leaf, None),
             robust_list: AtomicU64::new(0),
         })
     }

@@ -8,7 +8,7 @@ use abi::signal::Signal;
 use abi::task::Rlimit;
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicI32, Ordering},
 };
 use sync::{Mutex, MutexGuard, Rank, WaitQueue};
 
@@ -52,6 +52,8 @@ pub struct GroupState {
     pub shared: PendingQueue,
     /// Queue entries of all threads, which RLIMIT_SIGPENDING limits.
     pub queued: usize,
+    /// What the leader ended with, where threads go on without it.
+    pub leader_status: Option<ExitStatus>,
     /// The process is ending with this status: every thread exits as soon as it looks.
     pub exit: Option<ExitStatus>,
     /// A thread executes a program: the others end, it becomes the leader.
@@ -60,6 +62,8 @@ pub struct GroupState {
     pub stop: Option<GroupStop>,
     /// Threads that have stopped, of the [stop](Self::stop) in progress.
     pub stopped_threads: usize,
+    /// The number of the last stop.
+    pub stop_generation: u64,
     /// What wait4(2) with WUNTRACED or WCONTINUED has still to report.
     pub wait_event: Option<WaitEvent>,
     /// `CLD_*` that the next thread to look tells the parent.
@@ -69,6 +73,19 @@ pub struct GroupState {
 }
 
 impl GroupState {
+    /// Whether the last thread has stopped just now: the caller then tells the parent.
+    pub(crate) fn finish_stop(&mut self) -> bool {
+        let all = self.stopped_threads >= self.threads.len() && !self.threads.is_empty();
+        match &mut self.stop {
+            Some(stop) if all && !stop.complete => {
+                stop.complete = true;
+                self.wait_event = Some(WaitEvent::Stopped(stop.signal));
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// Begins the end of the process, unless that has begun: every thread is told.
     pub fn begin_exit(&mut self, status: ExitStatus) {
         if self.exit.is_none() {
@@ -141,8 +158,6 @@ pub struct ThreadGroup {
     pub dumpable: AtomicI32,
     /// Has executed a program since it was forked: setpgid(2) by its parent fails.
     pub did_exec: AtomicBool,
-    /// The nice value as autogroups know it is not kept; this is the last CPU-time limit warning sent, in seconds.
-    pub(crate) cpu_limit_warned: AtomicU64,
 }
 
 impl ThreadGroup {
@@ -167,7 +182,6 @@ impl ThreadGroup {
             oom_score_adj: AtomicI32::new(0),
             dumpable: AtomicI32::new(1),
             did_exec: AtomicBool::new(false),
-            cpu_limit_warned: AtomicU64::new(0),
         })
     }
 

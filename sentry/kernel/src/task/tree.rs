@@ -23,8 +23,6 @@ pub(crate) struct Process {
     pub process_group: Arc<ProcessGroup>,
     /// All threads have ended.
     pub zombie: Option<ExitStatus>,
-    /// The real user whose processes it counts among (RLIMIT_NPROC).
-    pub uid: u32,
 }
 
 /// The pid table and process tree.
@@ -115,6 +113,18 @@ impl Tree {
         })
     }
 
+    /// Whether the group would be orphaned if `parent` were gone.
+    pub fn is_orphaned_without(&self, pgid: i32, parent: i32) -> bool {
+        !self.processes.values().any(|p| {
+            p.process_group.id == pgid
+                && p.parent != parent
+                && p.zombie.is_none()
+                && self.processes.get(&p.parent).is_some_and(|parent| {
+                    parent.process_group.id != pgid && parent.process_group.session.id == p.process_group.session.id
+                })
+        })
+    }
+
     /// Tasks that this user has.
     pub fn tasks_of_user(&self, uid: u32) -> usize {
         self.tasks_of_user.get(&uid).copied().unwrap_or(0)
@@ -149,14 +159,14 @@ impl Tree {
     }
 
     /// Enters a process without threads yet.
-    pub fn add_process(&mut self, group: Arc<ThreadGroup>, parent: i32, parent_tid: i32, process_group: Arc<ProcessGroup>, uid: u32) {
+    pub fn add_process(&mut self, group: Arc<ThreadGroup>, parent: i32, parent_tid: i32, process_group: Arc<ProcessGroup>) {
         let tgid = group.tgid;
         if let Some(p) = self.processes.get_mut(&parent) {
             p.children.insert(tgid);
         }
         self.groups.insert(process_group.id, Arc::downgrade(&process_group));
         let children = BTreeSet::new();
-        self.processes.insert(tgid, Process { group, parent, parent_tid, children, process_group, zombie: None, uid });
+        self.processes.insert(tgid, Process { group, parent, parent_tid, children, process_group, zombie: None });
     }
 
     /// Enters a thread.

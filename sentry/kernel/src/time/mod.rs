@@ -5,11 +5,14 @@
 //! * [`ProcessTimers`] – timer_create(2) and setitimer(2) of one process.
 
 mod clock;
+mod cpu_alarm;
 mod process_timers;
+mod sleep;
 mod timer;
 
 pub use clock::{Clock, CpuClock};
-pub use process_timers::ProcessTimers;
+pub(crate) use process_timers::posix_timer_of;
+pub use process_timers::{ItimerKind, ProcessTimers, TimerNotify};
 pub use timer::{Timer, TimerQueue, TimerSetting};
 
 use std::time::{Duration, Instant};
