@@ -11,7 +11,6 @@ pub mod io;
 pub mod ipc;
 pub mod kernel;
 pub mod mm;
-pub mod net;
 pub mod signal;
 pub mod task;
 pub mod time;
