@@ -11,6 +11,7 @@ pub mod io;
 pub mod ipc;
 pub mod kernel;
 pub mod mm;
+pub mod net;
 pub mod signal;
 pub mod task;
 pub mod time;
