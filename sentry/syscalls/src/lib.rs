@@ -20,6 +20,7 @@ pub mod poll;
 pub mod report;
 mod rw;
 mod stat;
+mod time;
 pub mod table;
 mod xattr;
 
@@ -39,5 +40,6 @@ pub(crate) const FAMILIES: &[&[table::Entry]] = &[
     poll::ROWS,
     rw::ROWS,
     stat::ROWS,
+    time::ROWS,
     xattr::ROWS,
 ];
