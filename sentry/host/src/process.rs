@@ -67,6 +67,25 @@ pub fn raise_open_files_limit() -> Result<(), Errno> {
     rustix::process::setrlimit(rustix::process::Resource::Nofile, r).map_err(from_rustix)
 }
 
+/// What the host's kernel tells programs of the processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HardwareCapabilities {
+    /// `AT_HWCAP`
+    pub hwcap: u64,
+    /// `AT_HWCAP2`
+    pub hwcap2: u64,
+    /// `AT_MINSIGSTKSZ`
+    pub min_signal_stack: u64,
+}
+
+/// From the sentry's own auxiliary vector.
+#[must_use]
+pub fn hardware_capabilities() -> HardwareCapabilities {
+    // SAFETY: no memory involved.
+    let get = |key| unsafe { libc::getauxval(key) };
+    HardwareCapabilities { hwcap: get(libc::AT_HWCAP), hwcap2: get(libc::AT_HWCAP2), min_signal_stack: get(libc::AT_MINSIGSTKSZ) }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

@@ -10,6 +10,7 @@ pub mod futex;
 pub mod io;
 pub mod ipc;
 pub mod kernel;
+pub mod loader;
 pub mod mm;
 pub mod net;
 pub mod signal;

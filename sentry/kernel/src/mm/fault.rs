@@ -260,7 +260,28 @@ impl Mm {
     /// Answers a write to a page of a private file mapping: copies it and its neighbours.
     fn copy_from_file(&self, s: &mut State, range: &Range<u64>, vma: &Vma, at: u64) -> Result<(), Denied> {
         let window = range.start.max(at & !(AROUND - 1))..range.end.min((at & !(AROUND - 1)).saturating_add(AROUND));
-        let mut window = s.pages.gaps(window).into_iter().find(|g| g.contains(&at)).unwrap_or(at..at + PAGE_SIZE);
+        let window = s.pages.gaps(window).into_iter().find(|g| g.contains(&at)).unwrap_or(at..at + PAGE_SIZE);
+        self.copy_window(s, range, vma, window, at)
+    }
+
+    /// Copies the file's pages in `r` that no private pages cover yet, so that writing to them faults no more. As far as that goes.
+    pub fn copy_private(&self, r: Range<u64>) {
+        let mut guard = self.state.write();
+        let s = &mut *guard;
+        let r = abi::page_down(r.start)..abi::page_up(r.end).unwrap_or(r.end);
+        let Some((range, vma)) = s.vmas.get(r.start).map(|(r, v)| (r, v.clone())) else { return };
+        if vma.is_anonymous() || vma.is_shared() || !vma.prot.contains(Prot::WRITE) {
+            return;
+        }
+        for gap in s.pages.gaps(r.start..r.end.min(range.end)) {
+            let at = gap.start;
+            // What cannot be copied now faults later.
+            let _ = self.copy_window(s, &range, &vma, gap, at);
+        }
+    }
+
+    /// Copies a window of a file's pages; fails if the one at `at` cannot be.
+    fn copy_window(&self, s: &mut State, range: &Range<u64>, vma: &Vma, mut window: Range<u64>, at: u64) -> Result<(), Denied> {
         let to = self.reserve_copy(s, range, &window)?;
         let copied = self.read_file(vma, vma.offset + (window.start - range.start), to, window.end - window.start);
         // Whole pages: behind the end of the file, the last one is filled with zeros.

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     user::UserAddr,
-    vfs::{File, MappedPages},
+    vfs::{File, MappedPages, MountFlags},
 };
 use abi::{
     PAGE_SIZE, Result, bail,
@@ -21,6 +21,8 @@ const WHOLE: u64 = 64 << 30;
 const WHOLE_RESERVED: u64 = 1 << 30;
 /// So many pieces of a file are mapped at once.
 const MOST_PIECES: usize = 32;
+/// Writable segments of libraries up to this are copied when they are mapped.
+const EAGER: u64 = 256 << 10;
 /// `MAP_SHARED_VALIDATE`: refuse flags that are not known.
 const SHARED_VALIDATE: u32 = 3;
 
@@ -120,6 +122,7 @@ impl Mm {
         let grows = flags.contains(MapFlags::GROWSDOWN);
         let kind = flags.bits() & 0xf;
         let shared = kind & 3 == MapFlags::SHARED.bits() || kind == SHARED_VALIDATE;
+        let file_backed = file.is_some();
         let source = match file {
             Some(file) => {
                 if kind == SHARED_VALIDATE && !(flags - MapFlags::all()).is_empty() | flags.contains(MapFlags::SYNC) {
@@ -145,8 +148,14 @@ impl Mm {
         vma_flags.set(VmaFlags::GROWSDOWN, grows);
         vma_flags.set(VmaFlags::NORESERVE, flags.contains(MapFlags::NORESERVE));
         vma_flags.set(VmaFlags::LOCKED, flags.contains(MapFlags::LOCKED));
+        // What ld.so maps writable it relocates at once.
+        let relocated = flags.contains(MapFlags::DENYWRITE) && !shared && file_backed && prot.contains(Prot::WRITE) && len <= EAGER;
         let populate = flags.intersects(MapFlags::POPULATE | MapFlags::LOCKED) && !flags.contains(MapFlags::NONBLOCK);
-        self.map(MapRequest { placement, len, prot, source, flags: vma_flags, populate, may_lock })
+        let at = self.map(MapRequest { placement, len, prot, source, flags: vma_flags, populate, may_lock })?;
+        if relocated {
+            self.copy_private(at..at + len);
+        }
+        Ok(at)
     }
 
     /// Makes a mapping; returns its address.
@@ -176,6 +185,13 @@ impl Mm {
         Ok(range.start)
     }
 
+    /// An address where nothing is mapped for `len` bytes, a multiple of `align`. It is not kept: for address spaces that nobody else changes.
+    pub fn find_space(&self, len: u64, align: u64) -> Option<u64> {
+        let s = self.state.read();
+        let at = s.find_gap(len.checked_add(align - PAGE_SIZE)?, self.address_limits())?;
+        at.checked_next_multiple_of(align)
+    }
+
     fn new_vma(&self, request: &MapRequest, len: u64) -> Result<Vma> {
         let mut vma = Vma::anonymous(request.prot, request.flags);
         match &request.source {
@@ -199,6 +215,12 @@ impl Mm {
                 }
                 let mappable = file.ops().mappable(file)?;
                 vma.max_prot = file.max_prot(*shared);
+                if file.path.mount.flags().contains(MountFlags::NOEXEC) {
+                    if request.prot.contains(Prot::EXEC) {
+                        bail!(EPERM, "mounted noexec");
+                    }
+                    vma.max_prot -= Prot::EXEC;
+                }
                 if *shared && vma.max_prot.contains(Prot::WRITE) {
                     // A sealed file can still be mapped for reading, and then for ever.
                     match mappable.check_shared_write() {

@@ -21,7 +21,7 @@ mod remap;
 mod shared;
 mod show;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod vma;
 
 pub use access::FutexKey;
@@ -209,17 +209,17 @@ impl Mm {
         self.state.write().limits = limits;
     }
 
+    /// The limits in force.
+    pub fn limits(&self) -> MemLimits {
+        self.state.read().limits
+    }
+
     /// What execve recorded.
     pub fn layout(&self) -> Layout {
         self.state.read().layout.clone()
     }
 
-    /// Records what execve put where.
-    pub fn set_layout(&self, layout: Layout) {
-        self.state.write().layout = layout;
-    }
-
-    /// Replaces `/proc/PID/cmdline`'s place and others after execve (prctl(PR_SET_MM)-like changes by the loader).
+    /// Changes what /proc shows of the program: the loader records it, prctl(PR_SET_MM) changes it.
     pub fn update_layout(&self, f: impl FnOnce(&mut Layout)) {
         f(&mut self.state.write().layout);
     }

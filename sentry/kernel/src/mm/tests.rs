@@ -64,7 +64,7 @@ impl AddressSpace for FakeSpace {
     }
 }
 
-struct FakePlatform;
+pub(crate) struct FakePlatform;
 
 impl Platform for FakePlatform {
     fn name(&self) -> &'static str {

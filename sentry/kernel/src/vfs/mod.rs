@@ -29,7 +29,7 @@ pub mod show;
 pub mod shmem;
 mod superblock;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod times;
 pub mod walk;
 pub mod xattr;
