@@ -1,1 +1,13 @@
-//! sentry-net.
+//! Socket families: unix, and a small netlink.
+//!
+//! They implement the traits of [`kernel::net`] and register themselves with [`register`].
+
+pub mod unix;
+
+use kernel::Kernel;
+use std::sync::Arc;
+
+/// Makes every family known to socket(2).
+pub fn register(kernel: &Kernel) {
+    kernel::net::register(kernel, Arc::new(unix::UnixFamily));
+}

@@ -24,8 +24,6 @@ pub enum Rank {
     InodeIo,
     /// An epoll instance's interest list.
     Epoll,
-    /// Descriptors under way in unix sockets, against the search for circles of them.
-    SocketRights,
     /// A socket's state; two sockets of a pair in order of address with `lock_nested`.
     Socket,
     /// State of a pipe, terminal, eventfd, timerfd, signalfd, inotify, message queue.

@@ -1,0 +1,63 @@
+//! AF_UNIX: unix(7).
+//!
+//! [`Sock`] is a socket of any kind. A connected stream's bytes, and every datagram, wait as [`packet::Packet`]s in the receiver's queue
+//! and are charged to the sender's buffer until they are read. [`address`] finds who is bound where, [`rights`] collects circles of
+//! sockets that are only to be found in one another's queues.
+
+mod address;
+mod connect;
+mod dgram;
+mod options;
+mod packet;
+mod rights;
+mod sock;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use sock::Sock;
+
+use abi::{Result, bail, libc};
+use kernel::{
+    Kernel,
+    net::{Family, SocketKind, SocketOps, Ucred},
+    task::Task,
+};
+use std::sync::Arc;
+
+/// The family.
+pub struct UnixFamily;
+
+fn check(kind: SocketKind, protocol: i32) -> Result<SocketKind> {
+    if protocol != 0 && protocol != libc::AF_UNIX {
+        bail!(EPROTONOSUPPORT, "protocol {protocol}");
+    }
+    // Linux takes raw sockets for datagram sockets.
+    Ok(if kind == SocketKind::Raw { SocketKind::Dgram } else { kind })
+}
+
+/// A task's credentials as the other side sees them.
+pub(crate) fn ucred(task: &Task) -> Ucred {
+    let c = task.cred();
+    Ucred { pid: task.tgid(), uid: c.euid, gid: c.egid }
+}
+
+impl Family for UnixFamily {
+    fn domain(&self) -> i32 {
+        libc::AF_UNIX
+    }
+
+    fn create(&self, task: &Task, kind: SocketKind, protocol: i32) -> Result<Arc<dyn SocketOps>> {
+        Ok(Sock::new(check(kind, protocol)?, ucred(task), &address::names(task.kernel())))
+    }
+
+    fn pair(&self, task: &Task, kind: SocketKind, protocol: i32) -> Result<(Arc<dyn SocketOps>, Arc<dyn SocketOps>)> {
+        let groups = task.cred().groups.clone();
+        let (a, b) = Sock::pair(check(kind, protocol)?, ucred(task), groups, &address::names(task.kernel()));
+        Ok((a, b))
+    }
+
+    fn proc_net(&self, kernel: &Kernel, name: &str) -> Option<String> {
+        (name == "unix").then(|| address::names(kernel).show())
+    }
+}
