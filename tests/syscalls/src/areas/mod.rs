@@ -19,7 +19,6 @@ mod procfs;
 mod rw;
 mod signal;
 mod signal_block;
-mod sigs;
 mod sched;
 mod thread;
 mod time;
@@ -47,7 +46,6 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         rw::TESTS,
         signal::TESTS,
         signal_block::TESTS,
-        sigs::TESTS,
         sched::TESTS,
         thread::TESTS,
         time::TESTS,
