@@ -1,1 +1,57 @@
-fn main(){}
+//! The guest's subtests, natively and in sandboxes: every one on a tmpfs, those about files in a volume of the host too.
+
+use caisson_tests_support::{Case, Program, Suite, Volume, binary, root};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Areas that are run in a directory of the host too, which a sandbox reaches through its gofer.
+const IN_VOLUMES: &[&str] = &["open", "rw", "dir", "attr", "lock", "notify"];
+
+/// What the file systems of hosts disagree about, so that a volume cannot be held to it.
+const NOT_IN_VOLUMES: &[&str] = &["attr::statfs_calls", "dir::getdents_order"];
+
+fn main() -> ExitCode {
+    match suite() {
+        Ok((suite, scratch)) => {
+            let code = suite.run();
+            let _ = std::fs::remove_dir_all(scratch);
+            code
+        }
+        Err(e) => {
+            eprintln!("{e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn suite() -> anyhow::Result<(Suite, PathBuf)> {
+    let guest = Path::new(env!("CARGO_BIN_EXE_caisson-guest"));
+    let scratch = binary::scratch("syscalls")?;
+    let tree = scratch.join("root");
+    root::bare(&tree, guest, "guest")?;
+    let list = Command::new(guest).arg("--list").output()?;
+    let mut suite = Suite::default();
+    for name in String::from_utf8(list.stdout)?.lines() {
+        let (tree, subtest) = (tree.clone(), name.to_string());
+        suite.compare(Case::new(name, move || Ok(Program::new(&tree, &["/bin/guest", &subtest]).timeout(40))));
+    }
+    for name in String::from_utf8(Command::new(guest).arg("--list").output()?.stdout)?.lines() {
+        let area = name.split("::").next().unwrap_or_default();
+        if IN_VOLUMES.contains(&area) && !NOT_IN_VOLUMES.contains(&name) {
+            let (tree, subtest, scratch) = (scratch.join("root"), name.to_string(), scratch.clone());
+            suite.compare(Case::new(format!("volume::{name}"), move || in_volume(&tree, &scratch, &subtest)));
+        }
+    }
+    Ok((suite, scratch))
+}
+
+/// A run in a fresh directory of the host.
+fn in_volume(tree: &Path, scratch: &Path, subtest: &str) -> anyhow::Result<Program> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let source = scratch.join(format!("volume-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
+    std::fs::create_dir(&source)?;
+    let mut program = Program::new(tree, &["/bin/guest", subtest]).timeout(40).env("GUEST_DIR", "/vol");
+    program.volumes.push(Volume { source, target: "/vol".to_string() });
+    Ok(program)
+}

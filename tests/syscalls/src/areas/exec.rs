@@ -45,8 +45,15 @@ pub fn helper(role: &str, args: &[String]) {
         }
         "@caps" => {
             let text = String::from_utf8(get("/proc/self/status")).unwrap();
-            for l in text.lines().filter(|l| l.starts_with("Cap") || l.starts_with("NoNewPrivs")) {
-                say!("{l}");
+            // what the bounding set holds is the container's business: shown are the others in relation to it
+            let value = |key: &str| {
+                let line = text.lines().find(|l| l.starts_with(key)).unwrap_or("");
+                u64::from_str_radix(line.split_whitespace().nth(1).unwrap_or(""), 16).unwrap_or(1 << 63)
+            };
+            let all = value("CapBnd");
+            for key in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+                let v = value(key);
+                say!("{key} {}", if v == all { "all".to_string() } else { format!("{v:#x}") });
             }
         }
         "@signals" => {
@@ -474,7 +481,7 @@ fn caps_ambient() {
         close(w);
         eq!(wait(child), 0);
         let text = String::from_utf8(ok!(read(r, 4096))).unwrap();
-        for l in text.lines().filter(|l| !l.starts_with("CapBnd")) {
+        for l in text.lines() {
             say!("{l}");
         }
     });

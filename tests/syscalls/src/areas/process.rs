@@ -371,6 +371,8 @@ fn orphaned_group() {
     // a stopped group that becomes orphaned gets SIGHUP and SIGCONT
     let (r, w) = pipe(0);
     let child = fork(|| {
+        // a session of its own: init, who inherits the grandchild, must be outside of it
+        ok!(sys!(setsid));
         let grandchild = fork(|| {
             ok!(sys!(setpgid, 0, 0));
             ok!(sys!(kill, getpid(), SIGSTOP));

@@ -394,6 +394,7 @@ fn altstack_args() {
 }
 
 #[inline(never)]
+#[allow(unconditional_recursion)]
 fn endless(n: usize) -> usize {
     let b = std::hint::black_box([n; 512]);
     endless(n + 1) + b[0]
