@@ -16,9 +16,11 @@ mod mount;
 mod namei;
 mod open;
 mod pipe;
+mod process;
 pub mod poll;
 pub mod report;
 mod rw;
+mod signal;
 mod stat;
 mod time;
 pub mod table;
@@ -37,8 +39,10 @@ pub(crate) const FAMILIES: &[&[table::Entry]] = &[
     namei::ROWS,
     open::ROWS,
     pipe::ROWS,
+    process::ROWS,
     poll::ROWS,
     rw::ROWS,
+    signal::ROWS,
     stat::ROWS,
     time::ROWS,
     xattr::ROWS,
