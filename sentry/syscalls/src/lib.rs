@@ -11,6 +11,7 @@ mod epoll;
 mod eventfd;
 mod fd;
 mod fdutil;
+mod futex;
 mod inotify;
 mod mount;
 mod namei;
@@ -34,6 +35,7 @@ pub(crate) const FAMILIES: &[&[table::Entry]] = &[
     epoll::ROWS,
     eventfd::ROWS,
     fd::ROWS,
+    futex::ROWS,
     inotify::ROWS,
     mount::ROWS,
     namei::ROWS,

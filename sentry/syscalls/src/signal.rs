@@ -152,6 +152,6 @@ pub fn restart_syscall(t: &mut CurrentTask) -> Result<u64> {
         RestartBlock::None => Err(Error::Errno(Errno::EINTR)),
         RestartBlock::Nanosleep { clock, until_ns, remaining } => t.restart_nanosleep(clock, until_ns, remaining).map(|()| 0),
         RestartBlock::Futex { addr, value, bitset, op, until_ns } => crate::futex::restart(t, addr, value, bitset, op, until_ns),
-        RestartBlock::Poll { fds, count, until_ns } => crate::poll::restart(t, fds, count, until_ns),
+        RestartBlock::Poll { fds, count, until_ns } => crate::poll::resume_poll(t, fds, count, until_ns).map(|n| n as u64),
     }
 }

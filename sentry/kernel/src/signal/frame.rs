@@ -260,6 +260,7 @@ impl CurrentTask {
     /// rt_sigreturn(2): takes registers, extended state, mask and alternate stack from the frame. Returns what `rax` holds then. A frame
     /// that makes no sense kills, as in Linux: SIGSEGV.
     pub fn sigreturn(&mut self) -> Result<u64> {
+        self.restart = crate::task::RestartBlock::None;
         self.no_restart = true;
         let at = self.regs.rsp.wrapping_sub(8);
         if self.restore_frame(at).is_err() {

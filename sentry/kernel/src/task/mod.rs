@@ -9,6 +9,7 @@ mod clone;
 mod current;
 mod exit;
 mod fs_context;
+mod ids;
 mod pidfd;
 mod process_group;
 mod rlimits;
