@@ -22,6 +22,7 @@ pub mod poll;
 pub mod report;
 mod rw;
 mod signal;
+mod socket;
 mod stat;
 mod time;
 pub mod table;
@@ -45,6 +46,7 @@ pub(crate) const FAMILIES: &[&[table::Entry]] = &[
     poll::ROWS,
     rw::ROWS,
     signal::ROWS,
+    socket::ROWS,
     stat::ROWS,
     time::ROWS,
     xattr::ROWS,

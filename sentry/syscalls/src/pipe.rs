@@ -1,7 +1,7 @@
 //! pipe(2), splice(2), tee(2), vmsplice(2).
 
-use crate::{fdutil, row, table::Entry};
-use abi::{Errno, Result, bail, fs::OpenFlags, libc, poll::PollEvents, signal::{SI_USER, SigInfo, Signal}};
+use crate::{fdutil, row, rw, table::Entry};
+use abi::{Errno, Result, bail, fs::OpenFlags, poll::PollEvents, signal::{SI_USER, SigInfo, Signal}};
 use kernel::{
     io::IoBuffer,
     ipc::pipe::{
@@ -9,7 +9,7 @@ use kernel::{
         splice::{self, Blocked, SpliceError},
     },
     task::CurrentTask,
-    user::{UserAddr, UserRange, UserRef},
+    user::{UserAddr, UserRef},
     vfs::{Fd, File},
 };
 use std::sync::Arc;
@@ -144,7 +144,7 @@ pub fn vmsplice(t: &mut CurrentTask, fd: Fd, iov: UserAddr, count: usize, flags:
     if Pipe::of(&file).is_none() {
         bail!(EBADF, "not a pipe");
     }
-    let ranges = read_iovec(t, iov, count)?;
+    let ranges = rw::ranges(t, iov.cast(), count)?;
     let mm = t.mm();
     let mut buf = IoBuffer::user(&mm, &ranges);
     if buf.remaining() == 0 {
@@ -159,32 +159,4 @@ pub fn vmsplice(t: &mut CurrentTask, fd: Fd, iov: UserAddr, count: usize, flags:
             file.ops().read(&file, &mut buf, 0).map_err(|e| (e, Blocked::Input))
         }
     })
-}
-
-/// Reads an array of `struct iovec`. `EINVAL` for too many or too long ones.
-pub(crate) fn read_iovec(t: &CurrentTask, at: UserAddr, count: usize) -> Result<Vec<UserRange>> {
-    if count > libc::UIO_MAXIOV as usize {
-        bail!(EINVAL, "too many ranges");
-    }
-    let mm = t.mm();
-    let mut bytes = vec![0; count * 16];
-    mm.copy_in(at, &mut bytes)?;
-    let mut out = Vec::with_capacity(count);
-    let mut total = 0usize;
-    for pair in bytes.chunks_exact(16) {
-        let word = |i: usize| u64::from_ne_bytes(std::array::from_fn(|k| pair[i * 8 + k]));
-        let len = usize::try_from(word(1)).unwrap_or(usize::MAX);
-        if isize::try_from(len).is_err() {
-            bail!(EINVAL, "negative length");
-        }
-        // Linux cuts the total at MAX_RW_COUNT.
-        let len = len.min(0x7fff_f000 - total);
-        total += len;
-        let addr = UserAddr(word(0));
-        if addr.checked_add(len as u64).is_none() {
-            bail!(EFAULT);
-        }
-        out.push(UserRange { addr, len });
-    }
-    Ok(out)
 }

@@ -100,7 +100,7 @@ fn do_write(t: &CurrentTask, fd: Fd, ranges: &[UserRange], at: At, append: bool,
 /// A write that fails may send a signal as well: SIGPIPE for EPIPE, SIGXFSZ beyond RLIMIT_FSIZE.
 pub fn signal_failure<T>(t: &CurrentTask, file: &File, result: &Result<T>) -> Result {
     let info = match result {
-        Err(Error::Errno(Errno::EPIPE)) => SigInfo::user(Signal::PIPE, SI_USER, t.tgid(), t.cred().uid),
+        Err(Error::Errno(Errno::EPIPE)) if file.ops().is_stream() => SigInfo::user(Signal::PIPE, SI_USER, t.tgid(), t.cred().uid),
         Err(Error::Errno(Errno::EFBIG)) if file.inode().kind == FileType::Regular => SigInfo::new(Signal::XFSZ, SI_KERNEL),
         _ => return Ok(()),
     };

@@ -23,7 +23,8 @@ pub(super) fn split_control(control: Vec<Control>, default: Ucred) -> Result<(Op
         match c {
             Control::Rights(r) => files.extend(r),
             Control::Credentials(c) => cred = c,
-            Control::Other(..) => bail!(EINVAL, "unknown control message"),
+            // Linux passes over other levels' messages here.
+            Control::Other(..) => {}
         }
     }
     Ok((InFlight::new(files)?, cred))
