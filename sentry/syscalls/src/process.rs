@@ -1,6 +1,11 @@
 //! Processes and threads: making them, waiting for them, ending them, and their ids.
 
-use crate::{gap, row, table::Entry};
+use crate::{
+    arg::{DirFd, UserCStr},
+    at::{self, At},
+    gap, row,
+    table::Entry,
+};
 use abi::{
     Errno, Error, Result, bail, libc,
     fs::OpenFlags,
@@ -8,7 +13,8 @@ use abi::{
     task::{CloneArgs, CloneFlags},
 };
 use kernel::{
-    task::{CloneRequest, CurrentTask, Pidfd, Usage, WaitOptions, WaitResult, WaitWho, open_pidfd},
+    loader::read_strings,
+    task::{CloneRequest, CurrentTask, ExecRequest, Pidfd, Usage, WaitOptions, WaitResult, WaitWho, open_pidfd},
     user::{UserAddr, UserRef},
     vfs::{Fd, File},
 };
@@ -20,6 +26,8 @@ pub(crate) const ROWS: &[Entry] = &[
     row!("vfork", vfork),
     row!("clone", clone, Partial("no new namespaces, no CLONE_PTRACE")),
     row!("clone3", clone3, Partial("no new namespaces, no CLONE_INTO_CGROUP, no pidfds of threads")),
+    row!("execve", execve),
+    row!("execveat", execveat, Partial("no AT_EXECVE_CHECK")),
     row!("exit", exit),
     row!("exit_group", exit_group),
     row!("wait4", wait4),
@@ -329,25 +337,47 @@ pub fn pidfd_send_signal(t: &mut CurrentTask, pidfd: Fd, sig: i32, info: UserRef
     t.pidfd_signal(&group, sig, info)
 }
 
-/// The arguments or the environment of execve(2): an array of pointers to strings. Null stands for an empty one.
-fn read_strings(t: &CurrentTask, array: UserAddr, room: &mut usize) -> Result<Vec<Vec<u8>>> {
-    let mut list = Vec::new();
-    if array.is_null() {
-        return Ok(list);
-    }
-    let mm = t.mm();
-    for i in 0.. {
-        let pointer: u64 = mm.read(array.cast::<u64>().at(i))?;
-        if pointer == 0 {
-            break;
+
+/// What a call with `/dev/fd` in it is told its program's path is.
+fn shown_path(dir: DirFd, path: &[u8]) -> Vec<u8> {
+    match dir {
+        DirFd::At(fd) if path.first() != Some(&b'/') => {
+            let mut shown = format!("/dev/fd/{}", fd.0).into_bytes();
+            if !path.is_empty() {
+                shown.push(b'/');
+                shown.extend_from_slice(path);
+            }
+            shown
         }
-        // MAX_ARG_STRLEN is 32 pages; a string without an end is too big, not too long a name.
-        let s = mm.read_cstr(UserAddr(pointer), 32 * abi::PAGE_SIZE as usize).map_err(|e| match e {
-            Error::Errno(Errno::ENAMETOOLONG) => Error::Errno(Errno::E2BIG),
-            e => e,
-        })?;
-        *room = room.checked_sub(s.len() + 9).ok_or(Errno::E2BIG)?;
-        list.push(s);
+        _ => path.to_vec(),
     }
-    Ok(list)
+}
+
+fn exec(t: &mut CurrentTask, dir: DirFd, path: UserCStr, argv: UserAddr, envp: UserAddr, flags: u32) -> Result<()> {
+    at::only(flags, libc::AT_EMPTY_PATH | libc::AT_SYMLINK_NOFOLLOW)?;
+    let at = At::new(t, dir, path)?;
+    let mm = t.mm();
+    let request = ExecRequest {
+        how: at::lookup(flags),
+        shown: shown_path(dir, &at.path),
+        inaccessible: match dir {
+            DirFd::At(fd) if at.path.first() != Some(&b'/') => t.files().cloexec(fd)?,
+            _ => false,
+        },
+        argv: read_strings(&mm, argv)?,
+        envp: read_strings(&mm, envp)?,
+        start: at.start,
+        path: at.path,
+    };
+    // The old memory must not be held when the program takes over.
+    drop(mm);
+    t.exec(request)
+}
+
+pub fn execve(t: &mut CurrentTask, path: UserCStr, argv: UserAddr, envp: UserAddr) -> Result<()> {
+    exec(t, DirFd::Cwd, path, argv, envp, 0)
+}
+
+pub fn execveat(t: &mut CurrentTask, dir: DirFd, path: UserCStr, argv: UserAddr, envp: UserAddr, flags: u32) -> Result<()> {
+    exec(t, dir, path, argv, envp, flags)
 }

@@ -287,7 +287,7 @@ impl CurrentTask {
 
 impl Task {
     /// Takes back a task that was entered and never ran, as if it had not been.
-    fn abandon(self: &Arc<Self>) {
+    pub(super) fn abandon(self: &Arc<Self>) {
         if !self.is_leader() {
             self.end(ExitStatus::Exited(0));
             return;

@@ -7,6 +7,8 @@
 
 mod clone;
 mod current;
+mod exec;
+mod exec_cred;
 mod exit;
 mod fs_context;
 mod ids;
@@ -23,6 +25,7 @@ pub use clone::CloneRequest;
 pub use current::{CurrentTask, RestartBlock, SyscallDispatcher, blank_regs, current, set_current};
 pub use run::InitArgs;
 pub use wait::{WaitOptions, WaitResult, WaitWho};
+pub use exec::ExecRequest;
 pub use fs_context::FsContext;
 pub use pidfd::{Pidfd, open as open_pidfd};
 pub use process_group::{ControllingTerminal, ProcessGroup, Session};
@@ -80,6 +83,9 @@ impl Task {
     /// The thread id.
     pub fn tid(&self) -> i32 {
         self.tid.load(Ordering::Relaxed)
+    }
+    pub(crate) fn set_tid(&self, tid: i32) {
+        self.tid.store(tid, Ordering::Relaxed);
     }
     /// The process id.
     pub fn tgid(&self) -> i32 {

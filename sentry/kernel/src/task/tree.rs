@@ -200,10 +200,19 @@ impl Tree {
         }
     }
 
-    /// Gives a thread another id: the one that executes a program takes its leader's.
-    pub fn rename_task(&mut self, from: i32, to: i32) {
-        if let Some(task) = self.tasks.remove(&from) {
-            self.tasks.insert(to, task);
+    /// The thread that executes a program takes the place and the id of its leader, which has ended.
+    pub fn take_leadership(&mut self, task: &Arc<Task>) {
+        let (from, to) = (task.tid(), task.tgid());
+        self.remove_task(to);
+        self.tasks.remove(&from);
+        task.set_tid(to);
+        self.tasks.insert(to, task.clone());
+        for child in self.children_of(to) {
+            if let Some(p) = self.processes.get_mut(&child)
+                && p.parent_tid == from
+            {
+                p.parent_tid = to;
+            }
         }
     }
 
