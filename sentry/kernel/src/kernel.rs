@@ -23,11 +23,13 @@ pub struct KernelConfig {
     pub domainname: Vec<u8>,
     /// The most tasks (threads) that may exist at a time.
     pub tasks_max: usize,
+    /// Bytes of memory that the sandbox may use: the host's, or its limit.
+    pub memory: u64,
 }
 
 impl Default for KernelConfig {
     fn default() -> Self {
-        KernelConfig { hostname: b"caisson".to_vec(), domainname: b"(none)".to_vec(), tasks_max: 16_384 }
+        KernelConfig { hostname: b"caisson".to_vec(), domainname: b"(none)".to_vec(), tasks_max: 16_384, memory: host::process::machine().total_memory }
     }
 }
 
@@ -180,6 +182,11 @@ impl Kernel {
             }
             waker.park(None);
         }
+    }
+
+    /// Nanoseconds since the sandbox began.
+    pub fn uptime_ns(&self) -> u64 {
+        host::time::boottime_ns().saturating_sub(self.boot_ns)
     }
 
     /// Where the end of the sandbox is notified.

@@ -20,3 +20,8 @@ pub mod user;
 pub mod vfs;
 
 pub use kernel::{Kernel, KernelConfig};
+
+/// Fills a buffer with random bytes of the host's generator.
+pub fn random(buf: &mut [u8]) -> abi::Result {
+    Ok(host::rand::fill(buf)?)
+}

@@ -5,13 +5,14 @@
 
 pub mod arg;
 mod at;
+mod cred;
 mod dir;
 mod dispatch;
 mod epoll;
 mod eventfd;
 mod fd;
-mod fdutil;
 mod futex;
+mod fdutil;
 mod inotify;
 mod mount;
 mod namei;
@@ -19,11 +20,14 @@ mod open;
 mod pipe;
 mod process;
 pub mod poll;
+mod prctl;
 pub mod report;
 mod rw;
 mod signal;
 mod socket;
+mod sched;
 mod stat;
+mod system;
 mod time;
 pub mod table;
 mod xattr;
@@ -32,6 +36,7 @@ pub use dispatch::{Dispatcher, register};
 
 /// The calls of every family.
 pub(crate) const FAMILIES: &[&[table::Entry]] = &[
+    cred::ROWS,
     dir::ROWS,
     epoll::ROWS,
     eventfd::ROWS,
@@ -44,10 +49,13 @@ pub(crate) const FAMILIES: &[&[table::Entry]] = &[
     pipe::ROWS,
     process::ROWS,
     poll::ROWS,
+    prctl::ROWS,
     rw::ROWS,
     signal::ROWS,
     socket::ROWS,
+    sched::ROWS,
     stat::ROWS,
+    system::ROWS,
     time::ROWS,
     xattr::ROWS,
 ];

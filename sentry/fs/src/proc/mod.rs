@@ -31,8 +31,6 @@ const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 pub struct HostInfo {
     /// The host's /proc/cpuinfo: programs choose their code by it.
     pub cpuinfo: String,
-    /// Bytes of memory that the sandbox may use: the host's, or its limit.
-    pub memory: u64,
 }
 
 /// The file system type.

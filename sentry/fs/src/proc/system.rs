@@ -77,7 +77,7 @@ fn used(kernel: &Kernel) -> u64 {
 }
 
 fn meminfo(kernel: &Kernel) -> String {
-    let total = host_info(kernel).memory.max(used(kernel)) / 1024;
+    let total = kernel.config.memory.max(used(kernel)) / 1024;
     let used = used(kernel) / 1024;
     let free = total - used;
     let mut out = String::new();
@@ -126,10 +126,6 @@ fn meminfo(kernel: &Kernel) -> String {
     out
 }
 
-fn uptime_ns(kernel: &Kernel) -> u64 {
-    host::time::boottime_ns().saturating_sub(kernel.boot_ns)
-}
-
 /// User and system time of all processes that are there, and of those that were waited for, in nanoseconds.
 fn busy(kernel: &Kernel) -> (u64, u64) {
     kernel.processes().iter().fold((0, 0), |(u, s), p| {
@@ -142,12 +138,12 @@ fn stat(kernel: &Kernel) -> String {
     let ticks = |ns: u64| ns * USER_HZ / 1_000_000_000;
     let n = cpus() as u64;
     let (user, system) = busy(kernel);
-    let idle = (uptime_ns(kernel) * n).saturating_sub(user + system);
+    let idle = (kernel.uptime_ns() * n).saturating_sub(user + system);
     let mut out = format!("cpu  {} 0 {} {} 0 0 0 0 0 0\n", ticks(user), ticks(system), ticks(idle));
     for i in 0..n {
         let _ = writeln!(out, "cpu{i} {} 0 {} {} 0 0 0 0 0 0", ticks(user / n), ticks(system / n), ticks(idle / n));
     }
-    let booted = host::time::realtime_ns().saturating_sub(uptime_ns(kernel)) / 1_000_000_000;
+    let booted = host::time::realtime_ns().saturating_sub(kernel.uptime_ns()) / 1_000_000_000;
     let running = kernel.processes().iter().filter(|p| p.leader().is_some_and(|t| t.state().letter() == 'R')).count();
     let _ = write!(
         out,
@@ -165,7 +161,7 @@ fn loadavg(kernel: &Kernel) -> String {
 
 fn uptime(kernel: &Kernel) -> String {
     let (user, system) = busy(kernel);
-    let up = uptime_ns(kernel);
+    let up = kernel.uptime_ns();
     let idle = (up * cpus() as u64).saturating_sub(user + system);
     let seconds = |ns: u64| format!("{}.{:02}", ns / 1_000_000_000, ns % 1_000_000_000 / 10_000_000);
     format!("{} {}\n", seconds(up), seconds(idle))
@@ -190,7 +186,7 @@ fn devices(kernel: &Kernel) -> String {
 
 fn vmstat(kernel: &Kernel) -> String {
     let pages = |bytes: u64| bytes / abi::PAGE_SIZE;
-    let free = host_info(kernel).memory.saturating_sub(used(kernel));
+    let free = kernel.config.memory.saturating_sub(used(kernel));
     format!(
         "nr_free_pages {}\nnr_anon_pages {}\nnr_mapped 0\nnr_file_pages 0\npgpgin 0\npgpgout 0\npswpin 0\npswpout 0\npgfault 0\npgmajfault 0\n",
         pages(free),

@@ -6,6 +6,7 @@
 //! * `run` – the loop of a task thread; `clone`, `exec`, `exit`, `wait` – the life of a process.
 
 mod clone;
+pub mod creds;
 mod current;
 mod exec;
 mod exec_cred;

@@ -2,6 +2,7 @@
 
 use super::{ProcessGroup, Rlimits, Task};
 use crate::Kernel;
+use crate::mm::MemLimits;
 use crate::signal::{GroupStop, PendingQueue, SigHandlers, WaitEvent};
 use crate::time::ProcessTimers;
 use abi::signal::Signal;
@@ -283,6 +284,24 @@ impl ThreadGroup {
     /// Replaces a resource limit, all checks made.
     pub fn set_rlimit(&self, resource: libc::__rlimit_resource_t, limit: Rlimit) {
         self.rlimits.lock().set(resource, limit);
+    }
+
+    /// The limits that its memory is held to.
+    pub fn memory_limits(&self) -> MemLimits {
+        let l = self.rlimits.lock();
+        MemLimits {
+            address_space: l.get(libc::RLIMIT_AS).cur,
+            data: l.get(libc::RLIMIT_DATA).cur,
+            stack: l.get(libc::RLIMIT_STACK).cur,
+            memlock: l.get(libc::RLIMIT_MEMLOCK).cur,
+        }
+    }
+
+    /// Tells its memory of changed limits.
+    pub fn tell_memory_limits(&self) {
+        if let Some(mm) = self.leader().and_then(|t| t.try_mm()) {
+            mm.set_limits(self.memory_limits());
+        }
     }
 
     /// Usage of all its threads, ended ones included.
