@@ -4,6 +4,7 @@ use super::{Fd, FdTable, File, locks, notify, open::drop_set_id};
 use crate::{io::IoBuffer, task::Task};
 use abi::{Errno, Error, Result, bail, fs::FileType, poll::PollEvents};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// The most that one call transfers (`MAX_RW_COUNT`).
 pub const MAX_RW: usize = 0x7fff_f000;
@@ -51,7 +52,7 @@ pub fn read(task: &Task, file: &Arc<File>, buf: &mut IoBuffer<'_>, at: At, nowai
     let ops = file.ops();
     let n = match (ops.seekable(), at) {
         (false, At::Offset(_)) => bail!(ESPIPE),
-        (false, At::Position) => wait_for(task, file, PollEvents::READABLE, nonblocking, || ops.read(file, buf, 0))?,
+        (false, At::Position) => read_stream(task, file, buf, nonblocking)?,
         (true, At::Offset(o)) => wait_for(task, file, PollEvents::READABLE, nonblocking, || ops.read(file, buf, checked(o)?))?,
         (true, At::Position) => read_at_position(task, file, buf, nonblocking)?,
     };
@@ -59,6 +60,21 @@ pub fn read(task: &Task, file: &Arc<File>, buf: &mut IoBuffer<'_>, at: At, nowai
         notify::event_at(&file.path.dentry, file.inode(), notify::mask::ACCESS);
     }
     Ok(n)
+}
+
+/// A file without a position; a terminal may end the wait with nothing after a time of its own.
+fn read_stream(task: &Task, file: &Arc<File>, buf: &mut IoBuffer<'_>, nonblocking: bool) -> Result<usize> {
+    let ops = file.ops();
+    let Some(timeout) = ops.read_timeout(file).filter(|_| !nonblocking) else {
+        return wait_for(task, file, PollEvents::READABLE, nonblocking, || ops.read(file, buf, 0));
+    };
+    let deadline = Instant::now() + timeout;
+    let ready = || match ops.read(file, buf, 0) {
+        Err(Error::Errno(Errno::EAGAIN)) => None,
+        r => Some(r),
+    };
+    let queues: Vec<_> = ops.poll_queue().map(|q| (q, PollEvents::READABLE)).into_iter().collect();
+    task.wait_on(&queues, Some(deadline), ready)?.unwrap_or(Ok(0))
 }
 
 /// The position stays locked over the read, as in Linux: two reads of one description do not get the same bytes.
