@@ -67,6 +67,18 @@ pub fn raise_open_files_limit() -> Result<(), Errno> {
     rustix::process::setrlimit(rustix::process::Resource::Nofile, r).map_err(from_rustix)
 }
 
+/// membarrier(2) with MEMBARRIER_CMD_GLOBAL: every thread of the host has passed a memory barrier when it returns (some
+/// milliseconds). `now` false: only whether the host has it.
+pub fn barrier(now: bool) -> Result<(), Errno> {
+    // SAFETY: no memory involved.
+    let r = unsafe { libc::syscall(libc::SYS_membarrier, libc::c_int::from(now), 0, 0) };
+    match r {
+        0 if !now => Err(Errno::ENOSYS),
+        r if r < 0 => Err(crate::last_errno()),
+        _ => Ok(()),
+    }
+}
+
 /// What the host's kernel tells programs of the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HardwareCapabilities {

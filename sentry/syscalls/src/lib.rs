@@ -14,6 +14,7 @@ mod fd;
 mod futex;
 mod fdutil;
 mod inotify;
+mod memory;
 mod mount;
 mod namei;
 mod open;
@@ -26,6 +27,7 @@ mod rw;
 mod signal;
 mod socket;
 mod sched;
+mod shm;
 mod stat;
 mod system;
 mod time;
@@ -43,6 +45,7 @@ pub(crate) const FAMILIES: &[&[table::Entry]] = &[
     fd::ROWS,
     futex::ROWS,
     inotify::ROWS,
+    memory::ROWS,
     mount::ROWS,
     namei::ROWS,
     open::ROWS,
@@ -54,6 +57,7 @@ pub(crate) const FAMILIES: &[&[table::Entry]] = &[
     signal::ROWS,
     socket::ROWS,
     sched::ROWS,
+    shm::ROWS,
     stat::ROWS,
     system::ROWS,
     time::ROWS,

@@ -7,5 +7,6 @@ pub mod hostfd;
 pub mod inotify;
 pub mod pipe;
 pub mod poll;
+pub mod shm;
 pub mod signalfd;
 pub mod timerfd;

@@ -30,6 +30,9 @@ impl Mm {
             let mut child_guard = child.state.write_nested();
             self.copy_to(&mut guard, &child, &mut child_guard);
         }
+        if self.has_barrier() {
+            child.register_barrier();
+        }
         // Not one write of the parent may reach the child's memory once the child runs.
         ctx.flush(&self.aspace)?;
         Ok(child)

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     user::UserAddr,
-    vfs::{File, MappedPages, MountFlags},
+    vfs::{File, MappedPages, Mappable, MountFlags},
 };
 use abi::{
     PAGE_SIZE, Result, bail,
@@ -64,8 +64,15 @@ pub enum MapSource {
         /// MAP_SHARED.
         shared: bool,
     },
-    /// A System V segment, shared.
-    Segment(Arc<SharedMemory>, &'static str),
+    /// An object without an open file (a System V segment), shared.
+    Object {
+        /// Gives its pages.
+        mappable: Arc<dyn Mappable>,
+        /// Names it.
+        id: ObjectId,
+        /// Shown in /proc/PID/maps.
+        label: Arc<str>,
+    },
 }
 
 /// A mapping to be made: mmap(2) after decoding.
@@ -200,11 +207,14 @@ impl Mm {
                 let memory = SharedMemory::new(&self.memory, len)?;
                 let id = memory.id();
                 vma.flags |= VmaFlags::SHARED;
-                vma.backing = Some(Backing::new(memory, None, id, "/dev/zero (deleted)", true));
+                vma.backing = Some(Backing::new(memory, None, id, "/dev/zero (deleted)".into(), true));
             }
-            MapSource::Segment(memory, label) => {
+            MapSource::Object { mappable, id, label } => {
                 vma.flags |= VmaFlags::SHARED;
-                vma.backing = Some(Backing::new(memory.clone(), None, memory.id(), label, request.prot.contains(Prot::WRITE)));
+                if !request.prot.contains(Prot::WRITE) {
+                    vma.max_prot -= Prot::WRITE;
+                }
+                vma.backing = Some(Backing::new(mappable.clone(), None, *id, label.clone(), request.prot.contains(Prot::WRITE)));
             }
             MapSource::File { file, offset, shared } => {
                 if !offset.is_multiple_of(PAGE_SIZE) {
@@ -234,7 +244,7 @@ impl Mm {
                 let inode = mappable.inode().unwrap_or_else(|| file.inode().clone());
                 let id = ObjectId::Inode { dev: inode.sb.dev, ino: inode.ino };
                 let writable = *shared && vma.max_prot.contains(Prot::WRITE);
-                vma.backing = Some(Backing::new(mappable, Some(file.clone()), id, "", writable));
+                vma.backing = Some(Backing::new(mappable, Some(file.clone()), id, "".into(), writable));
             }
         }
         Ok(vma)
@@ -386,6 +396,29 @@ impl Mm {
         self.remove(s, r.clone());
         self.host_unmap(s, &r);
         Ok(())
+    }
+
+    /// shmdt(2): unmaps what is left of a System V segment that was mapped at `addr`; returns the segment's id, `None` if there is none.
+    pub fn unmap_segment(&self, addr: UserAddr) -> Option<i32> {
+        let mut guard = self.state.write();
+        let s = &mut *guard;
+        let of = |v: &Vma| match v.backing.as_ref().map(|b| b.id) {
+            Some(ObjectId::Segment(id)) => Some(id),
+            _ => None,
+        };
+        let began_here = |r: &Range<u64>, v: &Vma| r.start.wrapping_sub(v.offset) == addr.0;
+        let id = s.vmas.overlapping(addr.0..s.max_address).find_map(|(r, v)| if began_here(&r, v) { of(v) } else { None })?;
+        let parts: Vec<Range<u64>> = s
+            .vmas
+            .overlapping(addr.0..s.max_address)
+            .filter(|(r, v)| began_here(r, v) && of(v) == Some(id))
+            .map(|(r, _)| r)
+            .collect();
+        for r in parts {
+            self.remove(s, r.clone());
+            self.host_unmap(s, &r);
+        }
+        Some(id)
     }
 
     /// Removes VMAs and memory of a range; the host's mapping is the caller's business.

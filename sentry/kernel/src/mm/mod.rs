@@ -33,7 +33,7 @@ pub use shared::SharedMemory;
 pub use show::VmSizes;
 pub use vma::{Backing, ObjectId, Vma, VmaFlags};
 
-use crate::{user::UserAddr, vfs::File};
+use crate::{task::Rlimits, user::UserAddr, vfs::File};
 use abi::{PAGE_SIZE, Result, mm::Prot};
 use platform::{AddressSpace, Context, Platform};
 use ranges::RangeMap;
@@ -69,6 +69,17 @@ pub struct MemLimits {
 impl Default for MemLimits {
     fn default() -> Self {
         MemLimits { address_space: u64::MAX, data: u64::MAX, stack: 8 << 20, memlock: 8 << 20 }
+    }
+}
+
+impl From<&Rlimits> for MemLimits {
+    fn from(l: &Rlimits) -> Self {
+        MemLimits {
+            address_space: l.get(libc::RLIMIT_AS).cur,
+            data: l.get(libc::RLIMIT_DATA).cur,
+            stack: l.get(libc::RLIMIT_STACK).cur,
+            memlock: l.get(libc::RLIMIT_MEMLOCK).cur,
+        }
     }
 }
 
@@ -136,7 +147,14 @@ pub struct Mm {
     aspace: Arc<dyn AddressSpace>,
     /// Whether `State::deferred` holds anything.
     has_deferred: AtomicBool,
+    /// membarrier(2): registered for private barriers.
+    barrier: AtomicBool,
     state: RwLock<State>,
+}
+
+/// Makes all threads of the application pass a memory barrier; `now` false: only whether that is possible.
+pub fn host_barrier(now: bool) -> Result {
+    Ok(host::process::barrier(now)?)
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -158,6 +176,7 @@ impl Mm {
             platform: platform.clone(),
             aspace,
             has_deferred: AtomicBool::new(false),
+            barrier: AtomicBool::new(false),
             state: RwLock::new(Rank::Mm, state),
         }
     }
@@ -207,6 +226,16 @@ impl Mm {
     /// Resource limits from now on: to be told at setrlimit(2) and execve(2).
     pub fn set_limits(&self, limits: MemLimits) {
         self.state.write().limits = limits;
+    }
+
+    /// Registers for MEMBARRIER_CMD_PRIVATE_EXPEDITED.
+    pub fn register_barrier(&self) {
+        self.barrier.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was done.
+    pub fn has_barrier(&self) -> bool {
+        self.barrier.load(Ordering::Relaxed)
     }
 
     /// The limits in force.

@@ -141,6 +141,7 @@ impl Mm {
             Some(b) => match b.id {
                 super::ObjectId::Inode { dev, ino } => (dev, ino),
                 super::ObjectId::Anonymous(n) => (abi::fs::makedev(0, 1), n),
+                super::ObjectId::Segment(id) => (abi::fs::makedev(0, 1), u64::from(id.unsigned_abs())),
             },
             None => (0, 0),
         };

@@ -483,7 +483,7 @@ impl Mappable for TestFile {
 fn map_object(mm: &Mm, file: &Arc<TestFile>, pages: u64, prot: Prot, shared: bool) -> u64 {
     let mut vma = Vma::anonymous(prot, VmaFlags::empty());
     vma.flags.set(VmaFlags::SHARED, shared);
-    vma.backing = Some(Backing::new(file.clone(), None, ObjectId::Anonymous(99), "/test", shared));
+    vma.backing = Some(Backing::new(file.clone(), None, ObjectId::Anonymous(99), "/test".into(), shared));
     let mut s = mm.state.write();
     let start = s.find_gap(pages * P, mm.address_limits()).expect("gap");
     mm.install(&mut s, start..start + pages * P, vma, false).expect("install");

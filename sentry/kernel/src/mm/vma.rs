@@ -51,6 +51,8 @@ pub enum ObjectId {
     },
     /// Memory without a file: unique in the sandbox.
     Anonymous(u64),
+    /// A System V segment, by its id.
+    Segment(i32),
 }
 
 /// The file or object behind a mapping. One for each mmap(2) that made VMAs, and for each process: counts as a mapping of the file.
@@ -62,7 +64,7 @@ pub struct Backing {
     /// Names the object.
     pub id: ObjectId,
     /// Shown in /proc/PID/maps where there is no file.
-    pub label: &'static str,
+    pub label: Arc<str>,
     writable_shared: bool,
 }
 
@@ -72,7 +74,7 @@ impl Backing {
         mappable: Arc<dyn Mappable>,
         file: Option<Arc<File>>,
         id: ObjectId,
-        label: &'static str,
+        label: Arc<str>,
         writable_shared: bool,
     ) -> Arc<Backing> {
         mappable.mapped(1, writable_shared);
@@ -81,7 +83,7 @@ impl Backing {
 
     /// Another of the same, for a child process.
     pub fn duplicate(&self) -> Arc<Backing> {
-        Backing::new(self.mappable.clone(), self.file.clone(), self.id, self.label, self.writable_shared)
+        Backing::new(self.mappable.clone(), self.file.clone(), self.id, self.label.clone(), self.writable_shared)
     }
 }
 
