@@ -4,6 +4,7 @@
 
 pub mod dev;
 pub mod devpts;
+pub mod overlay;
 pub mod proc;
 pub mod synthetic;
 pub mod sysfs;
