@@ -2,6 +2,8 @@
 //!
 //! They implement the traits of [`kernel::net`] and register themselves with [`register`].
 
+pub mod device;
+mod netlink;
 pub mod unix;
 
 use kernel::Kernel;
@@ -10,4 +12,5 @@ use std::sync::Arc;
 /// Makes every family known to socket(2).
 pub fn register(kernel: &Kernel) {
     kernel::net::register(kernel, Arc::new(unix::UnixFamily));
+    kernel::net::register(kernel, Arc::new(netlink::NetlinkFamily));
 }

@@ -1,7 +1,7 @@
-//! eventfd(2), signalfd(2), timerfd_create(2) and what belongs to it.
+//! eventfd(2), signalfd(2), timerfd_create(2) and what belongs to it, memfd_create(2).
 
-use crate::{fdutil, row, table::Entry};
-use abi::{Result, bail, fs::OpenFlags, libc, signal::SigSet, time::Itimerspec};
+use crate::{arg::UserCStr, fdutil, row, table::Entry};
+use abi::{Errno, Result, bail, fs::OpenFlags, libc, signal::SigSet, time::Itimerspec};
 use kernel::{
     ipc::{
         eventfd as events,
@@ -10,7 +10,7 @@ use kernel::{
     },
     task::CurrentTask,
     user::UserRef,
-    vfs::Fd,
+    vfs::{Fd, shmem::{Seals, memfd}},
 };
 
 pub(crate) const ROWS: &[Entry] = &[
@@ -21,6 +21,7 @@ pub(crate) const ROWS: &[Entry] = &[
     row!("timerfd_create", timerfd_create),
     row!("timerfd_settime", timerfd_settime),
     row!("timerfd_gettime", timerfd_gettime),
+    row!("memfd_create", memfd_create, Partial("no huge pages")),
 ];
 
 /// eventfd(2)
@@ -83,4 +84,28 @@ pub fn timerfd_gettime(t: &mut CurrentTask, fd: Fd, now: UserRef<Itimerspec>) ->
     let file = t.files().get_open(fd)?;
     let Some(timer) = file.downcast::<TimerFd>() else { bail!(EINVAL, "not a timerfd") };
     t.mm().write(now, &timer.get())
+}
+
+/// The longest name that memfd_create(2) takes (`NAME_MAX` without `memfd:`).
+const MEMFD_NAME_MAX: usize = 249;
+
+/// memfd_create(2)
+pub fn memfd_create(t: &mut CurrentTask, name: UserCStr, flags: u32) -> Result<Fd> {
+    let known = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | libc::MFD_NOEXEC_SEAL | libc::MFD_EXEC;
+    let both = libc::MFD_NOEXEC_SEAL | libc::MFD_EXEC;
+    if flags & !known != 0 || flags & both == both {
+        bail!(EINVAL, "flags {flags:#x}");
+    }
+    let name = match t.mm().read_cstr(name.0, MEMFD_NAME_MAX + 1) {
+        Err(e) if e.is(Errno::ENAMETOOLONG) => bail!(EINVAL, "name too long"),
+        other => other?,
+    };
+    let sealing = if flags & libc::MFD_NOEXEC_SEAL != 0 {
+        Some(Seals::EXEC)
+    } else {
+        (flags & libc::MFD_ALLOW_SEALING != 0).then_some(Seals::empty())
+    };
+    let executable = flags & libc::MFD_NOEXEC_SEAL == 0;
+    let file = memfd::create(t.kernel(), &t.cred(), &name, sealing, executable);
+    fdutil::install(t, file, flags & libc::MFD_CLOEXEC != 0)
 }

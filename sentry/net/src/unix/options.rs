@@ -25,7 +25,7 @@ impl Sock {
                 }
             }
             libc::TIOCOUTQ => self.in_buffer(),
-            _ => bail!(ENOTTY),
+            _ => return crate::device::ioctl(task, cmd, arg).unwrap_or_else(|| bail!(ENOTTY)),
         };
         task.mm().write(arg.addr().cast::<i32>(), &i32::try_from(n).unwrap_or(i32::MAX))?;
         Ok(0)

@@ -193,7 +193,7 @@ impl FileOps for PipeFile {
     fn fcntl(&self, _file: &File, task: &Task, cmd: i32, arg: u64) -> Result<u64> {
         match cmd {
             abi::libc::F_GETPIPE_SZ => Ok(self.pipe.capacity() as u64),
-            abi::libc::F_SETPIPE_SZ => Ok(self.pipe.set_capacity(arg, &task.cred())? as u64),
+            abi::libc::F_SETPIPE_SZ => Ok(self.pipe.set_capacity(arg & u64::from(u32::MAX), &task.cred())? as u64),
             _ => bail!(EINVAL, "no seals on a pipe"),
         }
     }
