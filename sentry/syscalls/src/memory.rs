@@ -39,7 +39,6 @@ pub(crate) const ROWS: &[Entry] = &[
     row!("process_vm_readv", process_vm_readv),
     row!("process_vm_writev", process_vm_writev),
     gap!("remap_file_pages", ENOSYS, "deprecated; nobody calls it"),
-    gap!("userfaultfd", EPERM, "as with vm.unprivileged_userfaultfd off"),
 ];
 
 fn may_lock(t: &CurrentTask) -> bool {

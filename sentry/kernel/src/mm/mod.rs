@@ -33,7 +33,7 @@ pub use shared::SharedMemory;
 pub use show::VmSizes;
 pub use vma::{Backing, ObjectId, Vma, VmaFlags};
 
-use crate::{task::Rlimits, user::UserAddr, vfs::File};
+use crate::{user::UserAddr, vfs::File};
 use abi::{PAGE_SIZE, Result, mm::Prot};
 use platform::{AddressSpace, Context, Platform};
 use ranges::RangeMap;
@@ -69,17 +69,6 @@ pub struct MemLimits {
 impl Default for MemLimits {
     fn default() -> Self {
         MemLimits { address_space: u64::MAX, data: u64::MAX, stack: 8 << 20, memlock: 8 << 20 }
-    }
-}
-
-impl From<&Rlimits> for MemLimits {
-    fn from(l: &Rlimits) -> Self {
-        MemLimits {
-            address_space: l.get(libc::RLIMIT_AS).cur,
-            data: l.get(libc::RLIMIT_DATA).cur,
-            stack: l.get(libc::RLIMIT_STACK).cur,
-            memlock: l.get(libc::RLIMIT_MEMLOCK).cur,
-        }
     }
 }
 
