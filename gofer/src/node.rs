@@ -59,8 +59,9 @@ pub struct Node {
     pub attach: usize,
     /// Its type, which no file ever changes.
     pub kind: FileType,
-    dev: u64,
-    ino: u64,
+    /// Identity. An overlay of the host may give a file another when it is first changed.
+    dev: AtomicU64,
+    ino: AtomicU64,
     place: Mutex<Place>,
     fd: Mutex<Option<Arc<PathFd>>>,
     /// Used since the descriptor cache last came by.
@@ -73,8 +74,8 @@ impl Node {
         Ok(Arc::new(Node {
             attach,
             kind: attr.file_type().ok_or(Errno::EIO)?,
-            dev: attr.dev,
-            ino: attr.ino,
+            dev: AtomicU64::new(attr.dev),
+            ino: AtomicU64::new(attr.ino),
             place: Mutex::new(place),
             fd: Mutex::new(fd),
             recent: AtomicBool::new(false),
@@ -83,8 +84,16 @@ impl Node {
     }
 
     /// Whether this is the file that `attr` is of.
-    fn is(&self, attr: &Attr) -> bool {
-        self.dev == attr.dev && self.ino == attr.ino && attr.file_type() == Some(self.kind)
+    pub fn is(&self, attr: &Attr) -> bool {
+        self.dev.load(Ordering::Relaxed) == attr.dev
+            && self.ino.load(Ordering::Relaxed) == attr.ino
+            && attr.file_type() == Some(self.kind)
+    }
+
+    /// Takes over the identity that the file has after a change, from a descriptor of the very file.
+    pub fn changed(&self, attr: &Attr) {
+        self.dev.store(attr.dev, Ordering::Relaxed);
+        self.ino.store(attr.ino, Ordering::Relaxed);
     }
 
     /// The node known by `name` in this directory.

@@ -21,6 +21,8 @@ pub struct Received {
     pub len: usize,
     /// The descriptor sent along, close-on-exec.
     pub fd: Option<OwnedFd>,
+    /// A descriptor was sent along, but this process may not have one more (`RLIMIT_NOFILE`).
+    pub lost_fd: bool,
 }
 
 impl Channel {
@@ -67,7 +69,7 @@ impl Channel {
             let message = match recvmsg(&self.0, &mut [IoSliceMut::new(buffer)], &mut control, RecvFlags::CMSG_CLOEXEC) {
                 Ok(message) => message,
                 Err(HostErrno::INTR) => continue,
-                Err(HostErrno::CONNRESET) => return Ok(Received { len: 0, fd: None }),
+                Err(HostErrno::CONNRESET) => return Ok(Received { len: 0, fd: None, lost_fd: false }),
                 Err(e) => return Err(errno(e)),
             };
             let mut fd = None;
@@ -80,7 +82,8 @@ impl Channel {
             if message.flags.contains(ReturnFlags::TRUNC) {
                 return Err(Errno::EMSGSIZE);
             }
-            return Ok(Received { len: message.bytes, fd });
+            let lost_fd = fd.is_none() && message.flags.contains(ReturnFlags::CTRUNC);
+            return Ok(Received { len: message.bytes, fd, lost_fd });
         }
     }
 }

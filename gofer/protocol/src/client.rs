@@ -63,6 +63,7 @@ impl Lane {
         match Reply::parse(packet) {
             Ok((_, tag)) if tag != self.tag => Err(Errno::EIO),
             Ok((Reply::Failed { errno }, _)) => Ok(Err(errno)),
+            Ok(_) if received.lost_fd => Ok(Err(Errno::ENFILE)),
             Ok((reply, _)) => Ok(Ok((reply, received.fd))),
             Err(_) => Err(Errno::EIO),
         }

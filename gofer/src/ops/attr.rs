@@ -75,7 +75,9 @@ pub fn set_attr(server: &Server, node: NodeId, set: &SetAttr) -> Result<Reply> {
         let times = Timestamps { last_access: time(set.atime), last_modification: time(set.mtime) };
         rustix::fs::utimensat(CWD, server.fds.path(&*fd), &times, AtFlags::empty()).map_err(errno)?;
     }
-    Ok(Reply::Attr { attr: resolve::stat_fd(&*fd)? })
+    let attr = resolve::stat_fd(&*fd)?;
+    node.changed(&attr);
+    Ok(Reply::Attr { attr })
 }
 
 /// A time as utimensat takes it.

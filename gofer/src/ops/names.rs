@@ -27,6 +27,7 @@ pub fn link(server: &Server, node: NodeId, dir: NodeId, name: Name<'_>) -> Resul
     // By our own path of the descriptor: AT_EMPTY_PATH asks for a capability that a rootless gofer has not.
     rustix::fs::linkat(CWD, server.fds.path(&*fd), &*dir_fd, name.as_bytes(), AtFlags::SYMLINK_FOLLOW).map_err(errno)?;
     let attr = resolve::stat_fd(&*fd)?;
+    node.changed(&attr);
     let target = if node.kind == FileType::Symlink { Some(resolve::readlink_fd(&*fd)?) } else { None };
     let linked = server.tree.adopt(&dir, name, &attr)?;
     Ok(Reply::Node { entry: walk::entry(server, linked, attr, target)?, readonly: false })
@@ -80,8 +81,10 @@ pub fn rename(server: &Server, (old_dir, old): (NodeId, Name<'_>), (new_dir, new
     let _names = server.tree.names.write();
     let old_fd = server.tree.fd(&old_dir)?;
     let new_fd = server.tree.fd(&new_dir)?;
-    let moved = old_dir.child(old);
-    let there = new_dir.child(new);
+    // Only files that are still there move along; others have been replaced behind our back.
+    let here = |fd: &PathFd, name, node: &Arc<Node>| resolve::stat_name(fd, name).is_ok_and(|attr| node.is(&attr));
+    let moved = old_dir.child(old).filter(|node| here(&old_fd, old, node));
+    let there = new_dir.child(new).filter(|node| here(&new_fd, new, node));
     let same = matches!((&moved, &there), (Some(a), Some(b)) if Arc::ptr_eq(a, b));
     let pinned = if exchange || same { None } else { pin(server, &new_dir, new) };
     rustix::fs::renameat_with(&*old_fd, old.as_bytes(), &*new_fd, new.as_bytes(), flags).map_err(errno)?;
@@ -95,9 +98,15 @@ pub fn rename(server: &Server, (old_dir, old): (NodeId, Name<'_>), (new_dir, new
     }
     if let Some(node) = &moved {
         node.move_to(&new_dir, new);
+        if let Ok(attr) = resolve::stat_name(&*new_fd, new) {
+            node.changed(&attr);
+        }
     }
     if let Some(node) = &there {
         node.move_to(&old_dir, old);
+        if let Ok(attr) = resolve::stat_name(&*old_fd, old) {
+            node.changed(&attr);
+        }
     }
     Ok(Reply::Done {})
 }

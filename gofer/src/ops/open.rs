@@ -2,7 +2,7 @@
 
 use super::Answer;
 use crate::node::PathFd;
-use crate::resolve::{Result, errno};
+use crate::resolve::{self, Result, errno};
 use crate::server::Server;
 use abi::Errno;
 use abi::fs::FileType;
@@ -61,6 +61,9 @@ pub fn open(server: &Server, node: NodeId, mode: OpenMode) -> Result<Answer> {
     };
     // The type was checked on this very descriptor when it was opened, and cannot change.
     let opened = reopen(server, &fd, flags)?;
+    if mode.contains(OpenMode::WRITE) {
+        node.changed(&resolve::stat_fd(&opened)?);
+    }
     Ok((Reply::Opened {}, Some(opened)))
 }
 

@@ -6,6 +6,7 @@ pub mod dev;
 pub mod devpts;
 pub mod overlay;
 pub mod proc;
+pub mod remote;
 pub mod synthetic;
 pub mod sysfs;
 pub mod tmpfs;

@@ -119,6 +119,18 @@ pub fn sync(fd: impl AsFd, data_only: bool) -> Result<(), Errno> {
     if data_only { rustix::fs::fdatasync(fd) } else { rustix::fs::fsync(fd) }.map_err(from_rustix)
 }
 
+/// fallocate(2) with its mode.
+pub fn allocate(fd: impl AsFd, mode: u32, offset: u64, len: u64) -> Result<(), Errno> {
+    let mode = rustix::fs::FallocateFlags::from_bits_retain(mode);
+    rustix::fs::fallocate(fd, mode, offset, len).map_err(from_rustix)
+}
+
+/// lseek(2) with SEEK_DATA (`data`) or SEEK_HOLE. Moves the file's own position, which donated files do not use.
+pub fn seek_data(fd: impl AsFd, offset: u64, data: bool) -> Result<u64, Errno> {
+    let to = if data { rustix::fs::SeekFrom::Data(offset) } else { rustix::fs::SeekFrom::Hole(offset) };
+    rustix::fs::seek(fd, to).map_err(from_rustix)
+}
+
 /// Bytes of the kernel's `struct termios`.
 pub const TERMIOS_LEN: usize = 36;
 /// Bytes of `struct winsize`.
