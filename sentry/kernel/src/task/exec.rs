@@ -85,6 +85,7 @@ impl Task {
             new = Some((cred, secure));
             Ok(ids)
         };
+        let randomize = self.info().personality & ADDR_NO_RANDOMIZE == 0;
         let image = loader::load(
             self.kernel(),
             Request {
@@ -96,7 +97,7 @@ impl Task {
                 open: &open,
                 identify: &mut identify,
                 limits: self.mem_limits(),
-                randomize: self.info().personality & ADDR_NO_RANDOMIZE == 0,
+                randomize,
             },
         )?;
         let (cred, secure) = new.ok_or(error!(ENOEXEC, "nothing was loaded"))?;
