@@ -15,7 +15,6 @@ mod futex;
 mod fdutil;
 mod inotify;
 mod memory;
-mod memfd;
 mod mount;
 mod namei;
 mod open;
@@ -47,7 +46,6 @@ pub(crate) const FAMILIES: &[&[table::Entry]] = &[
     futex::ROWS,
     inotify::ROWS,
     memory::ROWS,
-    memfd::ROWS,
     mount::ROWS,
     namei::ROWS,
     open::ROWS,

@@ -1,6 +1,6 @@
 //! [`FsContext`]: where names start from, and the umask (`struct fs_struct`). Shared under CLONE_FS.
 
-use crate::vfs::PathRef;
+use crate::vfs::{MountNamespace, PathRef};
 use std::sync::Arc;
 use sync::{Mutex, Rank};
 
@@ -14,13 +14,16 @@ struct State {
     root: PathRef,
     cwd: PathRef,
     umask: u32,
+    /// Keeps the tree of mounts that the root is in: mounts themselves know it weakly.
+    namespace: Option<Arc<MountNamespace>>,
 }
 
 impl FsContext {
     /// A context of its own.
     #[must_use]
     pub fn new(root: PathRef, cwd: PathRef, umask: u32) -> Arc<FsContext> {
-        Arc::new(FsContext { state: Mutex::new(Rank::TaskState, State { root, cwd, umask: umask & 0o777 }) })
+        let namespace = root.mount.namespace();
+        Arc::new(FsContext { state: Mutex::new(Rank::TaskState, State { root, cwd, umask: umask & 0o777, namespace }) })
     }
 
     /// A copy: fork(2) without CLONE_FS, unshare(2).
@@ -43,8 +46,13 @@ impl FsContext {
 
     /// chroot(2).
     pub fn set_root(&self, root: PathRef) {
+        let namespace = root.mount.namespace();
         // The old place is dropped without the lock: it may be the last reference to a file system.
-        let old = std::mem::replace(&mut self.state.lock().root, root);
+        let old = {
+            let mut s = self.state.lock();
+            let kept = namespace.and_then(|n| s.namespace.replace(n));
+            (std::mem::replace(&mut s.root, root), kept)
+        };
         drop(old);
     }
 
