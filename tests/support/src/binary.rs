@@ -21,9 +21,18 @@ fn find() -> Result<PathBuf> {
     }
     // The test program is PROFILE/deps/NAME-HASH.
     let me = std::env::current_exe()?;
-    let profile = me.parent().and_then(Path::parent).context("the test program has no profile directory")?;
+    let profile = me
+        .parent()
+        .and_then(Path::parent)
+        .context("the test program has no profile directory")?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--package", "caisson", "--manifest-path"]);
+    cargo.args([
+        "build",
+        "--quiet",
+        "--package",
+        "caisson",
+        "--manifest-path",
+    ]);
     cargo.arg(workspace().join("Cargo.toml"));
     if profile.ends_with("release") {
         cargo.arg("--release");
@@ -52,8 +61,13 @@ pub fn workspace() -> PathBuf {
 /// A directory for what a test run writes, on the disk of the build: it outlives no run and is shared by nobody.
 pub fn scratch(name: &str) -> Result<PathBuf> {
     let me = std::env::current_exe()?;
-    let profile = me.parent().and_then(Path::parent).context("the test program has no profile directory")?;
-    let dir = profile.join("test-scratch").join(format!("{name}-{}", std::process::id()));
+    let profile = me
+        .parent()
+        .and_then(Path::parent)
+        .context("the test program has no profile directory")?;
+    let dir = profile
+        .join("test-scratch")
+        .join(format!("{name}-{}", std::process::id()));
     std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     Ok(dir)
 }

@@ -11,11 +11,47 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// All capabilities there are: natively the tests run as plain root.
 const CAPABILITIES: &[&str] = &[
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO",
-    "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG",
-    "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM",
-    "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
 ];
 
 /// A bundle on disk, removed when dropped.
@@ -29,10 +65,17 @@ impl Bundle {
     /// Writes the bundle of a program below the scratch directory.
     pub fn new(program: &Program, terminal: bool) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let id = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let id = format!(
+            "test-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let dir = std::env::temp_dir().join(format!("caisson-{id}"));
         fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
-        fs::write(dir.join("config.json"), serde_json::to_vec_pretty(&config(program, terminal))?)?;
+        fs::write(
+            dir.join("config.json"),
+            serde_json::to_vec_pretty(&config(program, terminal))?,
+        )?;
         Ok(Self { dir, id })
     }
 
@@ -49,8 +92,14 @@ impl Bundle {
     /// `caisson … run` of this bundle.
     pub fn command(&self, platform: &str) -> Result<Command> {
         let mut command = Command::new(binary::caisson()?);
-        command.arg("--root").arg(self.state()).args(["--platform", platform, "--network", "none"]);
-        command.args(["run", "--bundle"]).arg(&self.dir).arg(&self.id);
+        command
+            .arg("--root")
+            .arg(self.state())
+            .args(["--platform", platform, "--network", "none"]);
+        command
+            .args(["run", "--bundle"])
+            .arg(&self.dir)
+            .arg(&self.id);
         Ok(command)
     }
 }
@@ -63,20 +112,31 @@ impl Drop for Bundle {
 
 fn config(program: &Program, terminal: bool) -> Value {
     let caps: Vec<String> = CAPABILITIES.iter().map(|c| format!("CAP_{c}")).collect();
-    let env: Vec<String> = program.environment().iter().map(|(k, v)| format!("{k}={v}")).collect();
+    let env: Vec<String> = program
+        .environment()
+        .iter()
+        .map(|(k, v)| format!("{k}={v}"))
+        .collect();
     let mount = |at: &str, kind: &str, options: &[&str]| json!({"destination": at, "type": kind, "source": kind, "options": options});
     let mut mounts = vec![
         mount("/proc", "proc", &[]),
         mount("/sys", "sysfs", &["ro"]),
         mount("/dev", "tmpfs", &["nosuid", "mode=755"]),
-        mount("/dev/pts", "devpts", &["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount(
+            "/dev/pts",
+            "devpts",
+            &["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
         mount("/dev/shm", "tmpfs", &["nosuid", "nodev", "mode=1777"]),
         mount("/tmp", "tmpfs", &["mode=1777"]),
     ];
     for v in &program.volumes {
         mounts.push(json!({"destination": v.target, "type": "bind", "source": v.source, "options": ["rbind", "rw"]}));
     }
-    let namespaces: Vec<Value> = ["pid", "ipc", "uts", "mount", "network"].iter().map(|n| json!({"type": n})).collect();
+    let namespaces: Vec<Value> = ["pid", "ipc", "uts", "mount", "network"]
+        .iter()
+        .map(|n| json!({"type": n}))
+        .collect();
     json!({
         "ociVersion": "1.2.0",
         "process": {

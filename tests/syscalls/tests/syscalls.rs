@@ -34,13 +34,18 @@ fn suite() -> anyhow::Result<(Suite, PathBuf)> {
     let mut suite = Suite::default();
     for name in String::from_utf8(list.stdout)?.lines() {
         let (tree, subtest) = (tree.clone(), name.to_string());
-        suite.compare(Case::new(name, move || Ok(Program::new(&tree, &["/bin/guest", &subtest]).timeout(40))));
+        suite.compare(Case::new(name, move || {
+            Ok(Program::new(&tree, &["/bin/guest", &subtest]).timeout(40))
+        }));
     }
     for name in String::from_utf8(Command::new(guest).arg("--list").output()?.stdout)?.lines() {
         let area = name.split("::").next().unwrap_or_default();
         if IN_VOLUMES.contains(&area) && !NOT_IN_VOLUMES.contains(&name) {
-            let (tree, subtest, scratch) = (scratch.join("root"), name.to_string(), scratch.clone());
-            suite.compare(Case::new(format!("volume::{name}"), move || in_volume(&tree, &scratch, &subtest)));
+            let (tree, subtest, scratch) =
+                (scratch.join("root"), name.to_string(), scratch.clone());
+            suite.compare(Case::new(format!("volume::{name}"), move || {
+                in_volume(&tree, &scratch, &subtest)
+            }));
         }
     }
     Ok((suite, scratch))
@@ -51,7 +56,12 @@ fn in_volume(tree: &Path, scratch: &Path, subtest: &str) -> anyhow::Result<Progr
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let source = scratch.join(format!("volume-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
     std::fs::create_dir(&source)?;
-    let mut program = Program::new(tree, &["/bin/guest", subtest]).timeout(40).env("GUEST_DIR", "/vol");
-    program.volumes.push(Volume { source, target: "/vol".to_string() });
+    let mut program = Program::new(tree, &["/bin/guest", subtest])
+        .timeout(40)
+        .env("GUEST_DIR", "/vol");
+    program.volumes.push(Volume {
+        source,
+        target: "/vol".to_string(),
+    });
     Ok(program)
 }

@@ -17,9 +17,9 @@ mod poll;
 mod process;
 mod procfs;
 mod rw;
+mod sched;
 mod signal;
 mod signal_block;
-mod sched;
 mod thread;
 mod time;
 mod tty;
@@ -60,7 +60,9 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
 /// What a subtest executes through `execve` of this same program: `@role args…`.
 pub fn helper(role: &str, args: &[String]) {
     match role {
-        "@cat" => while sys::read(0, 4096).is_ok_and(|b| !b.is_empty() && sys::write(1, &b).is_ok()) {},
+        "@cat" => {
+            while sys::read(0, 4096).is_ok_and(|b| !b.is_empty() && sys::write(1, &b).is_ok()) {}
+        }
         "@sleep" => sys::ms(100_000),
         _ => exec::helper(role, args),
     }

@@ -17,7 +17,10 @@ fn policies() {
     err!(sys!(sched_setscheduler, 0, SCHED_OTHER, p(&one)), EINVAL);
     err!(sys!(sched_setscheduler, 0, 99, p(&zero)), EINVAL);
     err!(sys!(sched_setscheduler, 0, SCHED_FIFO, p(&zero)), EINVAL);
-    err!(sys!(sched_setscheduler, 99999, SCHED_OTHER, p(&zero)), ESRCH);
+    err!(
+        sys!(sched_setscheduler, 99999, SCHED_OTHER, p(&zero)),
+        ESRCH
+    );
     err!(sys!(sched_setscheduler, 0, SCHED_OTHER, 0), EINVAL);
     err!(sys!(sched_getscheduler, 99999), ESRCH);
     err!(sys!(sched_getscheduler, -1), EINVAL);
@@ -27,7 +30,10 @@ fn policies() {
     err!(sys!(sched_setparam, 0, p(&one)), EINVAL);
     in_child(|| {
         ok!(sys!(setresuid, 1000, 1000, 1000));
-        let lim = rlimit { rlim_cur: 0, rlim_max: 0 };
+        let lim = rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
         ok!(sys!(setrlimit, RLIMIT_RTPRIO, p(&lim)));
         err!(sys!(sched_setscheduler, 0, SCHED_RR, p(&one)), EPERM);
     });
@@ -35,7 +41,11 @@ fn policies() {
 
 fn ranges() {
     for pol in [SCHED_OTHER, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE] {
-        say!("{pol} {:?} {:?}", sys!(sched_get_priority_min, pol), sys!(sched_get_priority_max, pol));
+        say!(
+            "{pol} {:?} {:?}",
+            sys!(sched_get_priority_min, pol),
+            sys!(sched_get_priority_max, pol)
+        );
     }
     err!(sys!(sched_get_priority_min, 99), EINVAL);
     let mut t = unsafe { std::mem::zeroed::<timespec>() };
@@ -56,7 +66,10 @@ fn priorities() {
     in_child(|| {
         ok!(sys!(setpriority, PRIO_PROCESS, 0, 5));
         ok!(sys!(setresuid, 1000, 1000, 1000));
-        let lim = rlimit { rlim_cur: 0, rlim_max: 0 };
+        let lim = rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
         ok!(sys!(setrlimit, RLIMIT_NICE, p(&lim)));
         err!(sys!(setpriority, PRIO_PROCESS, 0, 0), EACCES);
         ok!(sys!(setpriority, PRIO_PROCESS, 0, 6));
@@ -79,7 +92,11 @@ fn affinity() {
     let mut set = [0u64; 128];
     let n = ok!(sys!(sched_getaffinity, 0, 1024, m(&mut set))) as usize;
     check!(n % 8 == 0 && n > 0);
-    let first = set.iter().flat_map(|w| (0..64).map(move |b| w >> b & 1)).position(|b| b == 1).unwrap();
+    let first = set
+        .iter()
+        .flat_map(|w| (0..64).map(move |b| w >> b & 1))
+        .position(|b| b == 1)
+        .unwrap();
     let mut one = [0u64; 128];
     one[first / 64] = 1 << (first % 64);
     ok!(sys!(sched_setaffinity, 0, 1024, p(&one)));

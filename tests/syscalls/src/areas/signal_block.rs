@@ -20,13 +20,19 @@ fn both(call: impl Fn() -> R, finish: impl Fn(i32)) {
         let child = fork(|| {
             on(SIGUSR1, hit, flags);
             let r = call();
-            say!("{} {r:?} handled {}", if flags == 0 { "plain  " } else { "restart" }, HITS.load(SeqCst));
+            say!(
+                "{} {r:?} handled {}",
+                if flags == 0 { "plain  " } else { "restart" },
+                HITS.load(SeqCst)
+            );
         });
         until("it sleeps", || state(child) == 'S');
         ms(15);
         ok!(sys!(kill, child, SIGUSR1));
         ms(15);
-        until("it sleeps again or is gone", || matches!(state(child), 'S' | 'Z'));
+        until("it sleeps again or is gone", || {
+            matches!(state(child), 'S' | 'Z')
+        });
         ms(15);
         if state(child) == 'S' {
             finish(child);
@@ -37,18 +43,24 @@ fn both(call: impl Fn() -> R, finish: impl Fn(i32)) {
 
 fn read_pipe() {
     let (r, w) = pipe(0);
-    both(|| sys!(read, r, m(&mut [0u8; 8]), 8), |_| {
-        ok!(write(w, b"abc"));
-    });
+    both(
+        || sys!(read, r, m(&mut [0u8; 8]), 8),
+        |_| {
+            ok!(write(w, b"abc"));
+        },
+    );
 }
 
 fn write_pipe() {
     let (r, w) = pipe(O_NONBLOCK);
     while write(w, &[0; 4096]).is_ok() {}
     ok!(sys!(fcntl, w, F_SETFL, 0));
-    both(|| write(w, &[1; 4096]), |_| {
-        ok!(read(r, 8192));
-    });
+    both(
+        || write(w, &[1; 4096]),
+        |_| {
+            ok!(read(r, 8192));
+        },
+    );
 }
 
 fn pair() -> (i32, i32) {
@@ -59,19 +71,28 @@ fn pair() -> (i32, i32) {
 
 fn read_socket() {
     let (a, b) = pair();
-    both(|| sys!(recvfrom, a, m(&mut [0u8; 8]), 8, 0, 0, 0), |_| {
-        ok!(write(b, b"abc"));
-    });
+    both(
+        || sys!(recvfrom, a, m(&mut [0u8; 8]), 8, 0, 0, 0),
+        |_| {
+            ok!(write(b, b"abc"));
+        },
+    );
 }
 
 fn recv_timeout() {
     // with SO_RCVTIMEO a socket call is never restarted
     let (a, b) = pair();
-    let t = timeval { tv_sec: 20, tv_usec: 0 };
+    let t = timeval {
+        tv_sec: 20,
+        tv_usec: 0,
+    };
     ok!(sys!(setsockopt, a, SOL_SOCKET, SO_RCVTIMEO, p(&t), 16));
-    both(|| sys!(recvfrom, a, m(&mut [0u8; 8]), 8, 0, 0, 0), |_| {
-        ok!(write(b, b"abc"));
-    });
+    both(
+        || sys!(recvfrom, a, m(&mut [0u8; 8]), 8, 0, 0, 0),
+        |_| {
+            ok!(write(b, b"abc"));
+        },
+    );
 }
 
 fn accept_socket() {
@@ -81,10 +102,13 @@ fn accept_socket() {
     addr.sun_path[0] = b'l' as c_char;
     ok!(sys!(bind, s, p(&addr), 3 + 1));
     ok!(sys!(listen, s, 5));
-    both(|| sys!(accept, s, 0, 0).map(|_| 0), |_| {
-        let q = ok!(sys!(socket, AF_UNIX, SOCK_STREAM, 0)) as i32;
-        ok!(sys!(connect, q, p(&addr), 3 + 1));
-    });
+    both(
+        || sys!(accept, s, 0, 0).map(|_| 0),
+        |_| {
+            let q = ok!(sys!(socket, AF_UNIX, SOCK_STREAM, 0)) as i32;
+            ok!(sys!(connect, q, p(&addr), 3 + 1));
+        },
+    );
 }
 
 fn wait_child() {
@@ -103,7 +127,10 @@ fn wait_child() {
 
 fn open_fifo() {
     ok!(sys!(mknod, c"p", S_IFIFO | 0o600, 0));
-    both(|| open(c"p", O_RDONLY).map(|_| 0), |_| close(ok!(open(c"p", O_RDWR))));
+    both(
+        || open(c"p", O_RDONLY).map(|_| 0),
+        |_| close(ok!(open(c"p", O_RDWR))),
+    );
 }
 
 fn flock_wait() {
@@ -124,12 +151,24 @@ fn flock_wait() {
 fn fcntl_wait() {
     put("a", b"");
     let f = ok!(open(c"a", O_RDWR));
-    let l = flock { l_type: F_WRLCK as i16, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+    let l = flock {
+        l_type: F_WRLCK as i16,
+        l_whence: 0,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
     ok!(sys!(fcntl, f, F_SETLK, p(&l)));
-    both(|| sys!(fcntl, f, F_SETLKW, p(&l)), |_| {
-        let u = flock { l_type: F_UNLCK as i16, ..l };
-        ok!(sys!(fcntl, f, F_SETLK, p(&u)));
-    });
+    both(
+        || sys!(fcntl, f, F_SETLKW, p(&l)),
+        |_| {
+            let u = flock {
+                l_type: F_UNLCK as i16,
+                ..l
+            };
+            ok!(sys!(fcntl, f, F_SETLK, p(&u)));
+        },
+    );
 }
 
 fn nanosleep_remaining() {
@@ -149,7 +188,10 @@ fn clock_nanosleep_abs() {
     both(
         || {
             let at = now(CLOCK_MONOTONIC) + 5.0;
-            let abs = timespec { tv_sec: at as i64, tv_nsec: 0 };
+            let abs = timespec {
+                tv_sec: at as i64,
+                tv_nsec: 0,
+            };
             sys!(clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME, p(&abs), 0)
         },
         |_| (),
@@ -160,7 +202,11 @@ fn poll_wait() {
     let (r, _w) = pipe(0);
     both(
         || {
-            let mut pf = pollfd { fd: r, events: POLLIN, revents: 0 };
+            let mut pf = pollfd {
+                fd: r,
+                events: POLLIN,
+                revents: 0,
+            };
             sys!(poll, m(&mut pf), 1, -1)
         },
         |_| (),
@@ -172,7 +218,10 @@ fn select_wait() {
     both(
         || {
             let mut set = [1u64 << r, 0];
-            let mut t = timeval { tv_sec: 5, tv_usec: 0 };
+            let mut t = timeval {
+                tv_sec: 5,
+                tv_usec: 0,
+            };
             let got = sys!(select, r + 1, m(&mut set), 0, 0, m(&mut t));
             check!(t.tv_sec < 5);
             got
@@ -196,17 +245,26 @@ fn sigsuspend_call() {
 
 fn read_eventfd() {
     let e = ok!(sys!(eventfd2, 0, 0)) as i32;
-    both(|| sys!(read, e, m(&mut [0u8; 8]), 8), |_| {
-        ok!(write(e, &1u64.to_le_bytes()));
-    });
+    both(
+        || sys!(read, e, m(&mut [0u8; 8]), 8),
+        |_| {
+            ok!(write(e, &1u64.to_le_bytes()));
+        },
+    );
 }
 
 fn read_timerfd() {
     let t = ok!(sys!(timerfd_create, CLOCK_MONOTONIC, 0)) as i32;
-    both(|| sys!(read, t, m(&mut [0u8; 8]), 8), |_| {
-        let soon = itimerspec { it_interval: ts(0), it_value: ts(1) };
-        ok!(sys!(timerfd_settime, t, 0, p(&soon), 0));
-    });
+    both(
+        || sys!(read, t, m(&mut [0u8; 8]), 8),
+        |_| {
+            let soon = itimerspec {
+                it_interval: ts(0),
+                it_value: ts(1),
+            };
+            ok!(sys!(timerfd_settime, t, 0, p(&soon), 0));
+        },
+    );
 }
 
 fn read_tty() {
@@ -215,9 +273,12 @@ fn read_tty() {
     let mut n = 0i32;
     ok!(sys!(ioctl, master, TIOCGPTN, m(&mut n)));
     let slave = ok!(open(&c(format!("/dev/pts/{n}")), O_RDWR | O_NOCTTY));
-    both(|| sys!(read, slave, m(&mut [0u8; 8]), 8), |_| {
-        ok!(write(master, b"line\n"));
-    });
+    both(
+        || sys!(read, slave, m(&mut [0u8; 8]), 8),
+        |_| {
+            ok!(write(master, b"line\n"));
+        },
+    );
 }
 
 fn stop_cont_transparent() {
@@ -231,10 +292,16 @@ fn stop_cont_transparent() {
             sys!(nanosleep, p(&t), 0)
         }),
         ("poll", &|| {
-            let mut pf = pollfd { fd: r, events: 0, revents: 0 };
+            let mut pf = pollfd {
+                fd: r,
+                events: 0,
+                revents: 0,
+            };
             sys!(poll, m(&mut pf), 1, 120)
         }),
-        ("epoll_wait", &|| sys!(epoll_wait, e, m(&mut [0u64; 8]), 1, 120)),
+        ("epoll_wait", &|| {
+            sys!(epoll_wait, e, m(&mut [0u64; 8]), 1, 120)
+        }),
         ("futex", &|| {
             let t = ts(120);
             let word = 0u32;
@@ -282,17 +349,34 @@ fn ppoll_mask() {
     let none = 0u64;
     let long = ts(10_000);
     eq!(sys!(ppoll, 0, 0, p(&long), p(&none), 8), Err(EINTR));
-    eq!((HITS.load(SeqCst), mask(SIG_BLOCK, &[])), (1, set(&[SIGUSR1])));
+    eq!(
+        (HITS.load(SeqCst), mask(SIG_BLOCK, &[])),
+        (1, set(&[SIGUSR1]))
+    );
     let e = ok!(sys!(epoll_create1, 0)) as i32;
     ok!(sys!(kill, getpid(), SIGUSR1));
-    eq!(sys!(epoll_pwait, e, m(&mut [0u64; 8]), 1, 10_000, p(&none), 8), Err(EINTR));
-    eq!((HITS.load(SeqCst), mask(SIG_BLOCK, &[])), (2, set(&[SIGUSR1])));
+    eq!(
+        sys!(epoll_pwait, e, m(&mut [0u64; 8]), 1, 10_000, p(&none), 8),
+        Err(EINTR)
+    );
+    eq!(
+        (HITS.load(SeqCst), mask(SIG_BLOCK, &[])),
+        (2, set(&[SIGUSR1]))
+    );
     // something is ready: it is reported, and the signal stays pending
     let (r, w) = pipe(0);
     ok!(write(w, b"x"));
     ok!(sys!(kill, getpid(), SIGUSR1));
-    let mut pf = pollfd { fd: r, events: POLLIN, revents: 0 };
-    say!("{:?} {}", sys!(ppoll, m(&mut pf), 1, p(&long), p(&none), 8), HITS.load(SeqCst));
+    let mut pf = pollfd {
+        fd: r,
+        events: POLLIN,
+        revents: 0,
+    };
+    say!(
+        "{:?} {}",
+        sys!(ppoll, m(&mut pf), 1, p(&long), p(&none), 8),
+        HITS.load(SeqCst)
+    );
 }
 
 fn pselect_mask() {
@@ -303,7 +387,10 @@ fn pselect_mask() {
     let six = [p(&none), 8];
     let long = ts(10_000);
     eq!(sys!(pselect6, 0, 0, 0, 0, p(&long), p(&six)), Err(EINTR));
-    eq!((HITS.load(SeqCst), mask(SIG_BLOCK, &[])), (1, set(&[SIGUSR1])));
+    eq!(
+        (HITS.load(SeqCst), mask(SIG_BLOCK, &[])),
+        (1, set(&[SIGUSR1]))
+    );
 }
 
 fn msg_partial() {

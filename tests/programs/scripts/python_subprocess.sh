@@ -1,0 +1,25 @@
+cd /tmp
+python3 - <<'P'
+import subprocess as s, os, sys, tempfile, signal, select, pty, fcntl, shutil, time
+print(s.run(["echo", "hello"], capture_output=True, text=True).stdout.strip())
+print(s.run("exit 3", shell=True).returncode, s.run(["sh", "-c", "kill -9 $$"]).returncode)
+p = s.Popen(["sort"], stdin=s.PIPE, stdout=s.PIPE, text=True); print(p.communicate("c\na\nb\n")[0].split())
+a = s.Popen(["seq", "1000"], stdout=s.PIPE); b = s.Popen(["wc", "-l"], stdin=a.stdout, stdout=s.PIPE); a.stdout.close(); print(b.communicate()[0].strip())
+big = s.run(["cat"], input=b"x" * 3_000_000, capture_output=True); print(len(big.stdout))
+try: s.run(["sleep", "9"], timeout=0.2)
+except s.TimeoutExpired as e: print("timeout", e.timeout)
+try: s.run(["/none"])
+except FileNotFoundError as e: print(e)
+try: s.run(["/etc/passwd"])
+except PermissionError as e: print(e)
+print(s.run(["env"], env={"A": "1"}, capture_output=True).stdout, s.run(["pwd"], cwd="/usr", capture_output=True).stdout)
+p = s.Popen(["sleep", "60"], start_new_session=True); print(os.getsid(p.pid) == p.pid); p.terminate(); print(p.wait())
+r, w = os.pipe(); pid = os.fork()
+if pid == 0: os.write(w, b"from child"); os._exit(5)
+print(os.read(r, 99), os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+print(len([s.Popen(["true"]) for _ in range(30)]), all(x == 0 for x in map(lambda p: p.wait(), [s.Popen(["true"]) for _ in range(30)])))
+m, sl = pty.openpty(); print(os.isatty(sl)); os.write(m, b"line\n"); print(os.read(sl, 99), os.ttyname(sl).startswith("/dev/pts/"))
+print(shutil.which("bash"), os.cpu_count() >= 1, os.path.exists("/proc/self/exe"))
+d = tempfile.mkdtemp(); f = open(d + "/f", "w+"); fcntl.flock(f, fcntl.LOCK_EX); f.write("x" * 100); f.flush(); print(os.stat(d + "/f").st_size); shutil.rmtree(d); print(os.path.exists(d))
+print(os.posix_spawn("/bin/true", ["true"], {}) > 0, os.waitstatus_to_exitcode(os.wait()[1]))
+P
