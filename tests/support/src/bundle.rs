@@ -1,7 +1,7 @@
 //! A program run by Caisson: an OCI bundle, `caisson run`, and what came of it.
 
 use crate::process::{self, Output};
-use crate::{HOSTNAME, NOFILE, Program, binary};
+use crate::{HOSTNAME, NOFILE, Program, binary, host};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// All capabilities there are: natively the tests run as plain root.
+/// The capabilities of Linux, in the order of their numbers.
 const CAPABILITIES: &[&str] = &[
     "CHOWN",
     "DAC_OVERRIDE",
@@ -110,8 +110,15 @@ impl Drop for Bundle {
     }
 }
 
+/// What this process may do itself: natively the programs have no more, and other runtimes could not give it.
+fn capabilities() -> Vec<String> {
+    let own = host::status(std::process::id().cast_signed(), "CapEff").and_then(|v| u64::from_str_radix(&v, 16).ok());
+    let has = |bit: &usize| own.unwrap_or(0) >> bit & 1 == 1;
+    CAPABILITIES.iter().enumerate().filter(|(bit, _)| has(bit)).map(|(_, name)| format!("CAP_{name}")).collect()
+}
+
 fn config(program: &Program, terminal: bool) -> Value {
-    let caps: Vec<String> = CAPABILITIES.iter().map(|c| format!("CAP_{c}")).collect();
+    let caps = capabilities();
     let env: Vec<String> = program
         .environment()
         .iter()
