@@ -15,6 +15,7 @@ mod futex;
 mod fdutil;
 mod inotify;
 mod memory;
+mod msgsem;
 mod mount;
 mod namei;
 mod open;
@@ -46,6 +47,7 @@ pub(crate) const FAMILIES: &[&[table::Entry]] = &[
     futex::ROWS,
     inotify::ROWS,
     memory::ROWS,
+    msgsem::ROWS,
     mount::ROWS,
     namei::ROWS,
     open::ROWS,

@@ -43,6 +43,7 @@ impl Task {
         let last = self.group().thread_count() == 1;
         if last {
             self.group().timers.clear();
+            crate::ipc::sem::exit_process(self.kernel(), self.tgid());
         }
         self.exit_notify(status);
         self.clock.block();
