@@ -14,11 +14,15 @@ pub struct Log {
     file: Option<File>,
     /// `--log-format`.
     pub format: Format,
+    /// Which lines are written, by this process and the sandbox's.
+    pub level: LevelFilter,
 }
 
 impl Log {
     /// Opens the log and sends this process's `tracing` events there.
-    pub fn open(path: Option<&Path>, format: Format, debug: bool) -> Result<Log> {
+    pub fn open(path: Option<&Path>, format: Format, verbose: Option<LevelFilter>) -> Result<Log> {
+        // Standard error belongs to the application, too: nothing but what matters goes there unasked.
+        let level = verbose.unwrap_or(if path.is_some() { LevelFilter::WARN } else { LevelFilter::ERROR });
         let file = match path {
             Some(path) => Some(
                 OpenOptions::new()
@@ -29,8 +33,7 @@ impl Log {
             ),
             None => None,
         };
-        let log = Log { file, format };
-        let level = if debug { LevelFilter::DEBUG } else { LevelFilter::WARN };
+        let log = Log { file, format, level };
         control::logging::init(log.descriptor()?, format, level);
         Ok(log)
     }

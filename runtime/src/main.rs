@@ -11,6 +11,7 @@ mod logging;
 mod sandbox;
 mod spec;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -23,6 +24,7 @@ fn main() -> ExitCode {
     };
     let code = match args.get(1).map(String::as_str) {
         Some("sentry") => sentry::main(&args[2..]),
+        Some("gofer") => gofer::main(args.iter().skip(2).map(OsString::from)),
         _ => return cli::main(&args, sentry::syscall_table),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(exit::Status::Internal as u8))

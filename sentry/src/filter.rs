@@ -17,7 +17,7 @@ type Error = Box<dyn std::error::Error>;
 enum Check {
     /// This argument's low 32 bits have this value.
     Is(u8, u64),
-    /// This argument has none of these bits set.
+    /// This argument, all 64 bits of it, has none of these bits set.
     Lacks(u8, u64),
     /// This argument has all of these bits set.
     Has(u8, u64),
@@ -129,6 +129,9 @@ const THREAD: u64 = (libc::CLONE_VM
     | libc::CLONE_PARENT_SETTID
     | libc::CLONE_CHILD_CLEARTID) as u64;
 
+/// `PR_GET_AUXV` of prctl(2).
+const PR_GET_AUXV: u64 = 0x4155_5856;
+
 /// Calls that are allowed with these arguments only, and why. Several rows of one call are alternatives.
 const CHECKED: &[(i64, &[Check], &str)] = &[
     (libc::SYS_mmap, &[Check::Lacks(2, libc::PROT_EXEC as u64)], "memory; never to be executed"),
@@ -136,13 +139,18 @@ const CHECKED: &[(i64, &[Check], &str)] = &[
     (libc::SYS_clone, &[Check::Is(0, THREAD)], "a new thread: exactly the C library's flags"),
     (libc::SYS_newfstatat, &[Check::Has(3, libc::AT_EMPTY_PATH as u64)], "fstat of the C library: an open file"),
     (libc::SYS_statx, &[Check::Has(2, libc::AT_EMPTY_PATH as u64)], "attributes of an open file"),
-    (libc::SYS_prlimit64, &[Check::Is(2, 0), Check::Is(0, 0)], "getrlimit of the C library, for stacks"),
+    (libc::SYS_prlimit64, &[Check::Is(0, 0), Check::Lacks(2, u64::MAX)], "getrlimit of the C library, for stacks"),
     (libc::SYS_prctl, &[Check::Is(0, libc::PR_SET_NAME as u64)], "names of threads"),
     (libc::SYS_prctl, &[Check::Is(0, libc::PR_SET_VMA as u64)], "names of memory, by the C library"),
+    (libc::SYS_prctl, &[Check::Is(0, PR_GET_AUXV)], "the page size, for a library that asks late"),
     (libc::SYS_ioctl, &[Check::Is(1, libc::FIONREAD)], "how much there is to read"),
     (libc::SYS_ioctl, &[Check::Is(1, libc::FIONBIO)], "non-blocking donated sockets"),
     (libc::SYS_ioctl, &[Check::Is(1, libc::TCGETS)], "whether a standard stream is a terminal, and how it is set"),
     (libc::SYS_ioctl, &[Check::Is(1, libc::TIOCGWINSZ)], "the host terminal's size"),
+    (libc::SYS_ioctl, &[Check::Is(1, libc::TIOCSWINSZ)], "a standard stream that is the user's terminal"),
+    (libc::SYS_ioctl, &[Check::Is(1, libc::TCSETS)], "the same: stty of the application"),
+    (libc::SYS_ioctl, &[Check::Is(1, libc::TCSETSW)], "the same"),
+    (libc::SYS_ioctl, &[Check::Is(1, libc::TCSETSF)], "the same"),
     (libc::SYS_fcntl, &[Check::Is(1, libc::F_DUPFD_CLOEXEC as u64)], "descriptors"),
     (libc::SYS_fcntl, &[Check::Is(1, libc::F_GETFD as u64)], "descriptors"),
     (libc::SYS_fcntl, &[Check::Is(1, libc::F_SETFD as u64)], "descriptors"),

@@ -76,7 +76,7 @@ impl Failure {
 fn run(args: &[String], server: &server::Server) -> Result<i32, Failure> {
     let log = File::from(host::inherit::take(FdLayout::LOG).map_err(Failure::internal("the log's descriptor"))?);
     let spec = read_spec()?;
-    start_logging(args, &spec, &log)?;
+    start_logging(args, &log)?;
     panic::install(server);
     let gofer = host::inherit::take(FdLayout::GOFER).map_err(Failure::internal("the gofer's descriptor"))?;
     let terminal = if spec.process.terminal {
@@ -85,6 +85,7 @@ fn run(args: &[String], server: &server::Server) -> Result<i32, Failure> {
         None
     };
 
+    let host = host_info();
     jail::enter_empty_root().map_err(Failure::host("cannot enter an empty root"))?;
     jail::drop_privileges().map_err(Failure::host("cannot drop privileges"))?;
     signals::prepare().map_err(Failure::internal("signals"))?;
@@ -92,10 +93,18 @@ fn run(args: &[String], server: &server::Server) -> Result<i32, Failure> {
     host::forbidden::report_to(log.into()).map_err(Failure::internal("SIGSYS"))?;
     filter::install(spec.platform).map_err(Failure::host("cannot install the seccomp filter"))?;
 
-    let sandbox = boot::boot(&spec, platform, gofer, terminal)?;
+    let sandbox = boot::boot(&spec, platform, host, gofer, terminal)?;
     server.started();
     server.serve(&sandbox)?;
     Ok(sandbox.wait())
+}
+
+/// What the application is told about the machine, read while the host's files still have names here.
+fn host_info() -> fs::proc::HostInfo {
+    fs::proc::HostInfo {
+        // Without it, programs find out about the processor by themselves.
+        cpuinfo: std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default(),
+    }
 }
 
 fn read_spec() -> Result<BootSpec, Failure> {
@@ -106,19 +115,14 @@ fn read_spec() -> Result<BootSpec, Failure> {
     BootSpec::from_json(&bytes).map_err(Failure::internal("the boot specification"))
 }
 
-fn start_logging(args: &[String], spec: &BootSpec, log: &File) -> Result<(), Failure> {
-    let format = match args {
-        [flag, name] if flag == "--log-format" => Format::parse(name),
+fn start_logging(args: &[String], log: &File) -> Result<(), Failure> {
+    let parsed = match args {
+        [format, name, level, filter] if format == "--log-format" && level == "--log-level" => {
+            Format::parse(name).zip(filter.parse::<LevelFilter>().ok())
+        }
         _ => None,
     };
-    let format = format.ok_or_else(|| Failure::new(FailureKind::Internal, "caisson sentry: bad arguments"))?;
-    let level = if spec.debug {
-        LevelFilter::DEBUG
-    } else if spec.strace {
-        LevelFilter::INFO
-    } else {
-        LevelFilter::WARN
-    };
+    let (format, level) = parsed.ok_or_else(|| Failure::new(FailureKind::Internal, "caisson sentry: bad arguments"))?;
     let file = log.try_clone().map_err(Failure::internal("the log's descriptor"))?;
     control::logging::init(file, format, level);
     Ok(())

@@ -27,8 +27,6 @@ pub struct BootSpec {
     pub platform: Platform,
     /// What network the application sees.
     pub network: Network,
-    /// Log debug messages.
-    pub debug: bool,
     /// Log every system call.
     pub strace: bool,
 }
@@ -51,6 +49,8 @@ pub struct Process {
     pub no_new_privileges: bool,
     /// Limits that differ from the sentry's defaults.
     pub rlimits: Vec<ResourceLimit>,
+    /// Whether it is protected, as an init is, from signals whose default action it has not changed (pid_namespaces(7)).
+    pub init: bool,
     /// Whether the process gets a terminal (a guest devpts one, bridged to the host's) instead of the sentry's stdio.
     pub terminal: bool,
     /// The terminal's first size.

@@ -70,7 +70,6 @@ fn plan(args: &Args, settings: &Settings) -> Result<Plan> {
         readonly_paths: Vec::new(),
         platform: settings.platform,
         network: settings.network,
-        debug: settings.debug,
         strace: settings.strace,
     };
     Ok(Plan { boot, attaches, mount_namespace: None })
@@ -98,6 +97,8 @@ fn process(args: &Args, settings: &Settings) -> Result<Process> {
         capabilities: Capabilities::all_of(if uid == 0 { spec::ALL_CAPABILITIES } else { 0 }),
         no_new_privileges: false,
         rlimits: own_limits(),
+        // It shall behave as it does without a sandbox: Ctrl-C ends it.
+        init: false,
         terminal: isatty(rustix::stdio::stdin()) && isatty(rustix::stdio::stdout()),
         console_size: None,
     })

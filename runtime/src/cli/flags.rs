@@ -5,6 +5,7 @@ use crate::logging::Log;
 use control::logging::Format;
 use control::{Network, Overlay, Platform};
 use std::path::{Path, PathBuf};
+use tracing::level_filters::LevelFilter;
 
 /// The flags before the verb, as given.
 #[derive(Debug, clap::Args)]
@@ -64,8 +65,6 @@ pub struct Settings {
     pub bind_overlay: Overlay,
     /// Whether we have no privileges on the host, or shall not use them.
     pub rootless: bool,
-    /// Log debug messages.
-    pub debug: bool,
     /// Log system calls.
     pub strace: bool,
 }
@@ -76,7 +75,12 @@ impl Globals {
         let format = Format::parse(&self.log_format).ok_or_else(|| {
             Failure::new(Status::Usage, format!("--log-format: {:?} is neither text nor json", self.log_format))
         })?;
-        Log::open(self.log.as_deref(), format, self.debug || self.strace)
+        let verbose = match (self.debug, self.strace) {
+            (true, _) => Some(LevelFilter::DEBUG),
+            (false, true) => Some(LevelFilter::INFO),
+            (false, false) => None,
+        };
+        Log::open(self.log.as_deref(), format, verbose)
     }
 
     /// `--rootless`, with `auto` decided.
@@ -106,7 +110,6 @@ impl Globals {
             root_overlay,
             bind_overlay,
             rootless,
-            debug: self.debug,
             strace: self.strace,
         })
     }

@@ -49,6 +49,11 @@ impl Child {
         self.ended
     }
 
+    /// Whether it ended with exit status 0; waits for its end.
+    pub fn ended_well(&mut self) -> bool {
+        self.wait().is_some_and(|status| status.exit_status() == Some(0))
+    }
+
     /// How it ended, for an error message; waits for its end.
     pub fn epitaph(&mut self) -> String {
         match self.wait() {

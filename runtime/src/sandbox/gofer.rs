@@ -5,26 +5,43 @@ use super::{clone_failure, idmap, jail, sealed};
 use crate::exit::{Failure, Result, Status};
 use crate::logging::Log;
 use crate::spec::Plan;
+use ::gofer::{Attach, GoferSpec, LogFormat};
+use control::logging::Format;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{OwnedFd, RawFd};
+use tracing::level_filters::LevelFilter;
 
 /// Number of the specification's descriptor.
 const SPEC: RawFd = 3;
 /// Number of the connection's descriptor.
 const CONNECTION: RawFd = 4;
+/// Number of the descriptor that the gofer tells its readiness on.
+const READY: RawFd = 5;
+/// Number of the log's descriptor.
+const LOG: RawFd = 6;
+
+/// A gofer that is preparing itself.
+#[derive(Debug)]
+pub struct Starting {
+    child: Child,
+    ready: io::PipeReader,
+}
 
 /// Starts it.
-pub fn start(plan: &Plan, connection: OwnedFd, executable: &File, log: &Log, rootless: bool) -> Result<Child> {
-    let null = File::options().read(true).write(true).open("/dev/null").map_err(Failure::internal("/dev/null"))?;
-    let null_too = null.try_clone().map_err(Failure::internal("/dev/null"))?;
+pub fn start(plan: &Plan, connection: OwnedFd, executable: &File, log: &Log, rootless: bool) -> Result<Starting> {
+    let (ready, readiness) = io::pipe().map_err(Failure::internal("pipe"))?;
+    // What goes wrong is told through the pipe; standard error is for panics only.
+    let stderr = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3).map_err(Failure::internal("dup"))?;
+    let errors = if log.level >= LevelFilter::DEBUG { stderr } else { null()? };
     let fds = vec![
-        (0, null.into()),
-        (1, null_too.into()),
-        // The gofer logs to its standard error.
-        (2, log.descriptor()?.into()),
-        (SPEC, sealed("gofer-spec", &spec(plan)?)?),
+        (0, null()?),
+        (1, null()?),
+        (2, errors),
+        (SPEC, sealed("gofer-spec", &spec(plan, log, rootless)?)?),
         (CONNECTION, connection),
+        (READY, readiness.into()),
+        (LOG, log.descriptor()?.into()),
     ];
     let mounts = match &plan.mount_namespace {
         Some(path) => Some(File::open(path).map_err(Failure::context(Status::BadField, path.display()))?),
@@ -34,13 +51,15 @@ pub fn start(plan: &Plan, connection: OwnedFd, executable: &File, log: &Log, roo
     if rootless {
         namespaces |= libc::CLONE_NEWUSER;
     }
+    let numbers = [SPEC, CONNECTION, READY].map(|number| number.to_string());
+    let args = ["gofer", "--spec-fd", &numbers[0], "--conn-fd", &numbers[1], "--ready-fd", &numbers[2]];
     let (mut mapped, mut go) = io::pipe().map_err(Failure::internal("pipe"))?;
     let pid = match jail::fork(namespaces).map_err(|error| clone_failure("gofer", &error))? {
         jail::Fork::Parent(pid) => pid,
         jail::Fork::Child => {
             drop(go);
             let error = match enter(&mut mapped, mounts, rootless) {
-                Ok(()) => child::execute(executable, &["gofer", "--spec-fd", "3", "--conn-fd", "4"], fds),
+                Ok(()) => child::execute(executable, &args, fds),
                 Err(error) => error,
             };
             child::give_up("gofer", &error)
@@ -52,7 +71,24 @@ pub fn start(plan: &Plan, connection: OwnedFd, executable: &File, log: &Log, roo
         idmap::map_to_self(pid)?;
     }
     go.write_all(&[1]).map_err(Failure::internal("the gofer ended before it began"))?;
-    Ok(child)
+    Ok(Starting { child, ready })
+}
+
+impl Starting {
+    /// Waits until the gofer serves, or has said why it cannot.
+    pub fn wait(mut self) -> Result<Child> {
+        let mut message = String::new();
+        self.ready.read_to_string(&mut message).map_err(Failure::internal("the gofer"))?;
+        match message.trim_end() {
+            "ok" => Ok(self.child),
+            "" => Err(Failure::new(Status::Internal, format!("the gofer {}", self.child.epitaph()))),
+            why => Err(Failure::new(Status::Host, format!("the gofer cannot serve files: {why}"))),
+        }
+    }
+}
+
+fn null() -> Result<OwnedFd> {
+    File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from).map_err(Failure::internal("/dev/null"))
 }
 
 /// In the child: waits for its IDs, and takes on its session and mount namespace.
@@ -62,25 +98,29 @@ fn enter(mapped: &mut io::PipeReader, mounts: Option<File>, rootless: bool) -> i
         idmap::become_root()?;
     }
     child::detach_from_terminal()?;
-    if let Some(mounts) = mounts {
-        jail::enter_namespace(&mounts, libc::CLONE_NEWNS)?;
+    match mounts {
+        // The gofer itself makes a copy of the namespace that it finds itself in.
+        Some(mounts) => jail::enter_namespace(&mounts, libc::CLONE_NEWNS),
+        None => Ok(()),
     }
-    jail::unshare_mounts()
 }
 
 /// The gofer's specification.
-fn spec(plan: &Plan) -> Result<Vec<u8>> {
-    let attach: Vec<_> = plan
+fn spec(plan: &Plan, log: &Log, rootless: bool) -> Result<Vec<u8>> {
+    let attach = plan
         .attaches
         .iter()
-        .map(|attach| {
-            serde_json::json!({
-                "source": attach.source,
-                "readonly": attach.readonly,
-                "recursive": attach.recursive,
-            })
+        .map(|attach| Attach {
+            readonly: attach.readonly,
+            // In a user namespace of one's own, a tree cannot be had without what is mounted on it.
+            recursive: attach.recursive || rootless,
+            ..Attach::new(&attach.source)
         })
         .collect();
-    serde_json::to_vec(&serde_json::json!({ "attach": attach }))
-        .map_err(Failure::internal("cannot encode the gofer's specification"))
+    let log_format = match log.format {
+        Format::Text => LogFormat::Text,
+        Format::Json => LogFormat::Json,
+    };
+    let spec = GoferSpec { attach, log_fd: Some(LOG), log_format, debug: log.level >= LevelFilter::DEBUG, channels: 0 };
+    serde_json::to_vec(&spec).map_err(Failure::internal("cannot encode the gofer's specification"))
 }

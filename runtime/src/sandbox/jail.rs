@@ -86,12 +86,6 @@ pub fn execute(executable: &OwnedFd, args: &[&str]) -> Result<Infallible> {
     Err(Error::last_os_error())
 }
 
-/// Gives this process a mount namespace of its own.
-pub fn unshare_mounts() -> Result<()> {
-    // SAFETY: takes flags; a new mount namespace changes no memory and no descriptor.
-    if unsafe { libc::unshare(libc::CLONE_NEWNS) } < 0 { Err(Error::last_os_error()) } else { Ok(()) }
-}
-
 /// Makes the terminal `fd` the controlling one of this process, which must be a session leader without one.
 pub fn take_terminal(fd: &OwnedFd) -> Result<()> {
     Ok(rustix::process::ioctl_tiocsctty(fd)?)

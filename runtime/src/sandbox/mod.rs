@@ -51,7 +51,8 @@ pub fn start(plan: &Plan, streams: Streams, log: &Log, rootless: bool) -> Result
     let executable = executable(rootless)?;
     let gofer = gofer::start(plan, gofer_conn, &executable, log, rootless)?;
     let sentry = sentry::start(plan, streams, sentry_control, sentry_conn, &executable, log, rootless)?;
-    Ok(Sandbox { sentry, gofer, control })
+    // Both prepare themselves at the same time.
+    Ok(Sandbox { sentry, gofer: gofer.wait()?, control })
 }
 
 /// In a monitor that nobody waits for: leaves the standard streams to the application.

@@ -32,6 +32,8 @@ pub struct Monitor {
     proxy: Option<Proxy>,
     /// `--detach`: signals to this process are not meant for the application.
     detached: bool,
+    /// The gofer has ended because the sentry has closed its connection: the sentry's own end is at hand.
+    gofer_done: bool,
 }
 
 /// The signals that are passed on: all, except the ones that tell of faults of the runtime itself, that cannot be blocked, or
@@ -68,7 +70,7 @@ pub fn take_signals() -> Result<File> {
 impl Monitor {
     /// A monitor of `sandbox`. `signals` is from [`take_signals`].
     pub fn new(sandbox: Sandbox, signals: File, proxy: Option<Proxy>, detached: bool) -> Monitor {
-        Monitor { sandbox, signals, proxy, detached }
+        Monitor { sandbox, signals, proxy, detached, gofer_done: false }
     }
 
     /// The sentry's process ID.
@@ -127,7 +129,9 @@ impl Monitor {
             self.finish();
             return Err(Failure::new(Status::Internal, format!("the sentry {what}; see the log (--debug --log FILE)")));
         }
-        if ready.gofer {
+        if ready.gofer && self.sandbox.gofer.ended_well() {
+            self.gofer_done = true;
+        } else if ready.gofer {
             let what = self.sandbox.gofer.epitaph();
             self.sandbox.sentry.kill();
             self.finish();
@@ -142,9 +146,12 @@ impl Monitor {
         let mut fds = vec![
             PollFd::new(&self.sandbox.control, PollFlags::IN),
             PollFd::new(&self.sandbox.sentry, PollFlags::IN),
-            PollFd::new(&self.sandbox.gofer, PollFlags::IN),
             PollFd::new(&self.signals, PollFlags::IN),
         ];
+        let gofer = (!self.gofer_done).then_some(fds.len());
+        if gofer.is_some() {
+            fds.push(PollFd::new(&self.sandbox.gofer, PollFlags::IN));
+        }
         let mut input = None;
         let mut master = None;
         let borrowed = self.proxy.as_ref().map(Proxy::master);
@@ -174,8 +181,8 @@ impl Monitor {
         Ok(Ready {
             control: any(Some(0), readable),
             sentry: any(Some(1), readable),
-            gofer: any(Some(2), readable),
-            signal: any(Some(3), readable),
+            gofer: any(gofer, readable),
+            signal: any(Some(2), readable),
             input: any(input, readable),
             output: any(master, readable),
             master_writable: any(master, PollFlags::OUT),

@@ -29,6 +29,8 @@ pub fn start(
     ];
     let terminal = matches!(streams, Streams::Terminal(_));
     fds.extend(streams_of(streams)?);
+    let level = log.level.to_string();
+    let args = ["sentry", "--log-format", log.format.name(), "--log-level", &level];
     let mut namespaces =
         libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     if plan.boot.network != Network::Host {
@@ -40,7 +42,7 @@ pub fn start(
         jail::Fork::Child => {
             drop(go);
             let error = match enter(&mut mapped, &fds, terminal) {
-                Ok(()) => child::execute(executable, &["sentry", "--log-format", log.format.name()], fds),
+                Ok(()) => child::execute(executable, &args, fds),
                 Err(error) => error,
             };
             child::give_up("sentry", &error)

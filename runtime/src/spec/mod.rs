@@ -122,6 +122,7 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
     }
     let readonly = root.readonly().unwrap_or(false);
     let namespaces = namespaces::check(spec)?;
+    warn_of_what_is_ignored(spec);
     let mut attaches = vec![Attach {
         source: rootfs,
         readonly: readonly || settings.root_overlay == control::Overlay::Memory,
@@ -143,10 +144,32 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
         readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref()), "linux.readonlyPaths")?,
         platform: settings.platform,
         network: settings.network,
-        debug: settings.debug,
         strace: settings.strace,
     };
     Ok(Plan { boot, attaches, mount_namespace: namespaces.mount })
+}
+
+/// Says which parts of the configuration have no effect here, so that nobody relies on them unawares.
+fn warn_of_what_is_ignored(spec: &Spec) {
+    let linux = spec.linux().as_ref();
+    let process = spec.process().as_ref();
+    let ignored = [
+        ("hooks", spec.hooks().is_some()),
+        ("linux.sysctl", linux.is_some_and(|l| l.sysctl().as_ref().is_some_and(|map| !map.is_empty()))),
+        ("linux.devices", linux.is_some_and(|l| l.devices().as_ref().is_some_and(|list| !list.is_empty()))),
+        ("linux.personality", linux.is_some_and(|l| l.personality().is_some())),
+        ("linux.timeOffsets", linux.is_some_and(|l| l.time_offsets().is_some())),
+        // The sandbox is stricter than any of these: the application makes no host call at all.
+        ("linux.seccomp", linux.is_some_and(|l| l.seccomp().is_some())),
+        ("process.apparmorProfile", process.is_some_and(|p| p.apparmor_profile().is_some())),
+        ("process.selinuxLabel", process.is_some_and(|p| p.selinux_label().is_some())),
+        ("process.oomScoreAdj", process.is_some_and(|p| p.oom_score_adj().is_some())),
+        ("process.scheduler", process.is_some_and(|p| p.scheduler().is_some())),
+        ("process.ioPriority", process.is_some_and(|p| p.io_priority().is_some())),
+    ];
+    for (field, _) in ignored.iter().filter(|(_, set)| *set) {
+        tracing::warn!("{field} of config.json has no effect");
+    }
 }
 
 /// `path` as an absolute host path, relative ones starting at `bundle`.

@@ -39,6 +39,7 @@ pub fn convert(process: Option<&OciProcess>) -> Result<Process> {
         capabilities: caps::convert(process.capabilities().as_ref())?,
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         rlimits: rlimits(process)?,
+        init: true,
         terminal: process.terminal().unwrap_or(false),
         console_size: console_size(process)?,
     })

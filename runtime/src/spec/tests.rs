@@ -12,7 +12,6 @@ fn settings() -> Settings {
         root_overlay: Overlay::Memory,
         bind_overlay: Overlay::None,
         rootless: false,
-        debug: false,
         strace: false,
     }
 }
@@ -110,4 +109,48 @@ fn bind_mounts_are_served_by_the_gofer() {
     let (code, text) = status(|c| c["mounts"][0] = json!({"destination": "/a", "type": "bind", "source": "/no/such"}));
     assert_eq!(code, Status::NoMountSource);
     assert!(text.starts_with("mounts[0].source: /no/such"), "{text}");
+}
+
+/// A sequence of numbers without a pattern, the same in every run.
+struct Noise(u64);
+
+impl Noise {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % limit
+    }
+}
+
+#[test]
+fn a_damaged_configuration_is_an_error_or_works_and_never_a_panic() {
+    let mut noise = Noise(1);
+    let pieces: [&[u8]; 12] =
+        [b"null", b"-1", b"1e400", b"\"\"", b"[]", b"{}", b"18446744073709551616", b"\"/../..\"", b"\"\\u0000\"", b"true", b"[[", b"\xff"];
+    for _ in 0..3000 {
+        let mut text = DEFAULT_CONFIG.replace("rootfs", "/").into_bytes();
+        for _ in 0..=noise.below(3) {
+            let at = noise.below(text.len());
+            match noise.below(4) {
+                0 => text[at] = noise.below(256) as u8,
+                1 => drop(text.drain(at..(at + noise.below(40)).min(text.len()))),
+                2 => drop(text.splice(at..at, pieces[noise.below(pieces.len())].iter().copied())),
+                _ => {
+                    // A whole value by another: from a colon to the end of its line.
+                    let Some(colon) = text[at..].iter().position(|byte| *byte == b':') else { continue };
+                    let start = at + colon + 1;
+                    let end = text[start..].iter().position(|byte| *byte == b'\n').map_or(text.len(), |n| start + n);
+                    text.splice(start..end, pieces[noise.below(pieces.len())].iter().copied());
+                }
+            }
+            if text.is_empty() {
+                break;
+            }
+        }
+        if let Ok(spec) = parse(&text)
+            && let Ok(plan) = convert(&spec, Path::new("/"), "test", &settings())
+        {
+            let json = plan.boot.to_json().expect("a plan can be encoded");
+            assert_eq!(BootSpec::from_json(&json).expect("and is accepted"), plan.boot);
+        }
+    }
 }

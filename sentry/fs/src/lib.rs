@@ -10,3 +10,17 @@ pub mod remote;
 pub mod synthetic;
 pub mod sysfs;
 pub mod tmpfs;
+
+use kernel::Kernel;
+use std::sync::Arc;
+
+/// Makes all file systems and devices known to the kernel.
+pub fn register(kernel: &Kernel) {
+    kernel.register_fs(Arc::new(devpts::Devpts));
+    kernel.register_fs(Arc::new(overlay::OverlayType));
+    kernel.register_fs(Arc::new(proc::Proc));
+    kernel.register_fs(Arc::new(remote::RemoteType));
+    kernel.register_fs(Arc::new(sysfs::Sysfs));
+    kernel.register_fs(Arc::new(tmpfs::TmpfsType));
+    dev::register(kernel);
+}

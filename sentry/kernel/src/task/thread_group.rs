@@ -196,6 +196,11 @@ impl ThreadGroup {
         self.state.lock()
     }
 
+    /// Whether signals without a handler leave this process alone, as they do the init of a PID namespace.
+    pub fn set_unkillable(&self, unkillable: bool) {
+        self.lock().unkillable = unkillable;
+    }
+
     /// Whether the whole process is ending.
     pub fn is_exiting(&self) -> bool {
         self.lock().exit.is_some()

@@ -1,0 +1,195 @@
+//! The tree of mounts: the root, what the specification mounts, devices, hidden and read-only paths.
+
+use super::refused;
+use crate::{Failure, terminal::Terminal};
+use abi::fs::{FileType, makedev};
+use abi::{Errno, Result};
+use control::{BootSpec, Mount as Wanted, MountFlags as Flags, MountKind, Overlay};
+use fs::overlay::Layers;
+use fs::remote::{self, RemoteSource, Sharing};
+use gofer_protocol::{Channel, Client};
+use kernel::{
+    Kernel,
+    cred::Credentials,
+    vfs::{Lookup, Mount, MountFlags, MountNamespace, MountSource, PathRef, SuperBlock, Walker},
+};
+use std::any::Any;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// Connections to the gofer at most: as many requests are under way at a time.
+const CONNECTIONS: usize = 16;
+
+/// Makes the tree.
+pub fn build(
+    kernel: &Arc<Kernel>,
+    spec: &BootSpec,
+    gofer: OwnedFd,
+    terminal: Option<&Terminal>,
+) -> Result<Arc<MountNamespace>, Failure> {
+    let gofer = Arc::new(Client::new(Channel::from(gofer), CONNECTIONS));
+    let builder = Builder { kernel, gofer, cred: Arc::new(Credentials::root()) };
+    let root = builder.host_tree(0, spec.root.overlay).map_err(refused("root.path"))?;
+    let root = Mount::of(&root, MountFlags::RELATIME).map_err(refused("root.path"))?;
+    let namespace = MountNamespace::new(root.clone());
+    for wanted in &spec.mounts {
+        let what = format!("mounts: {}", wanted.destination);
+        builder.mount(&namespace, wanted, terminal).map_err(refused(what))?;
+    }
+    for path in &spec.masked_paths {
+        builder.mask(&namespace, path).map_err(refused(format_args!("linux.maskedPaths: {path}")))?;
+    }
+    for path in &spec.readonly_paths {
+        builder.protect(&namespace, path).map_err(refused(format_args!("linux.readonlyPaths: {path}")))?;
+    }
+    if spec.root.readonly {
+        // Only now: the mount points had to be made.
+        root.set_flags(root.flags() | MountFlags::RDONLY).map_err(refused("root.readonly"))?;
+    }
+    Ok(namespace)
+}
+
+struct Builder<'a> {
+    kernel: &'a Arc<Kernel>,
+    gofer: Arc<Client>,
+    cred: Arc<Credentials>,
+}
+
+impl Builder<'_> {
+    /// A file system of this type.
+    fn file_system(&self, kind: &str, options: &str, extra: Option<Box<dyn Any + Send>>) -> Result<Arc<SuperBlock>> {
+        let source = MountSource { source: kind, options, extra };
+        self.kernel.vfs.fs_type(kind)?.mount(self.kernel, &self.cred, source)
+    }
+
+    /// A file system that programs look at but can do without: an empty directory where the sentry has none of this type.
+    fn file_system_or_empty(&self, kind: &str) -> Result<Arc<SuperBlock>> {
+        match self.file_system(kind, "", None) {
+            Err(error) if error.is(Errno::ENODEV) => self.file_system("tmpfs", "mode=755", None),
+            other => other,
+        }
+    }
+
+    /// A tree of the gofer's, with an upper layer in memory if asked for.
+    fn host_tree(&self, attach: u32, overlay: Overlay) -> Result<Arc<SuperBlock>> {
+        // Under an upper layer the host's files are taken as they are: an image, which nobody changes.
+        let sharing = if overlay == Overlay::Memory { Sharing::Exclusive } else { Sharing::Shared };
+        let source = RemoteSource { client: self.gofer.clone(), attach, sharing };
+        let lower = self.file_system(remote::FS_NAME, "", Some(Box::new(source)))?;
+        match overlay {
+            Overlay::None => Ok(lower),
+            Overlay::Memory => {
+                let lowers = vec![Mount::of(&lower, MountFlags::RDONLY)?];
+                self.file_system("overlay", "", Some(Box::new(Layers { lowers, size: None })))
+            }
+        }
+    }
+
+    /// Who makes mount points.
+    fn walker(&self, namespace: &MountNamespace) -> Result<Walker<'static>> {
+        Ok(Walker { root: namespace.root()?, cred: self.cred.clone(), umask: 0, task: None })
+    }
+
+    fn mount(&self, namespace: &MountNamespace, wanted: &Wanted, terminal: Option<&Terminal>) -> Result {
+        let options = wanted.data.join(",");
+        let sb = match wanted.kind {
+            MountKind::Bind { attach, overlay, .. } => self.host_tree(attach, overlay)?,
+            MountKind::Proc => self.file_system("proc", &options, None)?,
+            MountKind::Sysfs => self.file_system("sysfs", &options, None)?,
+            MountKind::Tmpfs | MountKind::Dev => self.file_system("tmpfs", &options, None)?,
+            MountKind::Devpts => self.file_system("devpts", &options, None)?,
+            MountKind::Mqueue => self.file_system_or_empty("mqueue")?,
+            MountKind::Cgroup => self.file_system_or_empty("cgroup")?,
+        };
+        let directory = !matches!(wanted.kind, MountKind::Bind { directory: false, .. });
+        let place = self.place(namespace, &wanted.destination, directory)?;
+        let mount = Mount::of(&sb, flags(wanted.flags))?;
+        if wanted.kind == MountKind::Dev {
+            // A writable moment, before anyone sees it.
+            mount.set_flags(flags(Flags { readonly: false, ..wanted.flags }))?;
+            namespace.attach(mount.clone(), &place)?;
+            self.devices(namespace, &wanted.destination, terminal)?;
+            return mount.set_flags(flags(wanted.flags));
+        }
+        namespace.attach(mount, &place)
+    }
+
+    /// The place to mount at; what is missing of it is made, as runc does.
+    fn place(&self, namespace: &MountNamespace, path: &str, directory: bool) -> Result<PathRef> {
+        let walker = self.walker(namespace)?;
+        let mut at = walker.root.clone();
+        let names: Vec<&[u8]> = path.as_bytes().split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+        for (i, name) in names.iter().enumerate() {
+            at = match walker.walk(&at, name, Lookup::FOLLOW) {
+                Err(error) if error.is(Errno::ENOENT) => {
+                    if directory || i + 1 < names.len() {
+                        walker.mkdir(&at, name, 0o755)?
+                    } else {
+                        walker.mknod(&at, name, FileType::Regular, 0o644, 0)?
+                    }
+                }
+                other => other?,
+            };
+        }
+        Ok(at)
+    }
+
+    /// The devices and links that every container has.
+    fn devices(&self, namespace: &MountNamespace, dir: &str, terminal: Option<&Terminal>) -> Result {
+        let walker = self.walker(namespace)?;
+        let at = walker.walk(&walker.root, dir.as_bytes(), Lookup::DIRECTORY)?;
+        for (name, major, minor, perm) in fs::dev::NODES {
+            walker.mknod(&at, name.as_bytes(), FileType::CharDevice, *perm, makedev(*major, *minor))?;
+        }
+        for (name, target) in fs::dev::LINKS {
+            walker.symlink(target.as_bytes(), &at, name.as_bytes())?;
+        }
+        for name in ["pts", "shm", "mqueue"] {
+            walker.mkdir(&at, name.as_bytes(), 0o755)?;
+        }
+        if let Some(terminal) = terminal {
+            self.kernel.attachments.get_or_insert_with(|| fs::dev::Console(terminal.tty.index));
+            walker.mknod(&at, b"console", FileType::CharDevice, 0o620, makedev(5, 1))?;
+        }
+        Ok(())
+    }
+
+    /// Hides a path: a file behind `/dev/null`, a directory behind an empty one. One that does not exist needs no hiding.
+    fn mask(&self, namespace: &MountNamespace, path: &str) -> Result {
+        let Some(at) = self.existing(namespace, path)? else { return Ok(()) };
+        if at.inode.is_dir() {
+            let empty = self.file_system("tmpfs", "size=0", None)?;
+            return namespace.attach(Mount::of(&empty, MountFlags::RDONLY | MountFlags::RELATIME)?, &at);
+        }
+        match self.existing(namespace, "/dev/null")? {
+            Some(null) => namespace.attach(Mount::bind(&null), &at),
+            None => Err(Errno::ENODEV.into()),
+        }
+    }
+
+    /// Makes a path read-only. One that does not exist needs no protection.
+    fn protect(&self, namespace: &MountNamespace, path: &str) -> Result {
+        let Some(at) = self.existing(namespace, path)? else { return Ok(()) };
+        let mount = Mount::bind(&at);
+        mount.set_flags(mount.flags() | MountFlags::RDONLY)?;
+        namespace.attach(mount, &at)
+    }
+
+    fn existing(&self, namespace: &MountNamespace, path: &str) -> Result<Option<PathRef>> {
+        let walker = self.walker(namespace)?;
+        match walker.walk(&walker.root, path.as_bytes(), Lookup::FOLLOW) {
+            Ok(at) => Ok(Some(at)),
+            Err(error) if error.is(Errno::ENOENT) || error.is(Errno::ENOTDIR) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn flags(wanted: Flags) -> MountFlags {
+    let mut flags = if wanted.noatime { MountFlags::NOATIME } else { MountFlags::RELATIME };
+    flags.set(MountFlags::RDONLY, wanted.readonly);
+    flags.set(MountFlags::NOSUID, wanted.nosuid);
+    flags.set(MountFlags::NODEV, wanted.nodev);
+    flags.set(MountFlags::NOEXEC, wanted.noexec);
+    flags
+}
