@@ -162,7 +162,16 @@ const CHECKED: &[(i64, &[Check], &str)] = &[
 fn of_platform(platform: Platform) -> &'static [(i64, &'static str)] {
     match platform {
         Platform::Ptrace => platform::ptrace::HOST_CALLS,
-        Platform::Trap | Platform::Kvm => &[],
+        Platform::Trap => platform::trap::HOST_CALLS,
+        Platform::Kvm => &[],
+    }
+}
+
+/// The requests of ioctl(2) that the platforms need besides.
+fn requests_of_platform(platform: Platform) -> &'static [(u64, &'static str)] {
+    match platform {
+        Platform::Trap => platform::trap::HOST_IOCTLS,
+        Platform::Ptrace | Platform::Kvm => &[],
     }
 }
 
@@ -187,6 +196,10 @@ fn program(platform: Platform) -> Result<BpfProgram, Error> {
         let conditions = checks.iter().map(Check::condition).collect::<Result<_, _>>()?;
         rules.entry(*call).or_default().push(SeccompRule::new(conditions)?);
     }
+    for (request, _) in requests_of_platform(platform) {
+        let condition = Check::Is(1, *request).condition()?;
+        rules.entry(libc::SYS_ioctl).or_default().push(SeccompRule::new(vec![condition])?);
+    }
     // Answered by the first filter; of two filters' answers the stricter one holds.
     let clone3: &[(i64, &str)] = &[(libc::SYS_clone3, "refused by the first filter")];
     for (call, _) in ALWAYS.iter().chain(of_platform(platform)).chain(clone3) {
@@ -203,6 +216,7 @@ mod tests {
     fn the_filters_compile() {
         assert!(!no_clone3().unwrap().is_empty());
         assert!(program(Platform::Ptrace).unwrap().len() < 4096);
+        assert!(program(Platform::Trap).unwrap().len() < 4096);
     }
 
     #[test]
@@ -230,7 +244,7 @@ mod tests {
             libc::SYS_pidfd_getfd,
         ];
         let checked = CHECKED.iter().map(|(call, ..)| *call);
-        let always = ALWAYS.iter().chain(of_platform(Platform::Ptrace)).map(|(call, _)| *call);
+        let always = ALWAYS.iter().chain(of_platform(Platform::Ptrace)).chain(of_platform(Platform::Trap)).map(|(call, _)| *call);
         for call in always.chain(checked) {
             assert!(!never.contains(&call), "{call}");
         }

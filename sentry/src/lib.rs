@@ -135,7 +135,13 @@ fn platform(kind: Platform) -> Result<Arc<dyn platform::Platform>, Failure> {
             let made = platform::ptrace::Ptrace::new().map_err(Failure::host("cannot trace processes of our own"))?;
             Ok(Arc::new(made))
         }
-        Platform::Trap | Platform::Kvm => {
+        Platform::Trap => {
+            let made = platform::trap::Trap::new().map_err(Failure::host(
+                "the trap platform needs Linux 6.6, FSGSBASE, and no other supervisor's seccomp listener; use --platform=ptrace",
+            ))?;
+            Ok(Arc::new(made))
+        }
+        Platform::Kvm => {
             Err(Failure::new(FailureKind::Internal, "this build has no such platform"))
         }
     }

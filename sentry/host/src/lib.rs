@@ -18,6 +18,7 @@ pub mod forbidden;
 pub mod inherit;
 pub mod io;
 pub mod memfile;
+pub mod notify;
 pub mod process;
 pub mod rand;
 pub mod safecopy;

@@ -67,6 +67,17 @@ impl CpuSet {
         CpuSet(set)
     }
 
+    /// The set of these CPUs.
+    #[must_use]
+    pub fn of(cpus: &[usize]) -> CpuSet {
+        let mut set = CpuSet::one(usize::MAX);
+        for &cpu in cpus.iter().filter(|&&c| c < libc::CPU_SETSIZE as usize) {
+            // SAFETY: `cpu` is in range.
+            unsafe { libc::CPU_SET(cpu, &mut set.0) };
+        }
+        set
+    }
+
     /// The CPUs of the set in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = usize> + '_ {
         // SAFETY: the index is in range.

@@ -3,7 +3,7 @@
 //! Three traits: a [`Platform`] makes [`AddressSpace`]s (one per guest `mm`) and [`Context`]s (one per guest thread). The
 //! kernel decides *what* is mapped; a platform only maps and unmaps ranges of host files at addresses.
 //!
-//! Backends: [`ptrace`], later `trap` and `kvm`. Neighbours: `host` below, `kernel` above.
+//! Backends: [`ptrace`] and [`trap`]. Neighbours: `host` below, `kernel` above.
 
 // unsafe is what this crate is for: one operation per block, each with its SAFETY comment.
 #![allow(unsafe_code)]
@@ -12,9 +12,17 @@ use abi::{Errno, mm::Prot};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+mod fpu;
+mod interrupt;
 mod ops;
 mod placement;
 pub mod ptrace;
+mod spawner;
+mod stub;
+#[cfg(test)]
+mod tests;
+mod tracee;
+pub mod trap;
 
 /// The general registers of a guest thread: `struct user_regs_struct` of x86-64, which is what `PTRACE_GETREGS` fills.
 pub type UserRegs = libc::user_regs_struct;

@@ -81,6 +81,13 @@ impl Placement {
         }
     }
 
+    /// Lets a thread run wherever the sandbox may.
+    pub fn release(&self, tid: i32) {
+        if self.cpus.len() > 1 {
+            let _ = set_affinity(tid, &CpuSet::of(&self.cpus));
+        }
+    }
+
     fn seats(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Shared>>> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }

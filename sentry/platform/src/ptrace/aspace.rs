@@ -1,8 +1,9 @@
 //! A guest address space: one stub process, and the operations that wait to be carried out in it.
 
-use super::spawner::{Spawner, Stub};
-use super::stub::{Entry, OP_LEN, OPS, OPS_LEN};
-use super::{run, stub, sys};
+use super::Spawner;
+use crate::spawner::Id;
+use crate::stub::{self, Entry, OP_LEN, OPS, OPS_LEN};
+use crate::tracee::{run, sys};
 use crate::AddressSpace;
 use crate::ops::{Op, Queue};
 use abi::{Errno, mm::Prot};
@@ -17,7 +18,7 @@ const BATCH: usize = (OPS_LEN / OP_LEN) as usize;
 
 /// A stub process. It is killed when the last of its address space and the contexts in it is dropped.
 pub struct Process {
-    stub: Stub,
+    id: Id,
     spawner: Arc<Spawner>,
     queue: Queue,
     /// Held while operations are carried out: there is one list for all threads of a process.
@@ -38,7 +39,7 @@ struct Threads {
 impl Process {
     /// The host's process id.
     pub fn pid(&self) -> i32 {
-        self.stub.pid
+        self.id.pid
     }
 
     /// Notes that it was killed.
@@ -64,7 +65,7 @@ impl Process {
         };
         match idle {
             Some(tid) => Ok(tid),
-            None => self.spawner.thread(self.pid()).inspect_err(|&e| {
+            None => self.spawner.thread(self.id, ()).inspect_err(|&e| {
                 if e == Errno::ESRCH {
                     self.set_dead();
                 }
@@ -148,7 +149,7 @@ impl Process {
                 bytes.extend_from_slice(&word.to_le_bytes());
             }
         }
-        self.spawner.write_ops(self.stub.slot, &bytes).map_err(|e| (0, e))?;
+        self.spawner.write_ops(self.id.slot, 0, &bytes).map_err(|e| (0, e))?;
         let mut regs = Entry::Batch.regs();
         (regs.rbx, regs.r12) = (OPS, batch.len() as u64);
         let regs = run::to_trap(tid, &regs, |_| Ok(())).map_err(|e| (0, e))?;
@@ -162,7 +163,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.spawner.end(&self.stub, self.is_dead());
+        self.spawner.end(self.id, self.is_dead(), Vec::new());
     }
 }
 
@@ -174,10 +175,10 @@ pub struct PtraceAddressSpace {
 impl PtraceAddressSpace {
     pub(super) fn new(spawner: &Arc<Spawner>) -> Result<PtraceAddressSpace, Errno> {
         let stub = spawner.process()?;
-        let threads = Threads { idle: vec![stub.tid], promised: 1 };
+        let threads = Threads { idle: vec![stub.thread], promised: 1 };
         Ok(PtraceAddressSpace {
             process: Arc::new(Process {
-                stub,
+                id: Id { pid: stub.pid, slot: stub.slot },
                 spawner: Arc::clone(spawner),
                 queue: Queue::default(),
                 flush: Mutex::new(()),

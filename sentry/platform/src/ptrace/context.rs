@@ -1,17 +1,17 @@
 //! A guest thread: a thread of a stub process, traced by the task thread that owns the [`PtraceContext`].
 
 use super::aspace::{Process, PtraceAddressSpace};
-use super::spawner::Spawner;
-use super::stub::{USER_CS, USER_END, USER_SS};
-use super::sys::{self, Wait};
-use super::{INTERRUPT, run};
+use super::Spawner;
+use crate::interrupt::Interrupter;
+use crate::stub::{USER_CS, USER_END, USER_SS};
+use crate::tracee::run;
+use crate::tracee::sys::{self, Wait};
 use crate::placement::{Placement, Seat};
 use crate::{AddressSpace, Context, Event, Fault, FpState, Interrupt, UserRegs};
 use abi::Errno;
 use abi::mm::Prot;
 use abi::signal::Signal;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Switches between two looks at the CPU's load.
 const LOOK_EVERY: u32 = 64;
@@ -296,41 +296,5 @@ impl Context for PtraceContext {
 impl Drop for PtraceContext {
     fn drop(&mut self) {
         self.leave();
-    }
-}
-
-/// Interrupts one context: a flag, and a signal if the application is running.
-///
-/// Whoever interrupts raises the flag and then looks for the target; who enters names the target and then looks at the flag. So
-/// at least one sees the other. A signal that comes late is dropped where it is found without the flag.
-#[derive(Default)]
-pub struct Interrupter {
-    pending: AtomicBool,
-    /// Process and thread that run application code, 0 if none does.
-    target: AtomicU64,
-}
-
-impl Interrupter {
-    fn enter(&self, pid: i32, tid: i32) {
-        self.target.store(u64::from(pid as u32) << 32 | u64::from(tid as u32), Ordering::SeqCst);
-    }
-
-    fn leave(&self) {
-        self.target.store(0, Ordering::SeqCst);
-    }
-
-    fn take(&self) -> bool {
-        self.pending.swap(false, Ordering::SeqCst)
-    }
-}
-
-impl Interrupt for Interrupter {
-    fn interrupt(&self) {
-        self.pending.store(true, Ordering::SeqCst);
-        let target = self.target.load(Ordering::SeqCst);
-        if target != 0 {
-            // Gone already: then there is nothing to interrupt.
-            let _ = host::signals::tgkill((target >> 32) as i32, target as u32 as i32, INTERRUPT);
-        }
     }
 }

@@ -3,7 +3,7 @@
 //! Layout (Intel SDM volume 1, 13.4): 512 bytes of FXSAVE area, of which the kernel uses bytes 464 on to say which features it
 //! saves; 64 bytes of header, beginning with `XSTATE_BV` and `XCOMP_BV`; the features' own areas.
 
-use super::sys;
+use crate::tracee::sys;
 use crate::FpState;
 use abi::Errno;
 
@@ -17,6 +17,18 @@ const HEADER_LEN: usize = 64;
 const LEGACY: u64 = 3;
 /// The features of AMX, which a thread must ask the host's kernel for: no guest has them.
 const AMX: u64 = 3 << 17;
+
+/// The features that the host's kernel has enabled (XCR0) and a guest may have. `None`: no XSAVE.
+pub fn enabled_features() -> Option<u64> {
+    const OSXSAVE: u32 = 1 << 27;
+    if std::arch::x86_64::__cpuid(1).ecx & OSXSAVE == 0 {
+        return None;
+    }
+    let (low, high): (u32, u32);
+    // SAFETY: the processor has this instruction, as was just asked; it reads a register.
+    unsafe { core::arch::asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack)) };
+    Some((u64::from(high) << 32 | u64::from(low)) & !AMX | LEGACY)
+}
 
 /// What images of this machine look like.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +71,20 @@ impl Layout {
         put(&mut b, MXCSR_MASK, &self.mxcsr_mask.to_le_bytes());
         put(&mut b, SOFTWARE, &self.xfeatures.to_le_bytes());
         put(&mut b, HEADER, &LEGACY.to_le_bytes());
+        FpState(b)
+    }
+
+    /// An image that came from memory which the application can write, such that the processor takes it.
+    pub fn mended(&self, mut b: Vec<u8>) -> FpState {
+        b.resize(self.size, 0);
+        let features = u64::from_le_bytes(word(&b, HEADER)) & self.xfeatures;
+        let mxcsr = u32::from_le_bytes(word(&b, MXCSR)) & self.mxcsr_mask;
+        put(&mut b, MXCSR, &mxcsr.to_le_bytes());
+        put(&mut b, MXCSR_MASK, &self.mxcsr_mask.to_le_bytes());
+        put(&mut b, SOFTWARE, &[0; HEADER - SOFTWARE]);
+        put(&mut b, SOFTWARE, &self.xfeatures.to_le_bytes());
+        put(&mut b, HEADER, &[0; HEADER_LEN]);
+        put(&mut b, HEADER, &features.to_le_bytes());
         FpState(b)
     }
 

@@ -6,10 +6,11 @@
 //!
 //! A few processes are kept ready, because waking the spawner and waiting for it costs more than all the rest of a fork.
 
-use super::stub::{self, OPS, OPS_LEN};
-use super::sys::{self, Wait};
-use super::{fpu, run};
+use crate::fpu;
 use crate::placement::Placement;
+use crate::stub::{self, OPS, OPS_LEN};
+use crate::tracee::run;
+use crate::tracee::sys::{self, Wait};
 use abi::Errno;
 use host::memfile::MemoryFile;
 use std::os::fd::AsRawFd;
@@ -23,24 +24,60 @@ const WARM: usize = 4;
 /// Stub processes there can be at once.
 const SLOTS: u64 = 1 << 16;
 
+/// What a platform's stubs are like.
+pub trait Kind: Send + 'static {
+    /// A thread for application code, with all that the platform needs to run it.
+    type Thread: Send + 'static;
+    /// Where in the process another thread goes.
+    type Place: Send + Default + 'static;
+    /// What may be given to others only after a process has ended.
+    type Remains: Send + From<Self::Thread> + 'static;
+
+    /// How the stub confines itself.
+    fn confinement(&self) -> stub::Confinement;
+
+    /// Adds an idle thread to a stub process. The spawner traces the process's leader, which stands still.
+    fn make_thread(&mut self, site: Site<'_>, place: Self::Place) -> Result<Self::Thread, Errno>;
+}
+
+/// A stub process that gets a thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Site<'a> {
+    /// The process, and its leader.
+    pub pid: i32,
+    /// Its part of the operations file.
+    pub slot: u64,
+    /// That file.
+    pub ops: &'a MemoryFile,
+}
+
 /// A stub process that nobody uses yet.
 #[derive(Debug)]
-pub struct Stub {
+pub struct Stub<T> {
     /// The process, and its leader.
     pub pid: i32,
     /// Its only other thread, idle.
-    pub tid: i32,
+    pub thread: T,
     /// Which part of the operations file is mapped at [`OPS`].
     pub slot: u64,
 }
 
-enum Request {
+/// A stub process as its user knows it.
+#[derive(Clone, Copy, Debug)]
+pub struct Id {
+    /// The process.
+    pub pid: i32,
+    /// Which part of the operations file it has.
+    pub slot: u64,
+}
+
+enum Request<K: Kind> {
     /// Make a stub.
-    New(Sender<Result<Stub, Errno>>),
+    New(Sender<Result<Stub<K::Thread>, Errno>>),
     /// Add an idle thread to a process.
-    Thread(i32, Sender<Result<i32, Errno>>),
+    Thread(Id, K::Place, Sender<Result<K::Thread, Errno>>),
     /// A process was killed: reap its leader and free its slot.
-    Reap(i32, u64),
+    Reap(Id, Vec<K::Remains>),
     /// A ready process was taken.
     Refill,
     /// End.
@@ -48,39 +85,45 @@ enum Request {
 }
 
 /// The handle to the spawner. Dropping it ends the zygote.
-pub struct Spawner {
-    requests: Sender<Request>,
-    ready: Arc<Mutex<Vec<Stub>>>,
+pub struct Spawner<K: Kind> {
+    requests: Sender<Request<K>>,
+    ready: Arc<Mutex<Vec<Stub<K::Thread>>>>,
     ops: Arc<MemoryFile>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// What the host says of the extended state.
     pub layout: fpu::Layout,
 }
 
-impl Spawner {
+impl<K: Kind> Spawner<K> {
     /// Makes the zygote and the thread that traces it.
-    pub fn new(placement: &Arc<Placement>) -> Result<Arc<Spawner>, Errno> {
+    pub fn new(placement: &Arc<Placement>, kind: K) -> Result<Arc<Self>, Errno> {
         let ops = Arc::new(MemoryFile::new(c"caisson-ops", SLOTS * OPS_LEN)?);
         let ready = Arc::new(Mutex::new(Vec::new()));
         let (requests, receiver) = channel();
         let (started, result) = channel();
         let (ops2, ready2, placement) = (Arc::clone(&ops), Arc::clone(&ready), Arc::clone(placement));
-        let thread = host::thread::spawn("spawner", move || match zygote() {
-            Ok((zygote, layout)) => {
-                let mut loop_ = Loop { zygote, placement, ops: ops2, ready: ready2, free: Vec::new(), next: 0, dying: Vec::new() };
-                if started.send(Ok(layout)).is_ok() {
-                    loop_.run(&receiver);
+        let thread = host::thread::spawn("spawner", move || {
+            let begun = zygote(&kind.confinement());
+            let (zygote, layout) = match begun {
+                Ok(z) => z,
+                Err(e) => {
+                    let _ = started.send(Err(e));
+                    return;
                 }
-                loop_.end();
+            };
+            let mut loop_ =
+                Loop { kind, zygote, placement, ops: ops2, ready: ready2, free: Vec::new(), next: 0, dying: Vec::new() };
+            if started.send(Ok(layout)).is_ok() {
+                loop_.run(&receiver);
             }
-            Err(e) => drop(started.send(Err(e))),
+            loop_.end();
         })?;
         let layout = result.recv().map_err(|_| Errno::EIO)??;
         Ok(Arc::new(Spawner { requests, ready, ops, thread: Mutex::new(Some(thread)), layout }))
     }
 
     /// A new stub process, from the ready ones if there is one.
-    pub fn process(&self) -> Result<Stub, Errno> {
+    pub fn process(&self) -> Result<Stub<K::Thread>, Errno> {
         let ready = lock(&self.ready).pop();
         if let Some(stub) = ready {
             let _ = self.requests.send(Request::Refill);
@@ -89,33 +132,34 @@ impl Spawner {
         self.ask(Request::New)
     }
 
-    /// A new idle thread in the stub process `pid`.
-    pub fn thread(&self, pid: i32) -> Result<i32, Errno> {
-        self.ask(|reply| Request::Thread(pid, reply))
+    /// A new idle thread in a stub process.
+    pub fn thread(&self, id: Id, place: K::Place) -> Result<K::Thread, Errno> {
+        self.ask(|reply| Request::Thread(id, place, reply))
     }
 
-    /// Ends a stub process, none of whose threads but the leader anyone traces any more. `dead`: it was seen to be dying.
-    pub fn end(&self, stub: &Stub, dead: bool) {
+    /// Ends a stub process, none of whose threads but the leader anyone traces any more. `dead`: it was seen to be dying. `remains`
+    /// are dropped when it has ended.
+    pub fn end(&self, id: Id, dead: bool, remains: Vec<K::Remains>) {
         if !dead {
             // A process of ours even if it was killed just now: its id is taken until the spawner reaps it.
-            let _ = host::signals::kill(stub.pid, libc::SIGKILL);
+            let _ = host::signals::kill(id.pid, libc::SIGKILL);
         }
-        let _ = self.requests.send(Request::Reap(stub.pid, stub.slot));
+        let _ = self.requests.send(Request::Reap(id, remains));
     }
 
-    /// Writes operations for the process with `slot`, from the beginning of its list.
-    pub fn write_ops(&self, slot: u64, bytes: &[u8]) -> Result<(), Errno> {
-        self.ops.copy_out(slot * OPS_LEN, bytes)
+    /// Writes to the list of operations of the process with `slot`.
+    pub fn write_ops(&self, slot: u64, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
+        self.ops.copy_out(slot * OPS_LEN + offset, bytes)
     }
 
-    fn ask<T>(&self, request: impl FnOnce(Sender<Result<T, Errno>>) -> Request) -> Result<T, Errno> {
+    fn ask<T>(&self, request: impl FnOnce(Sender<Result<T, Errno>>) -> Request<K>) -> Result<T, Errno> {
         let (reply, result) = channel();
         self.requests.send(request(reply)).map_err(|_| Errno::EAGAIN)?;
         result.recv().map_err(|_| Errno::EAGAIN)?
     }
 }
 
-impl Drop for Spawner {
+impl<K: Kind> Drop for Spawner<K> {
     fn drop(&mut self) {
         let _ = self.requests.send(Request::Stop);
         if let Some(t) = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
@@ -129,10 +173,10 @@ fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Makes the zygote: a stopped stub process without descendants, traced by this thread.
-fn zygote() -> Result<(i32, fpu::Layout), Errno> {
+fn zygote(confinement: &stub::Confinement) -> Result<(i32, fpu::Layout), Errno> {
     let code = MemoryFile::new(c"caisson-stub", abi::PAGE_SIZE)?;
-    code.copy_out(0, stub::code())?;
-    let first = stub::prepare(code.fd().as_raw_fd())?;
+    code.copy_out(0, &confinement.image)?;
+    let first = stub::prepare(code.fd().as_raw_fd(), confinement)?;
     // If anything below fails, this thread ends, and with it all that it traces.
     match sys::wait(first)? {
         Wait::Signal(libc::SIGTRAP) => {}
@@ -174,21 +218,22 @@ fn fork(parent: i32, flags: u64) -> Result<i32, Errno> {
 }
 
 /// The spawner thread's state.
-struct Loop {
+struct Loop<K: Kind> {
+    kind: K,
     zygote: i32,
     placement: Arc<Placement>,
     ops: Arc<MemoryFile>,
-    ready: Arc<Mutex<Vec<Stub>>>,
+    ready: Arc<Mutex<Vec<Stub<K::Thread>>>>,
     /// Slots to be used again.
     free: Vec<u64>,
     /// The first slot that was never used.
     next: u64,
     /// Killed processes with their slots.
-    dying: Vec<(i32, u64)>,
+    dying: Vec<(Id, Vec<K::Remains>)>,
 }
 
-impl Loop {
-    fn run(&mut self, requests: &Receiver<Request>) {
+impl<K: Kind> Loop<K> {
+    fn run(&mut self, requests: &Receiver<Request<K>>) {
         // After a failure to make a process in advance, there is no point in trying before something has changed.
         let mut refill = true;
         let mut patience = Duration::from_millis(1);
@@ -224,15 +269,15 @@ impl Loop {
                     if let Err(lost) = reply.send(self.make())
                         && let Ok(stub) = lost.0
                     {
-                        self.discard(&stub);
+                        self.discard(stub);
                     }
                 }
-                Request::Thread(pid, reply) => {
+                Request::Thread(Id { pid, slot }, place, reply) => {
                     self.placement.meet(pid);
-                    let _ = reply.send(run::clone(pid, stub::CLONE_THREAD, |_| Ok(())));
+                    let _ = reply.send(self.kind.make_thread(Site { pid, slot, ops: &self.ops }, place));
                 }
-                Request::Reap(pid, slot) => {
-                    self.dying.push((pid, slot));
+                Request::Reap(id, remains) => {
+                    self.dying.push((id, remains));
                     if self.dying.len() >= 64 {
                         self.reap();
                     }
@@ -244,7 +289,7 @@ impl Loop {
     }
 
     /// Makes a stub process with one idle thread.
-    fn make(&mut self) -> Result<Stub, Errno> {
+    fn make(&mut self) -> Result<Stub<K::Thread>, Errno> {
         self.reap();
         let slot = match self.free.pop() {
             Some(s) => s,
@@ -256,35 +301,40 @@ impl Loop {
         };
         self.placement.meet(self.zygote);
         let pid = fork(self.zygote, stub::CLONE_PROCESS).inspect_err(|_| self.free.push(slot))?;
-        let stub = self.populate(pid, slot);
-        if stub.is_err() {
-            self.discard(&Stub { pid, tid: 0, slot });
+        match self.populate(pid, slot) {
+            Ok(thread) => Ok(Stub { pid, thread, slot }),
+            Err(e) => {
+                self.kill(Id { pid, slot }, Vec::new());
+                Err(e)
+            }
         }
-        stub
     }
 
-    fn populate(&self, pid: i32, slot: u64) -> Result<Stub, Errno> {
+    fn populate(&mut self, pid: i32, slot: u64) -> Result<K::Thread, Errno> {
         let flags = (libc::MAP_SHARED | libc::MAP_FIXED) as u64;
         let fd = self.ops.fd().as_raw_fd() as u64;
         run::syscall(pid, libc::SYS_mmap, [OPS, OPS_LEN, libc::PROT_READ as u64, flags, fd, slot * OPS_LEN])?;
-        let tid = run::clone(pid, stub::CLONE_THREAD, |_| Ok(()))?;
-        Ok(Stub { pid, tid, slot })
+        self.kind.make_thread(Site { pid, slot, ops: &self.ops }, K::Place::default())
     }
 
-    fn discard(&mut self, stub: &Stub) {
-        let _ = host::signals::kill(stub.pid, libc::SIGKILL);
-        self.dying.push((stub.pid, stub.slot));
+    fn kill(&mut self, id: Id, remains: Vec<K::Remains>) {
+        let _ = host::signals::kill(id.pid, libc::SIGKILL);
+        self.dying.push((id, remains));
+    }
+
+    fn discard(&mut self, stub: Stub<K::Thread>) {
+        self.kill(Id { pid: stub.pid, slot: stub.slot }, vec![stub.thread.into()]);
     }
 
     /// Reaps the leaders of killed processes whose other threads are gone.
     fn reap(&mut self) {
         let (ops, free) = (&self.ops, &mut self.free);
-        self.dying.retain(|&(pid, slot)| {
-            let gone = matches!(sys::try_wait(pid), Ok(Some(Wait::Gone)) | Err(Errno::ECHILD));
+        self.dying.retain(|(Id { pid, slot }, _)| {
+            let gone = matches!(sys::try_wait(*pid), Ok(Some(Wait::Gone)) | Err(Errno::ECHILD));
             if gone {
                 // What one guest process was told to map is nothing for the next one to read.
                 let _ = ops.punch_hole(slot * OPS_LEN, OPS_LEN);
-                free.push(slot);
+                free.push(*slot);
             }
             !gone
         });
@@ -293,7 +343,7 @@ impl Loop {
     /// Ends everything.
     fn end(&mut self) {
         let ready = std::mem::take(&mut *lock(&self.ready));
-        for stub in &ready {
+        for stub in ready {
             self.discard(stub);
         }
         for _ in 0..1000 {

@@ -1,16 +1,16 @@
 //! The stub: the one page of our code in every guest address space, and how the first such address space comes to be.
 //!
 //! All stub processes have the page [`CODE`], readable and executable, and behind it [`OPS`], a few pages that the sentry writes
-//! and the stub can only read. Nothing of ours in a stub is writable, and application code that jumps here gains nothing: its
-//! system calls are emulated whatever instruction they come from. The host carries out a call only while the tracer
-//! has put a thread at one of the entries below and resumed it with `PTRACE_CONT`, and then only those that the filter names.
+//! and the stub can only read. What a platform adds to them, and what the host lets a stub do, is its [`Confinement`].
+//!
+//! The entries here are for a tracer: it puts a stopped thread there and resumes it with `PTRACE_CONT`.
 
 use crate::UserRegs;
 use abi::Errno;
 use std::os::fd::RawFd;
 
 /// Where the code page is, in every stub; all below belongs to the application.
-pub const CODE: u64 = 0x7fff_fffe_0000;
+pub const CODE: u64 = 0x7fff_e000_0000;
 /// Where the list of operations is, read-only.
 pub const OPS: u64 = CODE + abi::PAGE_SIZE;
 /// Bytes of the list.
@@ -20,9 +20,15 @@ pub const OP_LEN: u64 = 64;
 /// One past the last address of user space (47 bits, less the guard page).
 pub const USER_END: u64 = 0x7fff_ffff_f000;
 
+/// The host signal that makes a running stub thread stop for us. Ignored by default, so that one that arrives too late, when
+/// nobody expects it any more, does no harm.
+pub const INTERRUPT: i32 = libc::SIGURG;
+
 /// How a thread is added to a stub process.
 pub const CLONE_THREAD: u64 =
     (libc::CLONE_VM | libc::CLONE_THREAD | libc::CLONE_SIGHAND | libc::CLONE_FILES | libc::CLONE_FS | libc::CLONE_SYSVSEM) as u64;
+/// The same, the new thread being traced from its first instruction on by its maker's tracer.
+pub const CLONE_TRACED_THREAD: u64 = CLONE_THREAD | libc::CLONE_PTRACE as u64;
 /// How the zygote makes a stub process. The descriptor table stays the sentry's, so that numbers mean the same.
 pub const CLONE_PROCESS: u64 = (libc::CLONE_FILES | libc::SIGCHLD) as u64;
 /// How the zygote leaves the process that prepared it: see [`prepare`].
@@ -30,6 +36,14 @@ pub const CLONE_ZYGOTE: u64 = (libc::CLONE_FILES | libc::CLONE_VM | libc::CLONE_
 
 core::arch::global_asm!(
     ".pushsection .rodata.caisson_stub,\"a\",@progbits",
+    // The crate may be compiled in several units.
+    ".globl caisson_stub_begin", ".hidden caisson_stub_begin",
+    ".globl caisson_stub_syscall", ".hidden caisson_stub_syscall",
+    ".globl caisson_stub_clone", ".hidden caisson_stub_clone",
+    ".globl caisson_stub_idle", ".hidden caisson_stub_idle",
+    ".globl caisson_stub_exit", ".hidden caisson_stub_exit",
+    ".globl caisson_stub_batch", ".hidden caisson_stub_batch",
+    ".globl caisson_stub_end", ".hidden caisson_stub_end",
     ".balign 64",
     "caisson_stub_begin:",
     // One system call, its registers set by the tracer.
@@ -161,40 +175,14 @@ pub fn in_code(rip: u64) -> bool {
     (CODE..CODE + abi::PAGE_SIZE).contains(&rip)
 }
 
-/// What a stub may do by itself (seccomp, for ever): what the entries above do, and nothing else.
-///
-/// The calls of the vsyscall page never show as system calls to a tracer; trapping them lets it answer those too.
-fn filter() -> Vec<libc::sock_filter> {
-    use libc::{BPF_ABS, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W};
-    const KILL: u32 = libc::SECCOMP_RET_KILL_PROCESS;
-    const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
-    let stmt = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let jump = |k: u32, jt: u8, jf: u8| libc::sock_filter { code: (BPF_JMP | BPF_JEQ | BPF_K) as u16, jt, jf, k };
-    let load = |offset: usize| stmt(BPF_LD | BPF_W | BPF_ABS, offset as u32);
-    let ret = |action: u32| stmt(BPF_RET | BPF_K, action);
-
-    let mut f = vec![load(4), jump(AUDIT_ARCH_X86_64, 1, 0), ret(KILL), load(0)];
-    for nr in [
-        libc::SYS_mmap,
-        libc::SYS_munmap,
-        libc::SYS_mprotect,
-        libc::SYS_madvise,
-        libc::SYS_pause,
-        libc::SYS_exit,
-        libc::SYS_exit_group,
-    ] {
-        f.extend([jump(nr as u32, 0, 1), ret(libc::SECCOMP_RET_ALLOW)]);
-    }
-    for nr in [libc::SYS_gettimeofday, libc::SYS_time, libc::SYS_getcpu] {
-        f.extend([jump(nr as u32, 0, 1), ret(libc::SECCOMP_RET_TRAP)]);
-    }
-    // clone with exactly these flags: no namespaces, for one.
-    f.extend([jump(libc::SYS_clone as u32, 1, 0), ret(KILL), load(16 + 4), jump(0, 1, 0), ret(KILL), load(16)]);
-    for flags in [CLONE_THREAD, CLONE_PROCESS, CLONE_ZYGOTE] {
-        f.extend([jump(flags as u32, 0, 1), ret(libc::SECCOMP_RET_ALLOW)]);
-    }
-    f.push(ret(KILL));
-    f
+/// What a stub is and may do.
+pub struct Confinement {
+    /// The content of the page [`CODE`]; begins with [`code`].
+    pub image: Vec<u8>,
+    /// What the host lets it do, for ever (seccomp).
+    pub filter: Vec<libc::sock_filter>,
+    /// Signals with the addresses of their handlers in the image. All others have their default action.
+    pub handlers: Vec<(i32, u64)>,
 }
 
 /// `struct __user_cap_header_struct`, version 3.
@@ -226,25 +214,31 @@ unsafe fn must(step: u8, nr: i64, args: [usize; 6]) {
     }
 }
 
+/// Handlers get a siginfo, run on the thread's alternate stack, block nothing, and restart what they interrupt. The restorer is never
+/// used, but the host wants one.
+const HANDLER_FLAGS: u64 =
+    (libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER | libc::SA_RESTART) as u64 | SA_RESTORER;
+const SA_RESTORER: u64 = 0x0400_0000;
+
 /// Forks a process that gives up all it can, maps the code page, confines itself and stops, traced by the calling thread.
 ///
 /// It still has a copy of the sentry's memory, and restartable sequences registered in it: the tracer lets it make a process
 /// that shares this memory but not that registration ([`CLONE_ZYGOTE`]), kills it, and unmaps the memory in the other.
-pub fn prepare(code: RawFd) -> Result<i32, Errno> {
-    let filter = filter();
+pub fn prepare(code: RawFd, confinement: &Confinement) -> Result<i32, Errno> {
+    let filter = &confinement.filter;
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_ptr().cast_mut() };
     // A copy of the calling thread alone. In it nothing may allocate or lock: only system calls follow.
     // SAFETY: as fork(2).
     let pid = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_FILES | libc::SIGCHLD, 0, 0, 0, 0) };
     match pid {
-        0 => confine(code, &program),
+        0 => confine(code, &program, &confinement.handlers),
         p if p > 0 => Ok(p as i32),
         _ => Err(host::last_errno()),
     }
 }
 
 /// The forked child's part of [`prepare`]. Each step has a letter, which is the exit status if it fails.
-fn confine(code: RawFd, program: &libc::sock_fprog) -> ! {
+fn confine(code: RawFd, program: &libc::sock_fprog, handlers: &[(i32, u64)]) -> ! {
     let mut action = KernelSigaction { handler: libc::SIG_DFL, flags: 0, restorer: 0, mask: 0 };
     for sig in 1..=64 {
         // Children that end are reaped by nobody.
@@ -255,8 +249,14 @@ fn confine(code: RawFd, program: &libc::sock_fprog) -> ! {
             unsafe { must(b'a', libc::SYS_rt_sigaction, [sig as usize, a, 0, 8, 0, 0]) };
         }
     }
+    for &(sig, handler) in handlers {
+        action = KernelSigaction { handler: handler as usize, flags: HANDLER_FLAGS, restorer: CODE as usize, mask: 0 };
+        let a = &raw const action as usize;
+        // SAFETY: a valid kernel sigaction; the handler's address is mapped below, before any signal can come.
+        unsafe { must(b'A', libc::SYS_rt_sigaction, [sig as usize, a, 0, 8, 0, 0]) };
+    }
     // Only faults, the filter's traps and the interrupting signal come through; a Ctrl-C on the terminal does not.
-    let open = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS, super::INTERRUPT];
+    let open = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS, INTERRUPT];
     let mask = !open.iter().fold(0u64, |m, s| m | 1 << (s - 1));
     let limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     let header = CapHeader { version: 0x2008_0522, pid: 0 };

@@ -1,6 +1,6 @@
 //! Running our own code in a stopped stub thread.
 
-use super::stub::{Entry, in_code};
+use crate::stub::{Entry, in_code};
 use super::sys::{self, Wait};
 use crate::UserRegs;
 use abi::Errno;

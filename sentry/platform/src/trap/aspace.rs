@@ -1,0 +1,240 @@
+//! A guest address space: one stub process, and the operations that wait to be carried out in it.
+
+use super::code::{COUNT, STACK};
+use super::thread::{Berth, HostThread, Outcome, Remains};
+use super::{Shared, code};
+use crate::AddressSpace;
+use crate::ops::{Op, Queue};
+use crate::spawner::Id;
+use crate::stub::OP_LEN;
+use crate::tracee::run;
+use abi::{Errno, mm::Prot};
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Idle threads a process keeps; more than these end instead.
+const IDLE: usize = 16;
+/// Operations carried out at one go.
+const BATCH: usize = (STACK / OP_LEN) as usize;
+const _: () = assert!(COUNT >= STACK + 24 && code::ORDER_BATCH == 1);
+
+/// A stub process. It is killed when the last of its address space and the contexts in it is dropped.
+pub struct Process {
+    id: Id,
+    shared: Arc<Shared>,
+    queue: Queue,
+    /// Held while operations are carried out: there is one list for all threads of a process.
+    flush: Mutex<()>,
+    threads: Mutex<Threads>,
+    /// It was killed, from outside or because the application tampered with the stub.
+    dead: AtomicBool,
+}
+
+#[derive(Default)]
+struct Threads {
+    /// Threads held at the doorbell; or what is left of them, in a process that was killed.
+    idle: Vec<HostThread>,
+    /// How many of them are promised to contexts that will come.
+    promised: usize,
+    /// Places of threads that have ended.
+    berths: Vec<Berth>,
+    /// Places that were ever used.
+    used: u64,
+}
+
+impl Process {
+    /// The host's process id.
+    pub fn pid(&self) -> i32 {
+        self.id.pid
+    }
+
+    /// Notes that it was killed, after making sure that it is.
+    pub fn kill(&self) {
+        if !self.dead.swap(true, Ordering::Relaxed) {
+            let _ = host::signals::kill(self.id.pid, libc::SIGKILL);
+        }
+    }
+
+    /// Whether it is known to have been killed.
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Relaxed)
+    }
+
+    fn threads(&self) -> std::sync::MutexGuard<'_, Threads> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A thread at the doorbell, which is the caller's now.
+    pub fn take_thread(&self) -> Result<HostThread, Errno> {
+        let idle = {
+            let mut t = self.threads();
+            t.promised = t.promised.saturating_sub(1);
+            t.idle.pop()
+        };
+        match idle {
+            Some(thread) => Ok(thread),
+            None => self.new_thread(),
+        }
+    }
+
+    fn new_thread(&self) -> Result<HostThread, Errno> {
+        let berth = {
+            let mut t = self.threads();
+            match t.berths.pop() {
+                Some(b) => b,
+                None => {
+                    t.used += 1;
+                    Berth { number: t.used - 1, slot: None }
+                }
+            }
+        };
+        self.shared.spawner.thread(self.id, berth).inspect_err(|&e| {
+            if e == Errno::ESRCH {
+                self.kill();
+            }
+        })
+    }
+
+    /// Sees to it that one more thread is idle than contexts are expected.
+    pub fn promise_thread(&self) -> Result<(), Errno> {
+        if self.is_dead() {
+            return Err(Errno::ESRCH);
+        }
+        {
+            let mut t = self.threads();
+            if t.idle.len() > t.promised {
+                t.promised += 1;
+                return Ok(());
+            }
+        }
+        let new = self.new_thread()?;
+        let mut t = self.threads();
+        t.idle.push(new);
+        t.promised += 1;
+        Ok(())
+    }
+
+    /// Takes a thread back.
+    pub fn give_thread(&self, thread: HostThread) {
+        {
+            let mut t = self.threads();
+            if self.is_dead() || t.idle.len() < IDLE + t.promised {
+                t.idle.push(thread);
+                return;
+            }
+        }
+        let _one_at_a_time = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = match self.write_ops(&[HostThread::EXIT]) {
+            Ok(()) => thread.exit(),
+            Err(e) => Err((thread, e)),
+        };
+        match ended {
+            Ok(berth) => self.threads().berths.push(berth),
+            Err((thread, e)) => {
+                tracing::debug!("a stub thread did not end: {e}");
+                self.kill();
+                self.threads().idle.push(thread);
+            }
+        }
+    }
+
+    /// Carries out all operations that are queued, by `thread`, which is held at the doorbell. When it returns, all that was queued before
+    /// the call is in force, whoever carried it out. After a failure the operations behind the failed one stay queued.
+    pub fn flush(&self, thread: &mut HostThread) -> Result<(), Errno> {
+        if !self.queue.is_dirty() {
+            return Ok(());
+        }
+        let _one_at_a_time = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(ops) = self.queue.take() {
+            let mut done = 0;
+            for batch in ops.chunks(BATCH) {
+                let calls: Vec<[u64; 8]> = batch.iter().map(Op::call).collect();
+                let (n, result) = self.carry_out(thread, &calls);
+                done += n;
+                if let Err(e) = result {
+                    self.queue.put_back(ops.get(done + 1..).unwrap_or_default().to_vec());
+                    tracing::debug!(pid = self.pid(), op = ?ops.get(done), "mapping failed: {e}");
+                    return Err(e);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Carries out one batch. Returns how many succeeded, and if that is not all, why the next one did not.
+    fn carry_out(&self, thread: &mut HostThread, calls: &[[u64; 8]]) -> (usize, Result<(), Errno>) {
+        let mut begin = 0;
+        while let Some(rest) = calls.get(begin..).filter(|r| !r.is_empty()) {
+            match self.write_ops(rest).and_then(|()| thread.operate(rest)) {
+                // All of them can be repeated without harm, and no other thread changes the memory map meanwhile.
+                Ok(Outcome::Interrupted(approved)) => begin += approved.saturating_sub(1),
+                Ok(Outcome::Done(n, _)) if n == rest.len() => break,
+                Ok(Outcome::Done(n, result)) => return (begin + n, Err(run::result(result).err().unwrap_or(Errno::EIO))),
+                Err(e) => return (begin, Err(e)),
+            }
+        }
+        (calls.len(), Ok(()))
+    }
+
+    fn write_ops(&self, calls: &[[u64; 8]]) -> Result<(), Errno> {
+        let bytes: Vec<u8> = calls.iter().flatten().flat_map(|w| w.to_le_bytes()).collect();
+        self.shared.spawner.write_ops(self.id.slot, 0, &bytes)?;
+        self.shared.spawner.write_ops(self.id.slot, COUNT, &(calls.len() as u64).to_le_bytes())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let threads = std::mem::take(self.threads.get_mut().unwrap_or_else(PoisonError::into_inner));
+        // Before their listeners close: a thread that nobody holds would go astray.
+        self.kill();
+        let slots = threads.berths.into_iter().filter_map(|b| b.slot).map(Remains);
+        let remains = slots.chain(threads.idle.into_iter().map(Remains::from)).collect();
+        self.shared.spawner.end(self.id, self.is_dead(), remains);
+    }
+}
+
+/// The kernel's handle to a [`Process`].
+pub struct TrapAddressSpace {
+    pub(super) process: Arc<Process>,
+}
+
+impl TrapAddressSpace {
+    pub(super) fn new(shared: &Arc<Shared>) -> Result<TrapAddressSpace, Errno> {
+        let stub = shared.spawner.process()?;
+        let threads = Threads { idle: vec![stub.thread], promised: 1, berths: Vec::new(), used: 1 };
+        Ok(TrapAddressSpace {
+            process: Arc::new(Process {
+                id: Id { pid: stub.pid, slot: stub.slot },
+                shared: Arc::clone(shared),
+                queue: Queue::default(),
+                flush: Mutex::new(()),
+                threads: Mutex::new(threads),
+                dead: AtomicBool::new(false),
+            }),
+        })
+    }
+}
+
+impl AddressSpace for TrapAddressSpace {
+    fn map(&self, addr: u64, len: u64, fd: RawFd, offset: u64, prot: Prot, shared: bool) {
+        self.process.queue.push(Op::Map { addr, len, fd, offset, prot, shared });
+    }
+
+    fn unmap(&self, addr: u64, len: u64) {
+        self.process.queue.push(Op::Unmap { addr, len });
+    }
+
+    fn protect(&self, addr: u64, len: u64, prot: Prot) {
+        self.process.queue.push(Op::Protect { addr, len, prot });
+    }
+
+    fn is_dirty(&self) -> bool {
+        self.process.queue.is_dirty()
+    }
+
+    fn as_any(&self) -> &dyn std::any::Any {
+        self
+    }
+}

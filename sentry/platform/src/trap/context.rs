@@ -1,0 +1,238 @@
+//! A guest thread: a thread of a stub process, served by the task thread that owns the [`TrapContext`].
+
+use super::aspace::{Process, TrapAddressSpace};
+use super::frame::{self, Saved};
+use super::thread::{HostThread, Ring};
+use super::{Shared, code};
+use crate::interrupt::Interrupter;
+use crate::stub::{INTERRUPT, USER_END};
+use crate::{AddressSpace, Context, Event, Fault, FpState, Interrupt, UserRegs};
+use abi::Errno;
+use abi::mm::Prot;
+use abi::signal::Signal;
+use std::sync::Arc;
+
+/// `si_code` of a SIGSYS that a seccomp filter raised.
+const SYS_SECCOMP: i32 = 1;
+/// `si_arch` of a call made by `syscall` in 64-bit code.
+const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
+/// The number of uretprobe(2).
+const SYS_URETPROBE: u64 = 335;
+/// Bits of a page fault's error code: it was a write; it was a fetch of an instruction.
+const PF_WRITE: u64 = 1 << 1;
+const PF_FETCH: u64 = 1 << 4;
+
+/// A guest thread's execution state.
+pub struct TrapContext {
+    shared: Arc<Shared>,
+    thread: Option<(HostThread, Arc<Process>)>,
+    /// The extended state, while it is not in a host thread's frame.
+    fp: Option<FpState>,
+    interrupter: Arc<Interrupter>,
+}
+
+impl TrapContext {
+    pub(super) fn new(shared: &Arc<Shared>) -> TrapContext {
+        TrapContext { shared: Arc::clone(shared), thread: None, fp: None, interrupter: Arc::default() }
+    }
+
+    /// Takes a host thread in `process` out of the idle ones, with this context's extended state.
+    fn join(&mut self, process: &Arc<Process>) -> Result<HostThread, Errno> {
+        let mut thread = process.take_thread()?;
+        let fp = self.fp.take().unwrap_or_else(|| self.shared.spawner.layout.initial());
+        if let Err(e) = thread.hold().and_then(|()| frame::write_fp(&thread.slot, &self.shared.geometry, &fp)) {
+            tracing::debug!(tid = thread.tid, "cannot take over a stub thread: {e}");
+            self.fp = Some(fp);
+            process.kill();
+            process.give_thread(thread);
+            return Err(e);
+        }
+        Ok(thread)
+    }
+
+    /// Gives the host thread back. The extended state that it had is forgotten.
+    fn leave(&mut self) {
+        if let Some((thread, process)) = self.thread.take() {
+            process.give_thread(thread);
+        }
+    }
+
+    /// Does `f` with a host thread in `aspace`. A thread that is gone, or that the application has tampered with, is the end of its process.
+    fn with_thread<T>(
+        &mut self,
+        aspace: &Arc<dyn AddressSpace>,
+        f: impl FnOnce(&mut Self, &mut HostThread, &Process) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        let process = &aspace.as_any().downcast_ref::<TrapAddressSpace>().ok_or(Errno::EINVAL)?.process;
+        if process.is_dead() {
+            return Err(Errno::ESRCH);
+        }
+        let mut thread = match self.thread.take() {
+            Some((t, p)) if Arc::ptr_eq(&p, process) => t,
+            other => {
+                self.thread = other;
+                if self.thread.is_some() {
+                    self.fp = Some(self.fp_state());
+                }
+                self.leave();
+                self.join(process)?
+            }
+        };
+        let result = f(self, &mut thread, process);
+        if let Err(Errno::ESRCH | Errno::EPROTO) = result {
+            process.kill();
+            process.give_thread(thread);
+        } else {
+            self.thread = Some((thread, Arc::clone(process)));
+        }
+        result
+    }
+
+    /// Lets the application run until something happens.
+    fn run(&mut self, thread: &mut HostThread, process: &Process, regs: &mut UserRegs) -> Result<Event, Errno> {
+        process.flush(thread)?;
+        if !is_canonical(regs.rip) {
+            // IRETQ would fault in the stub.
+            return Ok(Event::Fault(general_protection()));
+        }
+        frame::write(&thread.slot, &self.shared.geometry, regs)?;
+        self.interrupter.enter(process.pid(), thread.tid);
+        let event = loop {
+            if self.interrupter.take() {
+                regs.orig_rax = u64::MAX;
+                break Event::Interrupted;
+            }
+            thread.resume()?;
+            let ring = thread.wait()?;
+            if let Some(event) = self.classify(thread, ring, regs)? {
+                break event;
+            }
+            frame::write(&thread.slot, &self.shared.geometry, regs)?;
+        };
+        self.interrupter.leave();
+        Ok(event)
+    }
+
+    /// What a ring means. `None`: nothing to the application. Fills `regs` with its state.
+    fn classify(&self, thread: &HostThread, ring: Ring, regs: &mut UserRegs) -> Result<Option<Event>, Errno> {
+        let saved = frame::read(&thread.slot, &self.shared.geometry)?;
+        let bases = match ring.why {
+            code::ORDER_INTERRUPTED => (regs.fs_base, regs.gs_base),
+            _ => (ring.fs_base, ring.gs_base),
+        };
+        *regs = saved.regs;
+        (regs.fs_base, regs.gs_base) = bases;
+        Ok(match ring.why {
+            code::EVENT | code::EVENT_INTERRUPTED => event(&saved, regs),
+            _ => None,
+        })
+    }
+}
+
+/// What a frame says that has happened, besides registers. `None`: a signal that is nothing to the application.
+fn event(saved: &Saved, regs: &mut UserRegs) -> Option<Event> {
+    // What somebody has sent is no fault.
+    if saved.code <= 0 || saved.signal == INTERRUPT {
+        return None;
+    }
+    if saved.signal == libc::SIGSYS && saved.code == SYS_SECCOMP {
+        // The host takes some numbers of calls for results of calls to be restarted: it goes back to the instruction, or puts
+        // EINTR in place of the number.
+        if regs.rip.wrapping_add(2) == saved.addr {
+            regs.rip = saved.addr;
+        }
+        if regs.rax as i32 != saved.nr {
+            regs.rax = i64::from(saved.nr).cast_unsigned();
+        }
+        if saved.arch != AUDIT_ARCH_X86_64 {
+            // `int 0x80` or `sysenter`, whose numbers mean other calls: as on a kernel without the 32-bit interfaces.
+            regs.rip = regs.rip.wrapping_sub(2);
+            return Some(Event::Fault(general_protection()));
+        }
+        regs.orig_rax = regs.rax;
+        regs.rax = (-i64::from(libc::ENOSYS)).cast_unsigned();
+        return Some(Event::Syscall);
+    }
+    if saved.signal == libc::SIGILL && saved.code == abi::signal::SI_KERNEL {
+        // Since Linux 6.13 no filter is asked for uretprobe(2), which ends like this anywhere but in the host's own trampoline.
+        regs.orig_rax = SYS_URETPROBE;
+        regs.rax = (-i64::from(libc::ENOSYS)).cast_unsigned();
+        return Some(Event::Syscall);
+    }
+    let signal = u64::try_from(saved.signal).ok().and_then(Signal::new).unwrap_or(Signal::SEGV);
+    let access = match saved.page_fault {
+        Some(e) if e & PF_WRITE != 0 => Prot::WRITE,
+        Some(e) if e & PF_FETCH != 0 => Prot::EXEC,
+        Some(_) => Prot::READ,
+        None => Prot::empty(),
+    };
+    Some(Event::Fault(Fault { signal, code: saved.code, addr: saved.addr, access }))
+}
+
+fn general_protection() -> Fault {
+    Fault { signal: Signal::SEGV, code: abi::signal::SI_KERNEL, addr: 0, access: Prot::empty() }
+}
+
+/// Whether the processor takes `rip` as an address at all.
+fn is_canonical(rip: u64) -> bool {
+    rip <= USER_END + abi::PAGE_SIZE || rip >= !(1 << 47) + 1
+}
+
+impl Context for TrapContext {
+    fn flush(&mut self, aspace: &Arc<dyn AddressSpace>) -> Result<(), Errno> {
+        if !aspace.is_dirty() {
+            return Ok(());
+        }
+        self.with_thread(aspace, |_, thread, process| process.flush(thread))
+    }
+
+    fn switch(&mut self, aspace: &Arc<dyn AddressSpace>, regs: &mut UserRegs) -> Event {
+        self.with_thread(aspace, |this, thread, process| this.run(thread, process, regs)).unwrap_or_else(|e| {
+            self.interrupter.leave();
+            tracing::debug!("a stub thread is lost: {e}");
+            Event::Lost
+        })
+    }
+
+    fn prepare_sibling(&mut self, aspace: &Arc<dyn AddressSpace>) -> Result<(), Errno> {
+        aspace.as_any().downcast_ref::<TrapAddressSpace>().ok_or(Errno::EINVAL)?.process.promise_thread()
+    }
+
+    fn fp_state(&mut self) -> FpState {
+        if let Some((thread, _)) = &self.thread
+            && let Ok(fp) = frame::read_fp(&thread.slot, &self.shared.geometry, &self.shared.spawner.layout)
+        {
+            return fp;
+        }
+        self.fp.clone().unwrap_or_else(|| self.shared.spawner.layout.initial())
+    }
+
+    fn set_fp_state(&mut self, state: &FpState) -> Result<(), Errno> {
+        self.shared.spawner.layout.check(state)?;
+        match &self.thread {
+            Some((thread, _)) => frame::write_fp(&thread.slot, &self.shared.geometry, state)?,
+            None => self.fp = Some(state.clone()),
+        }
+        Ok(())
+    }
+
+    fn reset_fp_state(&mut self) {
+        let initial = self.shared.spawner.layout.initial();
+        if let Some((thread, _)) = &self.thread
+            && frame::write_fp(&thread.slot, &self.shared.geometry, &initial).is_err()
+        {
+            tracing::debug!("the memory of a stub thread is gone");
+        }
+        self.fp = None;
+    }
+
+    fn interrupter(&self) -> Arc<dyn Interrupt> {
+        Arc::clone(&self.interrupter) as Arc<dyn Interrupt>
+    }
+}
+
+impl Drop for TrapContext {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

@@ -1,0 +1,85 @@
+//! Memory that a stub thread shares with the sentry: its alternate signal stack.
+
+use abi::Errno;
+use host::memfile::MemoryFile;
+use std::os::fd::AsRawFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Bytes of a slot: four frames with all that a processor saves today without asking. A power of two, so that the stub finds its
+/// slot's beginning from its stack pointer.
+pub const SLOT: u64 = 16 << 10;
+/// Stub threads that there can be at once.
+const SLOTS: u64 = 1 << 18;
+
+/// All slots.
+#[derive(Debug)]
+pub struct Slots {
+    memory: MemoryFile,
+    free: Mutex<Free>,
+}
+
+#[derive(Debug, Default)]
+struct Free {
+    /// To be used again.
+    used: Vec<u64>,
+    /// The first that never was.
+    next: u64,
+}
+
+/// A slot. It must not be dropped before the stub process that maps it has ended.
+#[derive(Debug)]
+pub struct Slot {
+    slots: Arc<Slots>,
+    index: u64,
+}
+
+impl Slots {
+    /// Makes the memory.
+    pub fn new() -> Result<Arc<Slots>, Errno> {
+        Ok(Arc::new(Slots { memory: MemoryFile::new(c"caisson-threads", SLOTS * SLOT)?, free: Mutex::default() }))
+    }
+
+    fn free(&self) -> std::sync::MutexGuard<'_, Free> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A slot that reads as zero. `EAGAIN`: there are too many threads.
+    pub fn take(self: &Arc<Slots>) -> Result<Slot, Errno> {
+        let mut free = self.free();
+        let index = match free.used.pop() {
+            Some(i) => i,
+            None if (free.next + 1) * SLOT <= self.memory.len() => {
+                free.next += 1;
+                free.next - 1
+            }
+            None => return Err(Errno::EAGAIN),
+        };
+        Ok(Slot { slots: Arc::clone(self), index })
+    }
+}
+
+impl Slot {
+    /// What to map into the stub: descriptor and offset.
+    pub fn file(&self) -> (i32, u64) {
+        (self.slots.memory.fd().as_raw_fd(), self.index * SLOT)
+    }
+
+    /// Copies from the slot.
+    pub fn copy_in(&self, offset: u64, bytes: &mut [u8]) -> Result<(), Errno> {
+        self.slots.memory.copy_in(self.index * SLOT + offset, bytes)
+    }
+
+    /// Copies to the slot.
+    pub fn copy_out(&self, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
+        self.slots.memory.copy_out(self.index * SLOT + offset, bytes)
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // The registers of one application are nothing for the next one to read.
+        if self.slots.memory.punch_hole(self.index * SLOT, SLOT).is_ok() {
+            self.slots.free().used.push(self.index);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! A stub thread for application code, and how it is made.
+
+use super::code::{self, Place};
+use super::filter;
+use super::frame::{Geometry, STACK_LEN};
+use super::slots::{SLOT, Slot, Slots};
+use crate::UserRegs;
+use crate::placement::Placement;
+use crate::spawner::{Kind, Site};
+use crate::stub::{self, CODE, Confinement, Entry, INTERRUPT, OPS, OPS_LEN};
+use crate::tracee::run;
+use crate::tracee::sys::{self, Wait};
+use abi::Errno;
+use host::notify::{Listener, Notification};
+use std::sync::Arc;
+
+/// Where the slots of a process are mapped, one behind the other.
+const SLOTS_BEGIN: u64 = CODE + 0x10_0000;
+/// Threads that a process may have.
+const THREADS: u64 = 16 << 10;
+const _: () = assert!(OPS + OPS_LEN <= SLOTS_BEGIN && SLOTS_BEGIN + THREADS * SLOT <= stub::USER_END);
+
+/// Where a thread goes in its process.
+#[derive(Debug, Default)]
+pub struct Berth {
+    /// Which of the process's places for slots.
+    pub number: u64,
+    /// The slot that is mapped there already, if one is.
+    pub slot: Option<Slot>,
+}
+
+/// A stub thread. It runs application code, or is held in a call that the sentry was or will be notified of.
+#[derive(Debug)]
+pub struct HostThread {
+    /// Its id on the host.
+    pub tid: i32,
+    /// What it shares with the sentry.
+    pub slot: Slot,
+    number: u64,
+    listener: Listener,
+    /// The call that it is held in, if the sentry has received the notification.
+    held: Option<u64>,
+    /// The address of its frame in the stub.
+    frame: u64,
+}
+
+/// What a thread says when it rings.
+#[derive(Clone, Copy, Debug)]
+pub struct Ring {
+    /// One of the four reasons in [`code`].
+    pub why: u64,
+    /// The base of fs.
+    pub fs_base: u64,
+    /// The base of gs.
+    pub gs_base: u64,
+}
+
+/// What became of operations.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome {
+    /// So many were carried out, and then one gave this result; or all were.
+    Done(usize, u64),
+    /// The sentry's signal interrupted them after so many were approved; what the last of these gave is not known.
+    Interrupted(usize),
+}
+
+impl HostThread {
+    /// Waits until the thread makes one of its calls. `ESRCH`: it is gone.
+    fn receive(&self) -> Result<Notification, Errno> {
+        loop {
+            match self.listener.receive() {
+                Err(Errno::EINTR) => {}
+                Err(Errno::ENOENT) if self.listener.is_deserted() => return Err(Errno::ESRCH),
+                Err(Errno::ENOENT) => {}
+                r => return r,
+            }
+        }
+    }
+
+    /// Waits until it rings. `EPROTO`: it did something else, that is, the application did.
+    pub fn wait(&mut self) -> Result<Ring, Errno> {
+        let n = self.receive()?;
+        self.ring(&n)
+    }
+
+    fn ring(&mut self, n: &Notification) -> Result<Ring, Errno> {
+        let [frame, fs_base, gs_base, why, ..] = n.args;
+        if Place::of(n.ip) != Some(Place::Rung) || frame != self.frame {
+            return Err(Errno::EPROTO);
+        }
+        self.held = Some(n.id);
+        Ok(Ring { why, fs_base, gs_base })
+    }
+
+    /// Sees to it that it is held at the doorbell, as a thread is that does not run application code.
+    pub fn hold(&mut self) -> Result<(), Errno> {
+        if self.held.is_none() {
+            self.wait()?;
+        }
+        Ok(())
+    }
+
+    fn order(&mut self, order: u64) -> Result<(), Errno> {
+        let id = self.held.take().ok_or(Errno::EPROTO)?;
+        self.listener.answer(id, order.cast_signed()).map_err(gone)
+    }
+
+    /// Lets it run application code from its frame.
+    pub fn resume(&mut self) -> Result<(), Errno> {
+        self.order(self.frame)
+    }
+
+    /// Lets it carry out the operations that are in the list, which are exactly `calls`. It is held at the doorbell again afterwards.
+    /// `EPROTO`: it did something else.
+    pub fn operate(&mut self, calls: &[[u64; 8]]) -> Result<Outcome, Errno> {
+        self.order(self.frame | code::ORDER_BATCH)?;
+        let mut approved = 0;
+        loop {
+            let n = self.receive()?;
+            match (Place::of(n.ip), calls.get(approved)) {
+                (Some(Place::Operated), Some([nr, args @ .., _])) if n.nr.cast_unsigned() == *nr && n.args == *args => {
+                    self.listener.approve(n.id).map_err(gone)?;
+                    approved += 1;
+                }
+                (Some(Place::Done), _) => {
+                    self.held = Some(n.id);
+                    let done = usize::try_from(n.args[0]).unwrap_or(usize::MAX).min(approved);
+                    return Ok(Outcome::Done(done, n.args[1]));
+                }
+                _ => {
+                    self.ring(&n)?;
+                    return Ok(Outcome::Interrupted(approved));
+                }
+            }
+        }
+    }
+
+    /// The call that ends it.
+    pub const EXIT: [u64; 8] = [libc::SYS_exit as u64, 0, 0, 0, 0, 0, 0, 0];
+
+    /// Lets it end itself: the list holds [`EXIT`](Self::EXIT). Returns what it leaves behind.
+    pub fn exit(mut self) -> Result<Berth, (HostThread, Errno)> {
+        loop {
+            match self.operate(&[Self::EXIT]) {
+                Err(Errno::ESRCH) => return Ok(Berth { number: self.number, slot: Some(self.slot) }),
+                Ok(Outcome::Interrupted(0)) => {}
+                Ok(_) => return Err((self, Errno::EPROTO)),
+                Err(e) => return Err((self, e)),
+            }
+        }
+    }
+}
+
+/// What ended threads leave behind: memory that must not be used again before their process has ended.
+pub struct Remains(#[expect(dead_code, reason = "held, not used")] pub Slot);
+
+impl From<HostThread> for Remains {
+    fn from(thread: HostThread) -> Remains {
+        // Without a listener nothing holds the thread any more; but its process has been killed.
+        Remains(thread.slot)
+    }
+}
+
+/// The thread of a held call can only be missing because it was killed.
+fn gone(e: Errno) -> Errno {
+    if e == Errno::ENOENT { Errno::ESRCH } else { e }
+}
+
+/// How stubs of this platform are made.
+pub struct Workshop {
+    geometry: Geometry,
+    slots: Arc<Slots>,
+    placement: Arc<Placement>,
+}
+
+impl Workshop {
+    /// With the memory for all slots.
+    pub fn new(geometry: Geometry, slots: Arc<Slots>, placement: &Arc<Placement>) -> Workshop {
+        Workshop { geometry, slots, placement: Arc::clone(placement) }
+    }
+
+    /// Everything that a new thread, stopped before its first instruction, needs.
+    fn equip(&self, tid: i32, site: Site<'_>, berth: Berth) -> Result<HostThread, Errno> {
+        let begin = SLOTS_BEGIN + berth.number * SLOT;
+        let slot = match berth.slot {
+            Some(slot) => slot,
+            None => {
+                let slot = self.slots.take()?;
+                let (fd, offset) = slot.file();
+                let prot = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+                let flags = (libc::MAP_SHARED | libc::MAP_FIXED) as u64;
+                run::syscall(tid, libc::SYS_mmap, [begin, SLOT, prot, flags, fd as u64, offset])?;
+                slot
+            }
+        };
+        // The argument is read by the host where the application cannot write it.
+        let stack: Vec<u8> = [begin, 0, STACK_LEN].iter().flat_map(|w| w.to_le_bytes()).collect();
+        site.ops.copy_out(site.slot * OPS_LEN + code::STACK, &stack)?;
+        run::syscall(tid, libc::SYS_sigaltstack, [OPS + code::STACK, 0, 0, 0, 0, 0])?;
+        let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+        let mode = u64::from(libc::SECCOMP_SET_MODE_FILTER);
+        let fd = run::syscall(tid, libc::SYS_seccomp, [mode, flags, code::PROGRAM, 0, 0, 0])?;
+        // SAFETY: the host has just made this descriptor in the table that stubs share with this process.
+        let listener = unsafe { Listener::from_raw(i32::try_from(fd).map_err(|_| Errno::EIO)?) };
+        listener.set_sync_wake_up()?;
+        // It was pinned for the making.
+        self.placement.release(tid);
+        let frame = begin + self.geometry.frame;
+        let mut regs: UserRegs = Entry::Idle.regs();
+        (regs.rip, regs.rsp, regs.rdi) = (Place::Ring.address(), frame, frame);
+        sys::set_regs(tid, &regs)?;
+        sys::detach(tid)?;
+        Ok(HostThread { tid, slot, number: berth.number, listener, held: None, frame })
+    }
+}
+
+impl Kind for Workshop {
+    type Thread = HostThread;
+    type Place = Berth;
+    type Remains = Remains;
+
+    fn confinement(&self) -> Confinement {
+        let faults = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS];
+        let mut handlers: Vec<(i32, u64)> = faults.iter().map(|&s| (s, Place::Fault.address())).collect();
+        handlers.push((INTERRUPT, Place::Interrupt.address()));
+        Confinement { image: code::image(&self.geometry), filter: filter::of_stub(), handlers }
+    }
+
+    fn make_thread(&mut self, site: Site<'_>, berth: Berth) -> Result<HostThread, Errno> {
+        if berth.number >= THREADS {
+            return Err(Errno::EAGAIN);
+        }
+        let tid = run::clone(site.pid, stub::CLONE_TRACED_THREAD, |_| Ok(()))?;
+        match sys::wait(tid)? {
+            Wait::Gone => return Err(Errno::ESRCH),
+            Wait::Signal(_) | Wait::Event(_) => {}
+        }
+        self.equip(tid, site, berth).inspect_err(|e| {
+            tracing::debug!(tid, "cannot equip a stub thread: {e}");
+            // It holds nothing yet that others could reach. If it cannot even be told to end, it is gone.
+            let _ = sys::set_regs(tid, &Entry::Exit.regs()).and_then(|()| sys::detach(tid));
+        })
+    }
+}
