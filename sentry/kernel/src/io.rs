@@ -234,29 +234,27 @@ impl<'a> IoBuffer<'a> {
     }
 
     fn copy_span(&mut self, span: Span, to_buffer: bool) -> Result<usize> {
-        let mut chunk = [0u8; 16384];
         let want = span.len().min(self.remaining());
         let mut done = 0;
         while done < want {
-            let (_, rest) = span.split_at(done);
-            let n = chunk.len().min(want - done);
-            let (part, _) = rest.split_at(n);
-            let moved = if to_buffer {
-                part.copy_in(&mut chunk[..n])?;
-                self.write(&chunk[..n])
-            } else {
-                self.read(&mut chunk[..n]).and_then(|k| {
-                    part.split_at(k).0.copy_out(&chunk[..k])?;
-                    Ok(k)
-                })
+            let at = self.pos + done;
+            let part = span.split_at(done).1.split_at(want - done).0;
+            let got = match (&mut self.kind, to_buffer) {
+                (Kind::User { mm, ranges }, _) => {
+                    let (addr, room) = locate(ranges, at);
+                    mm.copy_span_partial(addr, part.split_at(room).0, to_buffer)
+                }
+                (Kind::Dest(d), true) => d.get_mut(at..at + part.len()).map_or(0, |d| part.read(d)),
+                (Kind::Source(s), false) => s.get(at..at + part.len()).map_or(0, |s| part.write(s)),
+                (Kind::Dest(_), false) => bail!(EBADF, "buffer is a destination"),
+                (Kind::Source(_), true) => bail!(EBADF, "buffer is a source"),
             };
-            match moved {
-                Ok(k) => done += k,
-                Err(e) if done == 0 => return Err(e),
-                Err(_) => break,
+            if got == 0 {
+                break;
             }
+            done += got;
         }
-        Ok(done)
+        self.finish(done, want)
     }
 }
 

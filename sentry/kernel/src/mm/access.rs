@@ -146,6 +146,15 @@ impl Mm {
         })
     }
 
+    /// Copies between the application's memory and other guest memory without a stop in between; returns how many bytes it could be.
+    pub fn copy_span_partial(&self, addr: UserAddr, other: Span, to_app: bool) -> usize {
+        self.pieces(addr.0, other.len(), to_app, |at, _, span| {
+            let part = other.split_at(at).1.split_at(span.len()).0;
+            let copied = if to_app { span.copy_from(part) } else { part.copy_from(span) };
+            if copied.is_ok() { span.len() } else { 0 }
+        })
+    }
+
     /// Copies from the application, everything or `EFAULT`.
     pub fn copy_in(&self, addr: UserAddr, dst: &mut [u8]) -> Result {
         if self.copy_in_partial(addr, dst) == dst.len() { Ok(()) } else { bail!(EFAULT, "cannot read {:#x}", addr.0) }
