@@ -18,7 +18,7 @@ use kernel::{
 use std::sync::Arc;
 
 pub(crate) const ROWS: &[Entry] = &[
-    row!("socket", socket, Partial("AF_UNIX and AF_NETLINK; other families give EAFNOSUPPORT")),
+    row!("socket", socket, Partial("AF_UNIX; AF_INET and AF_INET6 over loopback alone, no raw sockets; NETLINK_ROUTE's answers about loopback")),
     row!("socketpair", socketpair),
     row!("bind", bind),
     row!("listen", listen),
