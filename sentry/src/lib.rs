@@ -86,6 +86,7 @@ fn run(args: &[String], server: &server::Server) -> Result<i32, Failure> {
     };
 
     let host = host_info();
+    host::process::limit_arenas(8 * host::process::machine().cpus);
     jail::enter_empty_root().map_err(Failure::host("cannot enter an empty root"))?;
     jail::drop_privileges().map_err(Failure::host("cannot drop privileges"))?;
     signals::prepare().map_err(Failure::internal("signals"))?;

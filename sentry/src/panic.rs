@@ -11,7 +11,8 @@ pub fn install(server: &Server) {
         let message = info.payload_as_str().unwrap_or("no message");
         let place = info.location().map(ToString::to_string).unwrap_or_default();
         let thread = std::thread::current().name().unwrap_or("?").to_owned();
-        tracing::error!("panic in thread {thread} at {place}: {message}");
+        let frames = host::backtrace::Frames::here();
+        tracing::error!("panic in thread {thread} at {place}: {message}; called from {frames}");
         server.failed(FailureKind::Internal, &format!("the sentry has a bug: panic at {place}: {message}"));
         std::process::exit(crate::FAILED);
     }));

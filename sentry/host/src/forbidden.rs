@@ -8,6 +8,9 @@ use std::sync::OnceLock;
 /// Where the message goes.
 static LOG: OnceLock<OwnedFd> = OnceLock::new();
 
+/// Bytes of the message at most.
+const LINE: usize = 512;
+
 /// The exit status of a sentry that made a forbidden call.
 pub const EXIT_STATUS: i32 = 124;
 
@@ -37,7 +40,7 @@ struct SigSys {
 }
 
 extern "C" fn on_trap(_sig: libc::c_int, info: *const SigSys, context: *const libc::ucontext_t) {
-    let mut line = Line { text: [0; 160], len: 0 };
+    let mut line = Line { text: [0; LINE], len: 0 };
     line.text(b"caisson: the sentry made host call ");
     // SAFETY: the kernel passes a siginfo of a SIGSYS, which is longer than this.
     let info = unsafe { &*info };
@@ -50,7 +53,12 @@ extern "C" fn on_trap(_sig: libc::c_int, info: *const SigSys, context: *const li
         line.text(b" ");
         line.hex(regs.get(register as usize).map_or(0, |r| r.cast_unsigned()));
     }
-    line.text(b", which its filter forbids\n");
+    line.text(b", which its filter forbids; called from");
+    for offset in crate::backtrace::Frames::here().offsets() {
+        line.text(b" ");
+        line.hex(*offset as u64);
+    }
+    line.text(b"\n");
     if let Some(log) = LOG.get() {
         // SAFETY: writes initialized bytes of a local. Nothing can be done about a failure.
         unsafe { libc::write(log.as_raw_fd(), line.text.as_ptr().cast(), line.len) };
@@ -61,7 +69,7 @@ extern "C" fn on_trap(_sig: libc::c_int, info: *const SigSys, context: *const li
 
 /// A line built without allocating: this runs in a signal handler.
 struct Line {
-    text: [u8; 160],
+    text: [u8; LINE],
     len: usize,
 }
 
@@ -97,13 +105,13 @@ mod tests {
 
     #[test]
     fn lines_without_allocation() {
-        let mut line = Line { text: [0; 160], len: 0 };
+        let mut line = Line { text: [0; LINE], len: 0 };
         line.number(257);
         line.text(b" ");
         line.hex(0);
         line.hex(0xdead_beef);
         assert_eq!(&line.text[..line.len], b"257 0x00xdeadbeef");
-        line.text(&[b'x'; 200]);
-        assert_eq!(line.len, 160);
+        line.text(&[b'x'; LINE]);
+        assert_eq!(line.len, LINE);
     }
 }

@@ -10,6 +10,7 @@
 #![allow(unsafe_code)]
 
 mod arena;
+pub mod backtrace;
 pub mod epoll;
 pub mod eventfd;
 pub mod file;

@@ -30,6 +30,14 @@ pub fn set_parent_death_signal(sig: i32) -> Result<(), Errno> {
     prctl(libc::PR_SET_PDEATHSIG, sig as libc::c_ulong)
 }
 
+/// Limits the allocator's arenas to `count`. Unless it has such a limit, the C library looks for the number of processors in
+/// /sys when it makes a new one, which the sentry's filter forbids.
+pub fn limit_arenas(count: usize) {
+    let count = i32::try_from(count.max(1)).unwrap_or(i32::MAX);
+    // SAFETY: takes two numbers. It fails for unknown parameters only.
+    unsafe { libc::mallopt(libc::M_ARENA_MAX, count) };
+}
+
 /// Page size, CPUs online and memory of the host, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {

@@ -128,7 +128,8 @@ impl Task {
     }
     /// The mode bits that new files do not get.
     pub fn umask(&self) -> u32 {
-        self.fs.lock().umask()
+        // Two locks of one rank: one after the other.
+        self.fs().umask()
     }
     /// Its credentials now.
     pub fn cred(&self) -> Arc<Credentials> {
