@@ -167,7 +167,8 @@ fn adopt_thread_children(tree: &mut Tree, task: &Task, group: &ThreadGroup) {
             p.parent_tid = heir;
         }
         for t in p.group.threads() {
-            if let Some(sig) = Signal::new(t.info().parent_death_signal.into()) {
+            let sig = Signal::new(t.info().parent_death_signal.into());
+            if let Some(sig) = sig {
                 // A full queue loses it, as in Linux.
                 let _ = p.group.send_signal(SigInfo::new(sig, SI_KERNEL));
             }

@@ -172,7 +172,8 @@ impl CurrentTask {
     }
 
     fn run_fault(&mut self, fault: Fault) -> State {
-        if matches!(fault.signal, Signal::SEGV | Signal::BUS) {
+        // A general protection fault has no address; the host says SI_KERNEL then.
+        if matches!(fault.signal, Signal::SEGV | Signal::BUS) && fault.code != abi::signal::SI_KERNEL {
             self.trap = TrapInfo { number: 14, error_code: error_code(fault.access), cr2: fault.addr };
         } else {
             self.trap = TrapInfo { number: trap_number(fault.signal), error_code: 0, cr2: self.trap.cr2 };
