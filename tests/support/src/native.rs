@@ -10,7 +10,8 @@ use std::process::Command;
 const SETUP: &str = r#"
 set -eu
 root=$1; echo "$2" > /proc/sys/kernel/hostname; ulimit -Sn "$3"; ulimit -Hn "$4"; shift 4
-base=/tmp
+# over /sys, because the tree itself may lie anywhere else
+base=/sys
 mount -t tmpfs -o mode=755 caisson-native "$base"
 mkdir "$base/upper" "$base/work" "$base/root"
 r="$base/root"
