@@ -10,12 +10,12 @@
 pub enum Rank {
     /// Serializes execve, clone and exit of a thread group where they exclude each other.
     Exec,
+    /// `f_pos`, held across a read, write or readdir that uses it: the outermost, since a file of /proc may look at anything.
+    FilePosition,
     /// The tree of mounts.
     MountTree,
     /// Serializes renames across directories of one file system.
     Rename,
-    /// `f_pos`, held across a read, write or readdir that uses it.
-    FilePosition,
     /// A directory's entries (Linux's `i_rwsem` of a directory). Parent before child with `lock_nested`.
     InodeDir,
     /// A dentry's name, parent and children.
