@@ -202,8 +202,9 @@ impl Task {
         let mut state = group.lock();
         let taken = self.dequeue_locked(&mut state, SigSet(!set.0));
         self.recalc_locked(&state);
+        drop(state);
         match taken {
-            Some((_, info)) => Some(Ok(info)),
+            Some((_, info)) => Some(Ok(group.timers.complete_info(info))),
             None if self.signal_pending() => Some(Err(Error::Errno(Errno::EINTR))),
             None => None,
         }

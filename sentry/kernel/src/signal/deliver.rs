@@ -4,7 +4,7 @@ use super::state::{SIG_DFL, SIG_IGN};
 use super::{DefaultAction, GroupStop, default_action};
 use crate::task::{CurrentTask, ExitStatus, GroupState, RunState, ThreadGroup};
 use abi::Restart;
-use abi::signal::{SI_KERNEL, SigAction, SigInfo, SigSet, Signal};
+use abi::signal::{SI_KERNEL, SI_TIMER, SigAction, SigInfo, SigSet, Signal};
 
 const SA_RESTART: u64 = 0x1000_0000;
 const SA_RESETHAND: u64 = 0x8000_0000;
@@ -116,9 +116,9 @@ impl CurrentTask {
             self.task.recalc_locked(&state);
             return Next::Nothing;
         };
-        if let Some(timer) = crate::time::posix_timer_of(&info) {
+        if info.code == SI_TIMER {
             drop(state);
-            let info = group.timers.delivered(timer, info);
+            let info = group.timers.complete_info(info);
             state = group.lock();
             return self.act_on(&group, sig, info, state);
         }

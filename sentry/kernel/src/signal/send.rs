@@ -138,7 +138,8 @@ impl Task {
         let mut state = group.lock();
         let taken = self.dequeue_locked(&mut state, SigSet(!wanted.0));
         self.recalc_locked(&state);
-        taken.map(|(_, info)| info)
+        drop(state);
+        taken.map(|(_, info)| group.timers.complete_info(info))
     }
 
     /// Takes the next signal not in `blocked`: the thread's own first.

@@ -190,9 +190,7 @@ impl CurrentTask {
         if !self.is_leader() {
             self.kernel().tree().take_leadership(&self.task);
         }
-        let mut state = group.lock();
-        state.exec = None;
-        state.leader_status = None;
+        group.lock().exec = None;
         Ok(())
     }
 }

@@ -119,15 +119,13 @@ impl Task {
         let mut dead = self.group().dead_usage.lock();
         *dead = dead.plus(self.usage());
         drop(dead);
-        if self.is_leader() {
-            state.leader_status = Some(status);
-        }
         let last = state.threads.is_empty();
         let pending = state.shared.set();
         if !last && !pending.is_empty() {
             crate::signal::send::retarget(self, state, pending.minus(self.signals().mask()));
         }
-        let final_status = state.exit.or(state.leader_status).unwrap_or(status);
+        // Without exit_group(2) the last thread's status is the process's.
+        let final_status = state.exit.unwrap_or(status);
         if last {
             state.exit = Some(final_status);
         }

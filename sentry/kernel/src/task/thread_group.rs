@@ -53,8 +53,6 @@ pub struct GroupState {
     pub shared: PendingQueue,
     /// Queue entries of all threads, which RLIMIT_SIGPENDING limits.
     pub queued: usize,
-    /// What the leader ended with, where threads go on without it.
-    pub leader_status: Option<ExitStatus>,
     /// The process is ending with this status: every thread exits as soon as it looks.
     pub exit: Option<ExitStatus>,
     /// A thread executes a program: the others end, it becomes the leader.

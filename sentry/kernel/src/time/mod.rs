@@ -11,7 +11,6 @@ mod sleep;
 mod timer;
 
 pub use clock::{Clock, CpuClock};
-pub(crate) use process_timers::posix_timer_of;
 pub use process_timers::{ItimerKind, ProcessTimers, TimerNotify};
 pub use timer::{Timer, TimerQueue, TimerSetting};
 

@@ -93,7 +93,7 @@ impl Default for ProcessTimers {
 }
 
 /// The POSIX timer that a siginfo comes from.
-pub(crate) fn posix_timer_of(info: &SigInfo) -> Option<i32> {
+fn posix_timer_of(info: &SigInfo) -> Option<i32> {
     (info.code == SI_TIMER).then_some(info.fields[0] as u32 as i32)
 }
 
@@ -116,9 +116,11 @@ impl ProcessTimers {
         self.posix.lock().get(&id).cloned().ok_or(error!(EINVAL, "no timer {id}"))
     }
 
-    /// A timer's signal is delivered: fills in how many expiries it stands for.
-    pub(crate) fn delivered(&self, id: i32, mut info: SigInfo) -> SigInfo {
-        if let Ok(t) = self.posix(id) {
+    /// A signal is delivered: if it is a timer's, fills in how many expiries it stands for.
+    pub(crate) fn complete_info(&self, mut info: SigInfo) -> SigInfo {
+        if let Some(id) = posix_timer_of(&info)
+            && let Ok(t) = self.posix(id)
+        {
             let mut o = t.overrun.lock();
             o.last = std::mem::take(&mut o.queued);
             info.fields[0] = u64::from(id as u32) | o.last.min(OVERRUN_MAX) << 32;
