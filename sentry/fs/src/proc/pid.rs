@@ -269,11 +269,16 @@ fn namespaces() -> Fixed {
 /// `/proc/PID/net`.
 fn network(task: &Arc<Task>) -> Fixed {
     let kernel = task.kernel().clone();
-    let tcp = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode                                                     \n";
+    let table = |name: &'static str| {
+        let kernel = kernel.clone();
+        (name, Entry::text(move || Ok(kernel::net::proc_net(&kernel, name).unwrap_or_default().into())))
+    };
     Fixed::new(vec![
-        ("unix", Entry::text(move || Ok(kernel.unix_sockets_text().into()))),
-        ("tcp", Entry::fixed(tcp)),
-        ("udp", Entry::fixed("   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops             \n")),
+        table("unix"),
+        table("tcp"),
+        table("tcp6"),
+        table("udp"),
+        table("udp6"),
         (
             "dev",
             Entry::fixed(

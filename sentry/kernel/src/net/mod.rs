@@ -183,14 +183,6 @@ pub fn proc_net(kernel: &Kernel, name: &str) -> Option<String> {
     all.iter().find_map(|f| f.proc_net(kernel, name))
 }
 
-impl Kernel {
-    /// The text of /proc/net/unix.
-    #[must_use]
-    pub fn unix_sockets_text(&self) -> String {
-        proc_net(self, "unix").unwrap_or_default()
-    }
-}
-
 /// A time that a socket option sets; zero stands for ever.
 pub(crate) fn limit(ns: u64) -> Option<Duration> {
     (ns != 0).then(|| Duration::from_nanos(ns))
