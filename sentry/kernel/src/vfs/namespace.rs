@@ -54,9 +54,9 @@ impl Tree {
         all
     }
 
+    /// Puts a mount on a mount point, which the caller has [pinned](Dentry::pin).
     fn attach(&mut self, mount: Arc<Mount>, parent: u32, point: Arc<Dentry>) {
         point.add_mounts(1);
-        point.pin();
         self.at.insert(key(parent, &point), mount.id);
         self.nodes.insert(mount.id, Node { mount, place: Some((parent, point)) });
     }
@@ -76,7 +76,8 @@ impl MountNamespace {
     pub fn new(root: Arc<Mount>) -> Arc<MountNamespace> {
         let ns = Arc::new_cyclic(|me| MountNamespace {
             me: me.clone(),
-            tree: RwLock::new(Rank::MountTree, Tree::default()),
+            // Names of places are told under many locks, so nothing is locked under this one.
+            tree: RwLock::new(Rank::Leaf, Tree::default()),
             changes: AtomicU64::new(0),
             queue: WaitQueue::new(),
         });
@@ -148,6 +149,10 @@ impl MountNamespace {
             bail!(ENOENT, "mount point was removed");
         }
         let ids: Vec<u32> = mounts.iter().map(|m| m.0.id).collect();
+        at.dentry.pin();
+        for (_, point) in mounts.iter().filter_map(|m| m.1.as_ref()) {
+            point.pin();
+        }
         let mut tree = self.tree.write();
         if !tree.nodes.contains_key(&at.mount.id) {
             bail!(EINVAL, "not in this namespace");
@@ -174,23 +179,22 @@ impl MountNamespace {
         if !recursive {
             return list;
         }
-        let mut from = vec![at.mount.id];
-        let tree = self.tree.read();
-        let mut i = 0;
-        while let Some(&id) = from.get(i) {
-            for child in tree.children(id) {
-                let Some(node) = tree.nodes.get(&child) else { continue };
-                let Some((_, point)) = &node.place else { continue };
-                let below = i > 0 || at.dentry.is_ancestor_of(point);
-                if !below || node.mount.propagation() == Propagation::Unbindable {
-                    continue;
-                }
-                let Some(inode) = node.mount.root.inode() else { continue };
-                let whole = PathRef { mount: node.mount.clone(), dentry: node.mount.root.clone(), inode };
-                list.push((Mount::bind(&whole), Some((i, point.clone()))));
-                from.push(child);
+        let below: Vec<_> = {
+            let tree = self.tree.read();
+            let nodes = tree.subtree(at.mount.id).into_iter().skip(1).filter_map(|id| tree.nodes.get(&id));
+            nodes.filter_map(|n| Some((n.mount.clone(), n.place.clone()?))).collect()
+        };
+        // Where the copy of each mount stands in the list. What hangs on a mount that is left out is left out too.
+        let mut copies = HashMap::from([(at.mount.id, 0)]);
+        for (mount, (parent, point)) in below {
+            let Some(&index) = copies.get(&parent) else { continue };
+            let outside = index == 0 && !at.dentry.is_ancestor_of(&point);
+            if outside || mount.propagation() == Propagation::Unbindable {
+                continue;
             }
-            i += 1;
+            let Ok(whole) = mount.root_path() else { continue };
+            copies.insert(mount.id, list.len());
+            list.push((Mount::bind(&whole), Some((index, point))));
         }
         list
     }
@@ -223,6 +227,7 @@ impl MountNamespace {
     /// mount(2) with MS_MOVE: takes the mount to another place, with all below it.
     pub fn move_mount(&self, mount: &Arc<Mount>, to: &PathRef) -> Result {
         let to = self.cross_down(to.clone());
+        to.dentry.pin();
         let old = {
             let mut tree = self.tree.write();
             match tree.nodes.get(&mount.id) {
@@ -263,6 +268,7 @@ impl MountNamespace {
         if !self.below(new_root, root) {
             bail!(EINVAL, "new_root is not reachable from the root");
         }
+        put_old.dentry.pin();
         let old = {
             let mut tree = self.tree.write();
             let Some(Node { place: Some(_), .. }) = tree.nodes.get(&new_root.mount.id) else {
