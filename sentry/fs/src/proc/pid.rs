@@ -17,7 +17,8 @@ pub fn directory(task: Arc<Task>, process: bool) -> Entry {
     let cred = task.cred();
     let owned = |e: Entry| if task.group().dumpable.load(Ordering::Relaxed) == 1 { e.owner(cred.euid, cred.egid) } else { e };
     let entries = entries(&task, process).into_iter().map(|(n, e)| (n, owned(e))).collect();
-    owned(Entry::dir(TaskDir { task: task.clone(), fixed: Fixed::new(entries) }))
+    // The directory itself is the user's whatever can be seen of the process (task_dump_owner).
+    Entry::dir(TaskDir { task: task.clone(), fixed: Fixed::new(entries) }).owner(cred.euid, cred.egid)
 }
 
 /// A directory that is gone when its task is.

@@ -2,7 +2,7 @@
 
 use super::state::{SIG_DFL, SIG_IGN};
 use super::{DefaultAction, PendingQueue, WaitEvent, default_action};
-use crate::task::{ExitStatus, GroupState, Task, ThreadGroup};
+use crate::task::{ExitStatus, GroupState, RunState, Task, ThreadGroup};
 use abi::{
     Result, bail,
     signal::{SI_USER, SigInfo, SigSet, Signal},
@@ -276,7 +276,9 @@ fn is_dropped(group: &ThreadGroup, state: &GroupState, target: Option<&Task>, si
 
 /// Finds a thread to take the signal and wakes it; a signal that surely ends the process does so at once.
 fn complete(group: &ThreadGroup, state: &mut GroupState, target: Option<&Task>, sig: Signal) {
-    let wants = |t: &&Task| !t.is_dying() && (sig == Signal::KILL || !t.signals().deaf_to().contains(sig));
+    // A stopped thread takes nothing but SIGKILL until it is continued.
+    let awake = |t: &Task| t.state() != RunState::Stopped && !t.signals().deaf_to().contains(sig);
+    let wants = |t: &&Task| !t.is_dying() && (sig == Signal::KILL || awake(t));
     let chosen = match target {
         Some(t) => Some(t).filter(wants),
         None => {

@@ -57,12 +57,16 @@ impl Task {
 
     /// Replaces the credentials; the caller has made all checks.
     pub fn set_cred(&self, cred: Credentials) {
-        let uid = cred.uid;
-        let changed = self.cred().uid != uid;
-        let old = std::mem::replace(&mut *self.cred.write(), Arc::new(cred));
-        drop(old);
-        if changed {
-            self.kernel().tree().recount(self, uid);
+        let new = Arc::new(cred);
+        let old = std::mem::replace(&mut *self.cred.write(), new.clone());
+        if old.uid != new.uid {
+            self.kernel().tree().recount(self, new.uid);
+        }
+        let ids = |c: &Credentials| (c.euid, c.egid, c.fsuid, c.fsgid);
+        if ids(&old) != ids(&new) || !old.permitted.contains(new.permitted) {
+            // What it has in memory may come from its former self (commit_creds).
+            self.group().dumpable.store(0, Ordering::Relaxed);
+            self.info().parent_death_signal = 0;
         }
     }
 

@@ -95,8 +95,7 @@ impl Task {
             tree = kernel.tree();
         }
         orphan_groups_at_exit(&tree, &group);
-        let init_status = adopt_children(&mut tree, &group);
-        debug_assert!(init_status.is_none() || group.tgid != 1);
+        adopt_children(&mut tree, &group);
         group.mark_dead();
         if let Some(p) = tree.process_mut(group.tgid) {
             p.zombie = Some(final_status);
@@ -175,15 +174,15 @@ fn adopt_thread_children(tree: &mut Tree, task: &Task, group: &ThreadGroup) {
 }
 
 /// The children of an ended process pass to the nearest subreaper, else to init; those that had ended already are reaped there.
-fn adopt_children(tree: &mut Tree, group: &ThreadGroup) -> Option<i32> {
+fn adopt_children(tree: &mut Tree, group: &ThreadGroup) {
     let children = tree.children_of(group.tgid);
-    if children.is_empty() {
-        return None;
-    }
     let heir = find_reaper(tree, group);
-    let heir_tid = heir;
+    if heir == group.tgid {
+        // Init itself: the sandbox ends, nobody is left to take them.
+        return;
+    }
     for child in children {
-        tree.reparent(child, heir, heir_tid);
+        tree.reparent(child, heir, heir);
         let Some(p) = tree.process(child) else { continue };
         p.group.exit_signal.store(libc::SIGCHLD, Ordering::Relaxed);
         if let Some(status) = p.zombie {
@@ -191,7 +190,6 @@ fn adopt_children(tree: &mut Tree, group: &ThreadGroup) -> Option<i32> {
             notify_parent_of_exit(tree, &child_group, status);
         }
     }
-    Some(heir)
 }
 
 fn find_reaper(tree: &Tree, group: &ThreadGroup) -> i32 {
