@@ -31,10 +31,10 @@ bitflags! {
 }
 
 impl OpenFlags {
-    /// Open for reading (`O_RDONLY` or `O_RDWR`, not `O_PATH`).
+    /// Open for reading (`O_RDONLY` or `O_RDWR`, not `O_PATH`). The access mode 3 allows neither reading nor writing.
     #[must_use]
     pub fn readable(self) -> bool {
-        !self.contains(Self::PATH) && self.bits() & 3 != 1
+        !self.contains(Self::PATH) && matches!(self.bits() & 3, 0 | 2)
     }
     /// Open for writing.
     #[must_use]

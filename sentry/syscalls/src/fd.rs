@@ -99,7 +99,7 @@ pub fn fcntl(t: &mut CurrentTask, fd: Fd, command: i32, arg: u64) -> Result<u64>
         }
         libc::F_GETFD => Ok(u64::from(files.cloexec(fd)?)),
         libc::F_SETFD => files.set_cloexec(fd, arg & libc::FD_CLOEXEC as u64 != 0).map(|()| 0),
-        libc::F_GETFL => Ok(u64::from((file.flags() | OpenFlags::LARGEFILE).bits())),
+        libc::F_GETFL => Ok(u64::from(file.flags().bits())),
         libc::F_SETFL => file.set_flags(OpenFlags::from_bits_retain(arg as u32)).map(|()| 0),
         libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_SETLK | libc::F_OFD_SETLKW | libc::F_GETLK | libc::F_OFD_GETLK => {
             record_lock(t, &file, command, UserAddr(arg).cast())
@@ -248,7 +248,8 @@ pub fn ioctl(t: &mut CurrentTask, fd: Fd, command: u32, arg: u64) -> Result<u64>
             let size = file.inode().attr()?.size as i64;
             t.mm().write(UserAddr(arg).cast(), &size).map(|()| 0)
         }
-        FIONREAD if file.inode().kind == abi::fs::FileType::Regular => {
+        // Files of anon_inodefs are regular as well, and know better.
+        FIONREAD if file.inode().kind == abi::fs::FileType::Regular && file.inode().sb.fs_name != "anon_inodefs" => {
             let left = file.ops().size(&file)?.saturating_sub(*file.pos.lock());
             t.mm().write(UserAddr(arg).cast(), &(left.min(i32::MAX as u64) as i32)).map(|()| 0)
         }

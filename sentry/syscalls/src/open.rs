@@ -2,7 +2,7 @@
 
 use crate::{
     arg::{DirFd, UserCStr},
-    at::{At, walker},
+    at::{At, start, walker},
     row,
     table::Entry,
 };
@@ -55,7 +55,11 @@ pub fn openat(t: &mut CurrentTask, dir: DirFd, path: UserCStr, flags: u32, mode:
 }
 
 fn do_open(t: &CurrentTask, dir: DirFd, path: UserCStr, how: OpenHow) -> Result<Fd> {
-    let at = At::new(t, dir, path)?;
+    let mut at = At::new(t, dir, path)?;
+    if how.resolve & (resolve::IN_ROOT | resolve::BENEATH) != 0 {
+        // The descriptor is the root then, for absolute paths too.
+        at.start = start(t, dir, b".")?;
+    }
     let file = walker(t).open(&at.start, &at.path, how)?;
     t.files().install(file, Fd(0), t.rlimit(libc::RLIMIT_NOFILE).cur, how.flags.contains(OpenFlags::CLOEXEC))
 }

@@ -72,12 +72,9 @@ pub fn ranges(t: &CurrentTask, iov: UserRef<Iovec>, count: usize) -> Result<Vec<
     Ok(list)
 }
 
-/// One segment; `EFAULT` where it wraps around.
+/// One segment; `EFAULT` where no application's memory reaches so far.
 fn range(buf: UserAddr, len: usize) -> Result<[UserRange; 1]> {
-    if i64::try_from(len).is_err() {
-        bail!(EINVAL, "length is negative");
-    }
-    if buf.checked_add(len as u64).is_none() {
+    if buf.checked_add(len as u64).is_none_or(|end| i64::try_from(end.0).is_err()) {
         bail!(EFAULT);
     }
     Ok([UserRange { addr: buf, len }])
@@ -97,11 +94,16 @@ fn do_write(t: &CurrentTask, fd: Fd, ranges: &[UserRange], at: At, append: bool,
     result
 }
 
+/// Whether there is a limit of file sizes at all: without one `EFBIG` comes from the file system, and nobody is sent a signal.
+fn limited(t: &CurrentTask) -> bool {
+    t.rlimit(libc::RLIMIT_FSIZE).cur != abi::task::Rlimit::INFINITY
+}
+
 /// A write that fails may send a signal as well: SIGPIPE for EPIPE, SIGXFSZ beyond RLIMIT_FSIZE.
 pub fn signal_failure<T>(t: &CurrentTask, file: &File, result: &Result<T>) -> Result {
     let info = match result {
         Err(Error::Errno(Errno::EPIPE)) if file.ops().is_stream() => SigInfo::user(Signal::PIPE, SI_USER, t.tgid(), t.cred().uid),
-        Err(Error::Errno(Errno::EFBIG)) if file.inode().kind == FileType::Regular => SigInfo::new(Signal::XFSZ, SI_KERNEL),
+        Err(Error::Errno(Errno::EFBIG)) if file.inode().kind == FileType::Regular && limited(t) => SigInfo::new(Signal::XFSZ, SI_KERNEL),
         _ => return Ok(()),
     };
     t.task.send_signal(info)
@@ -200,7 +202,7 @@ pub fn lseek(t: &mut CurrentTask, fd: Fd, by: i64, whence: u32) -> Result<u64> {
                         SeekFrom::Current(_) => *pos,
                         SeekFrom::End(_) => ops.size(&file)?,
                     };
-                    let new = i64::try_from(base).ok().and_then(|b| b.checked_add(by)).ok_or(abi::error!(EOVERFLOW))?;
+                    let new = i64::try_from(base).ok().and_then(|b| b.checked_add(by)).ok_or(abi::error!(EINVAL))?;
                     u64::try_from(new).map_err(|_| abi::error!(EINVAL, "before the beginning"))?
                 }
             }

@@ -447,7 +447,7 @@ impl InodeOps for OverlayInode {
         }
     }
 
-    fn setxattr(&self, inode: &Inode, name: &FsStr, value: &[u8], flags: XattrFlags) -> Result {
+    fn setxattr(&self, _inode: &Inode, name: &FsStr, value: &[u8], flags: XattrFlags) -> Result {
         copy_up::xattrs(self)?;
         {
             let mut s = self.state.lock();
@@ -478,7 +478,7 @@ impl InodeOps for OverlayInode {
         Ok(names)
     }
 
-    fn removexattr(&self, inode: &Inode, name: &FsStr) -> Result {
+    fn removexattr(&self, _inode: &Inode, name: &FsStr) -> Result {
         copy_up::xattrs(self)?;
         if self.state.lock().xattrs.as_mut().and_then(|x| x.remove(name)).is_none() {
             bail!(ENODATA);

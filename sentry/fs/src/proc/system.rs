@@ -33,6 +33,7 @@ pub fn entries(kernel: &Arc<Kernel>) -> Vec<(&'static str, Entry)> {
         ("uptime", text(uptime)),
         ("version", text(version)),
         ("filesystems", text(filesystems)),
+        ("locks", text(|_| kernel::vfs::locks::proc_locks())),
         ("devices", text(devices)),
         ("vmstat", text(vmstat)),
         ("cmdline", Entry::fixed("\n")),

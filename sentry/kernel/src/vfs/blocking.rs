@@ -101,6 +101,14 @@ fn checked(offset: u64) -> Result<u64> {
     if i64::try_from(offset).is_err() { bail!(EINVAL, "offset too large") } else { Ok(offset) }
 }
 
+/// Nor may the range end behind what is signed (`rw_verify_area`).
+fn checked_end(offset: u64, len: usize) -> Result<u64> {
+    match offset.checked_add(len as u64) {
+        Some(end) => checked(end).and(Ok(offset)),
+        None => bail!(EINVAL, "range ends too far"),
+    }
+}
+
 /// write(2), pwrite(2) and their vectors. `append`: RWF_APPEND.
 pub fn write(task: &Task, file: &Arc<File>, buf: &mut IoBuffer<'_>, at: At, append: bool, nowait: bool) -> Result<usize> {
     file.check_writable()?;
@@ -116,7 +124,7 @@ pub fn write(task: &Task, file: &Arc<File>, buf: &mut IoBuffer<'_>, at: At, appe
         (false, At::Offset(_)) => bail!(ESPIPE),
         (false, At::Position) => write_stream(task, file, buf, nonblocking)?,
         (true, At::Offset(o)) => {
-            let o = checked(o)?;
+            let o = checked_end(o, buf.remaining())?;
             limit(task, file, buf, o, append)?;
             wait_for(task, file, PollEvents::WRITABLE, nonblocking, || Ok(ops.write(file, buf, o, append)?.0))?
         }

@@ -3,7 +3,7 @@
 use super::{Attr, Dentry, FsStr, Lookup, NewNode, Owner, Parent, PathRef, Walker, notify, perm, walk};
 use crate::cred::{CapSet, Credentials};
 use abi::{Errno, Result, bail, fs::FileType};
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 const S_ISGID: u32 = 0o2000;
 
@@ -115,6 +115,9 @@ impl Walker<'_> {
             perm::may_create(dir, &self.cred)?;
             if old.inode.is_dir() {
                 bail!(EPERM, "hard link to a directory");
+            }
+            if old.inode.attr()?.nlink == 0 && !old.inode.linkable.swap(false, Ordering::AcqRel) {
+                bail!(ENOENT, "the file was removed");
             }
             let change = dir.inode.sb.begin_change();
             dir.inode.ops.link(&dir.inode, name, &old.inode)?;

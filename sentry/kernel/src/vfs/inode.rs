@@ -11,7 +11,7 @@ use bitflags::bitflags;
 use std::any::Any;
 use std::sync::{
     Arc,
-    atomic::{AtomicI32, Ordering},
+    atomic::{AtomicBool, AtomicI32, Ordering},
 };
 use sync::{Mutex, Rank};
 
@@ -239,6 +239,8 @@ pub struct Inode {
     pub io_lock: Mutex<()>,
     /// Positive: so many open files write to it. Negative: so many programs run from it (`i_writecount`).
     writers: AtomicI32,
+    /// Without a name, but may get one: made with O_TMPFILE and without O_EXCL (`I_LINKABLE`).
+    pub(super) linkable: AtomicBool,
     /// Parts of other subsystems that hang on an inode whatever its file system (locks, watches, FIFO, bound socket), by type.
     pub attachments: Attachments,
 }
@@ -254,6 +256,7 @@ impl Inode {
             dir_lock: Mutex::new(Rank::InodeDir, ()),
             io_lock: Mutex::new(Rank::InodeIo, ()),
             writers: AtomicI32::new(0),
+            linkable: AtomicBool::new(false),
             attachments: Attachments::default(),
         })
     }

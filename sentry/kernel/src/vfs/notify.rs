@@ -81,11 +81,11 @@ pub fn event_at(dentry: &Arc<Dentry>, inode: &Inode, mask: u32) {
         return;
     }
     let dir = if inode.is_dir() { mask::ISDIR } else { 0 };
-    event(inode, mask | dir, None, 0);
     let (name, parent) = dentry.name_and_parent();
     if let Some(parent) = parent.and_then(|p| p.inode()) {
         event(&parent, mask | dir, Some(&name), 0);
     }
+    event(inode, mask | dir, None, 0);
 }
 
 /// A number that joins IN_MOVED_FROM and IN_MOVED_TO.

@@ -12,7 +12,7 @@ use abi::{
     fs::{FileType, OpenFlags},
 };
 use std::any::Any;
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 /// How to open: `struct open_how`.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +56,9 @@ impl OpenHow {
         }
         if f.contains(OpenFlags::PATH) {
             self.flags &= OpenFlags::PATH | OpenFlags::DIRECTORY | OpenFlags::NOFOLLOW | OpenFlags::CLOEXEC;
+        } else {
+            // 64-bit programs have it always; F_GETFL shows it of what was opened by name.
+            self.flags |= OpenFlags::LARGEFILE;
         }
         Ok(self)
     }
@@ -151,6 +154,7 @@ impl Walker<'_> {
         let inode = dir.inode.ops.tmpfile(&dir.inode, mode, owner)?;
         let dentry = super::Dentry::unhashed(&dir.dentry, format!("#{}", inode.ino).as_bytes(), inode.clone());
         dentry.set_unlinked();
+        inode.linkable.store(!how.has(OpenFlags::EXCL), Ordering::Release);
         let flags = how.flags - OpenFlags::DIRECTORY;
         self.open_path(&PathRef { mount: dir.mount.clone(), dentry, inode }, OpenHow { flags, ..how }, true)
     }

@@ -78,7 +78,7 @@ fn forget(dir: &PathRef, dentry: &Arc<Dentry>) {
 fn tell_deleted(dir: &PathRef, gone: &Inode, name: &FsStr) {
     let flag = if gone.is_dir() { notify::mask::ISDIR } else { 0 };
     if gone.is_dir() || gone.attr().is_ok_and(|a| a.nlink == 0) {
-        notify::event(gone, notify::mask::DELETE_SELF | flag, None, 0);
+        notify::event(gone, notify::mask::DELETE_SELF, None, 0);
     }
     notify::event(&dir.inode, notify::mask::DELETE | flag, Some(name), 0);
 }

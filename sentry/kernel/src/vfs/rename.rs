@@ -172,15 +172,14 @@ impl Told {
             let flag = if inode.is_dir() { mask::ISDIR } else { 0 };
             notify::event(&from.0.inode, mask::MOVED_FROM | flag, Some(from.1), cookie);
             notify::event(&to.0.inode, mask::MOVED_TO | flag, Some(to.1), cookie);
-            notify::event(inode, mask::MOVE_SELF | flag, None, 0);
+            notify::event(inode, mask::MOVE_SELF, None, 0);
         };
         let (old, new) = ((e.old_dir, e.old_name), (e.new_dir, e.new_name));
         moved(&self.source, old, new);
         match &self.target {
             Some(t) if self.exchange => moved(t, new, old),
             Some(t) if t.is_dir() || t.attr().is_ok_and(|a| a.nlink == 0) => {
-                let flag = if t.is_dir() { mask::ISDIR } else { 0 };
-                notify::event(t, mask::DELETE_SELF | flag, None, 0);
+                notify::event(t, mask::DELETE_SELF, None, 0);
             }
             Some(t) => notify::event(t, mask::ATTRIB, None, 0),
             None => {}

@@ -18,6 +18,8 @@ pub enum FlockKind {
 pub(super) struct Held {
     pub file: usize,
     pub exclusive: bool,
+    /// The process that took it.
+    pub pid: i32,
 }
 
 /// flock(2). `wait`: without LOCK_NB.
@@ -47,7 +49,7 @@ pub fn flock(task: &Task, file: &Arc<File>, kind: FlockKind, wait: bool) -> Resu
         if s.flocks.iter().any(|l| l.file != id && (l.exclusive || exclusive)) {
             return None;
         }
-        s.flocks.push(Held { file: id, exclusive });
+        s.flocks.push(Held { file: id, exclusive, pid: task.tgid() });
         Some(())
     };
     if try_it().is_some() {
