@@ -90,6 +90,7 @@ impl Task {
             || state.stop.is_some()
             || state.notify_parent.is_some()
             || state.exit.is_some()
+            || state.exec.is_some_and(|tid| tid != self.tid())
             || self.is_dying();
         self.signals().notice.store(any, Ordering::SeqCst);
     }

@@ -90,7 +90,8 @@ impl Task {
             Ok(ids)
         };
         let randomize = self.info().personality & ADDR_NO_RANDOMIZE == 0;
-        let image = loader::load(
+        let nameless = path.is_empty().then(|| file.path.dentry.name_and_parent().0);
+        let mut image = loader::load(
             self.kernel(),
             Request {
                 file,
@@ -104,6 +105,10 @@ impl Task {
                 randomize,
             },
         )?;
+        if let Some(name) = nameless {
+            // By descriptor: the file's own name says more than the descriptor's number (Linux 6.14).
+            image.comm = super::run::truncate_comm(name);
+        }
         let (cred, secure) = new.ok_or(error!(ENOEXEC, "nothing was loaded"))?;
         Ok(Program { image, cred, secure })
     }
