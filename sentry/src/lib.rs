@@ -86,8 +86,6 @@ fn run(args: &[String], server: &server::Server) -> Result<i32, Failure> {
     };
 
     let host = host_info();
-    host::process::limit_arenas(8 * host::process::machine().cpus);
-    host::process::settle_allocator().map_err(Failure::host("cannot start a thread"))?;
     jail::enter_empty_root().map_err(Failure::host("cannot enter an empty root"))?;
     jail::drop_privileges().map_err(Failure::host("cannot drop privileges"))?;
     signals::prepare().map_err(Failure::internal("signals"))?;

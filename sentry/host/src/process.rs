@@ -30,25 +30,6 @@ pub fn set_parent_death_signal(sig: i32) -> Result<(), Errno> {
     prctl(libc::PR_SET_PDEATHSIG, sig as libc::c_ulong)
 }
 
-/// Limits the allocator's arenas to `count`. Unless it has such a limit, the C library looks for the number of processors in
-/// /sys when it makes a new one, which the sentry's filter forbids.
-pub fn limit_arenas(count: usize) {
-    let count = i32::try_from(count.max(1)).unwrap_or(i32::MAX);
-    // SAFETY: takes two numbers. It fails for unknown parameters only.
-    unsafe { libc::mallopt(libc::M_ARENA_MAX, count) };
-}
-
-/// Lets the allocator look now for what it wants to know once: when a thread's arena first shrinks, the C library reads
-/// /proc/sys/vm/overcommit_memory, which the sentry's filter forbids later.
-pub fn settle_allocator() -> Result<(), Errno> {
-    let thread = crate::thread::spawn("allocator", || {
-        // Pieces too small to be mapped on their own, together more than an arena keeps at its top.
-        let pieces: Vec<Vec<u8>> = (0..64).map(|_| std::hint::black_box(Vec::with_capacity(64 << 10))).collect();
-        drop(std::hint::black_box(pieces));
-    })?;
-    thread.join().map_err(|_| Errno::EIO)
-}
-
 /// Page size, CPUs online and memory of the host, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine {
