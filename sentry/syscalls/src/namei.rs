@@ -174,6 +174,9 @@ pub fn getcwd(t: &mut CurrentTask, buf: UserAddr, size: usize) -> Result<usize> 
     let mut out = if reach == Reach::Inside { Vec::new() } else { b"(unreachable)".to_vec() };
     out.extend(text);
     out.push(0);
+    if out.len() > kernel::vfs::PATH_MAX {
+        bail!(ENAMETOOLONG);
+    }
     if out.len() > size {
         bail!(ERANGE);
     }

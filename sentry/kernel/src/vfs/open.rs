@@ -10,6 +10,7 @@ use crate::cred::{CapSet, Credentials};
 use abi::{
     Result, bail,
     fs::{FileType, OpenFlags},
+    poll::PollEvents,
 };
 use std::any::Any;
 use std::sync::{Arc, atomic::Ordering};
@@ -29,6 +30,9 @@ pub struct OpenHow {
 struct PathOnly;
 
 impl FileOps for PathOnly {
+    fn poll(&self, _file: &File) -> PollEvents {
+        PollEvents::NVAL
+    }
     fn seekable(&self) -> bool {
         false
     }
