@@ -118,7 +118,7 @@ impl Globals {
 fn platform(name: &str) -> Result<Platform> {
     match name {
         "ptrace" => Ok(Platform::Ptrace),
-        "trap" => Err(not_built("trap")),
+        "trap" => Ok(Platform::Trap),
         "kvm" => {
             std::fs::File::options().read(true).write(true).open("/dev/kvm").map_err(|error| {
                 Failure::new(

@@ -41,10 +41,19 @@ impl Listener {
         Listener(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
-    /// Lets the host run the other side on the CPU of the one that wakes it. `EINVAL` before Linux 6.6.
-    pub fn set_sync_wake_up(&self) -> Result<(), Errno> {
+    /// Lets the host run the other side on the CPU of the one that wakes it, or not. `EINVAL` before Linux 6.6.
+    pub fn set_sync_wake_up(&self, on: bool) -> Result<(), Errno> {
         // SAFETY: the request takes a number.
-        check(unsafe { libc::ioctl(self.0.as_raw_fd(), IOCTL_SET_FLAGS, SYNC_WAKE_UP) }).map(drop)
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), IOCTL_SET_FLAGS, if on { SYNC_WAKE_UP } else { 0 }) }).map(drop)
+    }
+
+    /// Waits for a call for so many milliseconds at most. Returns whether there is one, or none can come any more.
+    pub fn wait(&self, timeout_ms: i32) -> Result<bool, Errno> {
+        match crate::io::poll(&self.0, libc::POLLIN, timeout_ms) {
+            Ok(events) => Ok(events != 0),
+            Err(Errno::EINTR) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     /// Waits for a call. `EINTR`: a signal came to this thread. `ENOENT`: the call was withdrawn by a signal to its thread, or there

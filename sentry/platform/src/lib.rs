@@ -8,10 +8,13 @@
 // unsafe is what this crate is for: one operation per block, each with its SAFETY comment.
 #![allow(unsafe_code)]
 
+pub use activity::set_blocked;
+
 use abi::{Errno, mm::Prot};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
+mod activity;
 mod fpu;
 mod interrupt;
 mod ops;

@@ -81,6 +81,11 @@ impl Placement {
         }
     }
 
+    /// How many CPUs there are.
+    pub fn cpus(&self) -> usize {
+        self.cpus.len()
+    }
+
     /// Lets a thread run wherever the sandbox may.
     pub fn release(&self, tid: i32) {
         if self.cpus.len() > 1 {

@@ -48,7 +48,7 @@ pub struct Site<'a> {
     /// Its part of the operations file.
     pub slot: u64,
     /// That file.
-    pub ops: &'a MemoryFile,
+    pub ops: &'a Arc<MemoryFile>,
 }
 
 /// A stub process that nobody uses yet.

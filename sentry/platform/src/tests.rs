@@ -34,11 +34,18 @@ fn make_trap() -> Box<dyn Platform> {
     Box::new(Trap::new().expect("trap platform"))
 }
 
+fn make_looking_trap() -> Box<dyn Platform> {
+    Box::new(Trap::with(trap::Options { looking: trap::Policy::Always }).expect("trap platform"))
+}
+
 /// Every test for every platform.
 macro_rules! on_all_platforms {
     ($($test:ident),* $(,)?) => {
         mod on_ptrace {
             $(#[test] fn $test() { super::$test(super::make_ptrace); })*
+        }
+        mod on_looking_trap {
+            $(#[test] fn $test() { super::$test(super::make_looking_trap); })*
         }
         mod on_trap {
             $(#[test] fn $test() { super::$test(super::make_trap); })*

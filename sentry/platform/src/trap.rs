@@ -18,14 +18,17 @@ mod context;
 mod filter;
 mod frame;
 mod slots;
+mod spin;
 mod thread;
 
+use crate::activity::Load;
 use crate::placement::Placement;
 use crate::ptrace;
 use crate::spawner;
 use crate::{AddressSpace, Context, Event, Limits, Platform, stub};
 use abi::Errno;
 use slots::Slots;
+pub use spin::Policy;
 use std::sync::Arc;
 use thread::Workshop;
 
@@ -48,6 +51,15 @@ pub const HOST_IOCTLS: &[(u64, &str)] = &[
 struct Shared {
     spawner: Arc<Spawner>,
     geometry: frame::Geometry,
+    load: Arc<Load>,
+    options: Options,
+}
+
+/// What tests may want otherwise.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// When to wait for a call by looking for it.
+    pub looking: Policy,
 }
 
 /// The platform.
@@ -65,6 +77,11 @@ impl Trap {
     /// has a seccomp listener already; `EINVAL`: a kernel before Linux 6.6; `EPERM`: the host does not let processes trace
     /// their own children.
     pub fn new() -> Result<Trap, Errno> {
+        Trap::with(Options::default())
+    }
+
+    /// The same with options.
+    pub fn with(options: Options) -> Result<Trap, Errno> {
         // SAFETY: reads the auxiliary vector.
         if unsafe { libc::getauxval(libc::AT_HWCAP2) } & FSGSBASE == 0 {
             return Err(Errno::ENODEV);
@@ -74,7 +91,12 @@ impl Trap {
         ptrace::quiet_child_signals()?;
         let placement = Placement::new();
         let spawner = Spawner::new(&placement, Workshop::new(geometry, Slots::new()?, &placement))?;
-        let trap = Trap { shared: Arc::new(Shared { spawner, geometry }), min_address: ptrace::min_address() };
+        // With one processor there is never one to spare.
+        let load = Load::new(match placement.cpus() {
+            1 => 0,
+            n => n,
+        });
+        let trap = Trap { shared: Arc::new(Shared { spawner, geometry, load, options }), min_address: ptrace::min_address() };
         trap.probe()?;
         Ok(trap)
     }

@@ -1,12 +1,11 @@
 //! A guest address space: one stub process, and the operations that wait to be carried out in it.
 
-use super::code::{COUNT, STACK};
 use super::thread::{Berth, HostThread, Outcome, Remains};
-use super::{Shared, code};
+use super::code::{BATCH, COUNT};
+use super::Shared;
 use crate::AddressSpace;
 use crate::ops::{Op, Queue};
 use crate::spawner::Id;
-use crate::stub::OP_LEN;
 use crate::tracee::run;
 use abi::{Errno, mm::Prot};
 use std::os::fd::RawFd;
@@ -15,10 +14,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Idle threads a process keeps; more than these end instead.
 const IDLE: usize = 16;
-/// Operations carried out at one go.
-const BATCH: usize = (STACK / OP_LEN) as usize;
-const _: () = assert!(COUNT >= STACK + 24 && code::ORDER_BATCH == 1);
-
 /// A stub process. It is killed when the last of its address space and the contexts in it is dropped.
 pub struct Process {
     id: Id,
@@ -116,7 +111,7 @@ impl Process {
     }
 
     /// Takes a thread back.
-    pub fn give_thread(&self, thread: HostThread) {
+    pub fn give_thread(&self, mut thread: HostThread) {
         {
             let mut t = self.threads();
             if self.is_dead() || t.idle.len() < IDLE + t.promised {
@@ -126,7 +121,10 @@ impl Process {
         }
         let _one_at_a_time = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = match self.write_ops(&[HostThread::EXIT]) {
-            Ok(()) => thread.exit(),
+            Ok(()) => match thread.hold(self.id.pid) {
+                Ok(()) => thread.exit(),
+                Err(e) => Err((thread, e)),
+            },
             Err(e) => Err((thread, e)),
         };
         match ended {
@@ -146,6 +144,7 @@ impl Process {
             return Ok(());
         }
         let _one_at_a_time = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
+        thread.hold(self.id.pid)?;
         while let Some(ops) = self.queue.take() {
             let mut done = 0;
             for batch in ops.chunks(BATCH) {

@@ -9,6 +9,11 @@
 //! that the thread's filter turns into a notification, whose arguments tell where the frame is. The answer to it
 //! is an order: the address of a frame to restore, or the same plus one for carrying out the list of operations.
 //!
+//! **Without a bell.** While the sentry looks at the slot, on another processor, the handler shows there what it would ring for, and looks
+//! for the next order in a line that the sentry writes and the stub can only read. Its patience is limited: then it rings all the
+//! same. Each order has a new number, and a ring tells the last one that the thread has seen, so that the sentry knows a ring that its
+//! order has crossed.
+//!
 //! **No rt_sigreturn.** Handlers block no signal, so that there is no mask to restore; XRSTOR, WRFSBASE and IRETQ do the rest. So every
 //! host call of such a thread, without exception, is a notification or a trap.
 
@@ -22,10 +27,32 @@ const BEGIN: usize = 512;
 const FILTER: usize = 3072;
 /// The number of the call that rings. Never carried out.
 pub const RING_NR: i64 = libc::SYS_getpid;
-/// Where in the operations file's part of a process the number of operations is.
-pub const COUNT: u64 = OPS_LEN - 8;
-/// Where in it the argument of sigaltstack(2) is.
+/// Where in the operations file's part of a process the lines of orders are: one for each of its first slots. The stub can
+/// only read them.
+pub const LINES: u64 = 3 * abi::PAGE_SIZE;
+/// Bytes of a line; what the processors pass between them.
+pub const LINE: u64 = 64;
+/// The line of all slots that have none of their own. It stays zero.
+pub const NO_LINE: u64 = 62;
+/// In a line, from its beginning: the last order, a number that each order changes.
+pub const ORDER: u64 = 0;
+/// In a line: not zero while the sentry looks at the slot, so that there is no need to ring.
+pub const WATCH: u64 = 4;
+/// In a line: how often the stub looks for an order before it rings all the same.
+pub const PATIENCE: u64 = 8;
+/// In an order: ring, then you get another one.
+pub const KICK: u32 = 2;
+/// Where in a slot a thread shows what it would ring for: the bases of fs and gs, why, and its last order.
+pub const POST: u64 = SLOT - 256;
+/// Where in the operations file's part of a process the argument of sigaltstack(2) is.
 pub const STACK: u64 = OPS_LEN - 64;
+/// Where in it the number of operations is.
+pub const COUNT: u64 = OPS_LEN - 8;
+/// Operations that fit before the lines.
+pub const BATCH: usize = (LINES / stub::OP_LEN) as usize;
+/// Where the slots of a process are mapped, one behind the other.
+pub const SLOTS_BEGIN: u64 = CODE + 0x10_0000;
+const _: () = assert!(LINES + (NO_LINE + 1) * LINE <= STACK && STACK + 24 <= COUNT && OPS + OPS_LEN <= SLOTS_BEGIN);
 /// What is added to a frame's address in an order to carry out operations first.
 pub const ORDER_BATCH: u64 = 1;
 
@@ -44,7 +71,7 @@ core::arch::global_asm!(
     ".globl caisson_trap_begin", ".hidden caisson_trap_begin",
     ".globl caisson_trap_fault", ".hidden caisson_trap_fault",
     ".globl caisson_trap_ring", ".hidden caisson_trap_ring",
-    ".globl caisson_trap_rung", ".hidden caisson_trap_rung",
+    ".globl caisson_trap_answered", ".hidden caisson_trap_answered",
     ".globl caisson_trap_operated", ".hidden caisson_trap_operated",
     ".globl caisson_trap_done", ".hidden caisson_trap_done",
     ".globl caisson_trap_interrupt", ".hidden caisson_trap_interrupt",
@@ -54,16 +81,57 @@ core::arch::global_asm!(
     ".globl caisson_trap_end", ".hidden caisson_trap_end",
     ".balign 64",
     "caisson_trap_begin:",
+    // The line of orders (r9) for the slot that the frame rdi lies in. Changes rcx.
+    ".macro caisson_trap_line",
+    "movabs rcx, {slots}",
+    "mov r9, rdi",
+    "sub r9, rcx",
+    "shr r9, {slot_shift}",
+    "mov ecx, {no_line}",
+    "cmp r9, rcx",
+    "cmova r9, rcx",
+    "shl r9, 6",
+    "movabs rcx, {lines}",
+    "add r9, rcx",
+    ".endm",
     // A fault, or a system call of the application. rsp: the frame.
     "caisson_trap_fault:",
     "xor r10d, r10d",
     "mov rdi, rsp",
-    "5: rdfsbase rsi",
+    // rdi: the frame, r10: why. The order that was carried out last goes to r8.
+    "5: caisson_trap_line",
+    "mov r8d, [r9]",
+    "caisson_trap_entered:",
+    "2: rdfsbase rsi",
     "rdgsbase rdx",
-    // Rings. rdi: the frame, rsi and rdx: the bases, r10: why.
+    "caisson_trap_line",
+    // Is the sentry looking at this thread's memory just now? Then show it there, and look for its answer for a while.
+    "cmp dword ptr [r9 + {watch}], 0",
+    "je caisson_trap_ring",
+    "mov rbx, rdi",
+    "and rbx, -{slot}",
+    "mov [rbx + {post}], rsi",
+    "mov [rbx + {post} + 8], rdx",
+    "mov [rbx + {post} + 16], r10",
+    "mov [rbx + {post} + 24], r8d",
+    "mov ecx, [r9 + {patience}]",
+    "3: mov eax, [r9]",
+    "cmp eax, r8d",
+    "jne 4f",
+    "pause",
+    "dec ecx",
+    "jnz 3b",
+    // Rings. rdi: the frame, rsi and rdx: the bases, r10: why, r8: the last order.
     "caisson_trap_ring:",
     "mov eax, {ring}",
     "syscall",
+    "caisson_trap_answered:",
+    "jmp caisson_trap_rung",
+    // A new order in memory: to ring, or to go on.
+    "4: test al, {kick}",
+    "cmovnz r8d, eax",
+    "jnz caisson_trap_ring",
+    "mov rax, rdi",
     "caisson_trap_rung:",
     // The order. Afterwards rsp is on the alternate stack for certain.
     "mov rsp, rax",
@@ -139,6 +207,7 @@ core::arch::global_asm!(
     ".balign 16",
     "caisson_trap_interrupt:",
     "mov rax, [rsp + {regs} + 128]",
+    "mov r11, [rsp + {regs}]",
     "lea rcx, [rip + caisson_trap_begin]",
     "mov rdx, rax",
     "xor rdx, rcx",
@@ -149,17 +218,23 @@ core::arch::global_asm!(
     "and rsp, -{slot}",
     "add rsp, [rip + caisson_trap_frame]",
     "mov rdi, rsp",
-    "lea rcx, [rip + caisson_trap_rung]",
     "mov r10d, {order_interrupted}",
+    "lea rcx, [rip + caisson_trap_rung]",
     "cmp rax, rcx",
     "jae 5b",
     "mov r10d, {event_interrupted}",
-    "jmp 5b",
+    "lea rcx, [rip + caisson_trap_entered]",
+    "cmp rax, rcx",
+    "jb 5b",
+    // It had looked at its last order before; there may be a new one.
+    "mov r8d, r11d",
+    "jmp 2b",
     ".balign 8",
     "caisson_trap_xfeatures: .quad 0",
     "caisson_trap_xsave: .quad 0",
     "caisson_trap_frame: .quad 0",
     "caisson_trap_end:",
+    ".purgem caisson_trap_line",
     ".popsection",
     ring = const RING_NR,
     batch = const ORDER_BATCH,
@@ -172,6 +247,14 @@ core::arch::global_asm!(
     count = const COUNT,
     op_len = const stub::OP_LEN,
     slot = const SLOT,
+    slot_shift = const SLOT.trailing_zeros(),
+    slots = const SLOTS_BEGIN,
+    lines = const OPS + LINES,
+    no_line = const NO_LINE,
+    watch = const WATCH,
+    patience = const PATIENCE,
+    post = const POST,
+    kick = const KICK,
     interrupted = const INTERRUPTED,
     order_interrupted = const ORDER_INTERRUPTED,
     event_interrupted = const EVENT_INTERRUPTED,
@@ -181,7 +264,7 @@ unsafe extern "C" {
     static caisson_trap_begin: u8;
     static caisson_trap_fault: u8;
     static caisson_trap_ring: u8;
-    static caisson_trap_rung: u8;
+    static caisson_trap_answered: u8;
     static caisson_trap_operated: u8;
     static caisson_trap_done: u8;
     static caisson_trap_interrupt: u8;
@@ -219,7 +302,7 @@ impl Place {
             Place::Fault => &raw const caisson_trap_fault,
             Place::Interrupt => &raw const caisson_trap_interrupt,
             Place::Ring => &raw const caisson_trap_ring,
-            Place::Rung => &raw const caisson_trap_rung,
+            Place::Rung => &raw const caisson_trap_answered,
             Place::Operated => &raw const caisson_trap_operated,
             Place::Done => &raw const caisson_trap_done,
         };

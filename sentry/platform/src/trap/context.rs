@@ -2,7 +2,9 @@
 
 use super::aspace::{Process, TrapAddressSpace};
 use super::frame::{self, Saved};
+use super::spin::{Spin, Way};
 use super::thread::{HostThread, Ring};
+use crate::activity::Activity;
 use super::{Shared, code};
 use crate::interrupt::Interrupter;
 use crate::stub::{INTERRUPT, USER_END};
@@ -29,18 +31,30 @@ pub struct TrapContext {
     /// The extended state, while it is not in a host thread's frame.
     fp: Option<FpState>,
     interrupter: Arc<Interrupter>,
+    activity: Arc<Activity>,
+    /// The serving thread has said so.
+    begun: bool,
+    spin: Spin,
 }
 
 impl TrapContext {
     pub(super) fn new(shared: &Arc<Shared>) -> TrapContext {
-        TrapContext { shared: Arc::clone(shared), thread: None, fp: None, interrupter: Arc::default() }
+        TrapContext {
+            shared: Arc::clone(shared),
+            thread: None,
+            fp: None,
+            interrupter: Arc::default(),
+            activity: Activity::new(&shared.load),
+            begun: false,
+            spin: Spin::new(shared.options.looking),
+        }
     }
 
     /// Takes a host thread in `process` out of the idle ones, with this context's extended state.
     fn join(&mut self, process: &Arc<Process>) -> Result<HostThread, Errno> {
         let mut thread = process.take_thread()?;
         let fp = self.fp.take().unwrap_or_else(|| self.shared.spawner.layout.initial());
-        if let Err(e) = thread.hold().and_then(|()| frame::write_fp(&thread.slot, &self.shared.geometry, &fp)) {
+        if let Err(e) = thread.hold(process.pid()).and_then(|()| frame::write_fp(&thread.slot, &self.shared.geometry, &fp)) {
             tracing::debug!(tid = thread.tid, "cannot take over a stub thread: {e}");
             self.fp = Some(fp);
             process.kill();
@@ -91,6 +105,10 @@ impl TrapContext {
     /// Lets the application run until something happens.
     fn run(&mut self, thread: &mut HostThread, process: &Process, regs: &mut UserRegs) -> Result<Event, Errno> {
         process.flush(thread)?;
+        if !self.begun {
+            self.begun = true;
+            self.activity.begin();
+        }
         if !is_canonical(regs.rip) {
             // IRETQ would fault in the stub.
             return Ok(Event::Fault(general_protection()));
@@ -102,8 +120,7 @@ impl TrapContext {
                 regs.orig_rax = u64::MAX;
                 break Event::Interrupted;
             }
-            thread.resume()?;
-            let ring = thread.wait()?;
+            let ring = self.resume(thread)?;
             if let Some(event) = self.classify(thread, ring, regs)? {
                 break event;
             }
@@ -111,6 +128,40 @@ impl TrapContext {
         };
         self.interrupter.leave();
         Ok(event)
+    }
+
+    /// Lets the application run, and waits for what comes next.
+    fn resume(&mut self, thread: &mut HostThread) -> Result<Ring, Errno> {
+        let blocked = self.activity.take_has_blocked();
+        let way = if thread.has_line() { self.spin.way(self.activity.load(), blocked) } else { Way::Bell };
+        let turns = match way {
+            Way::Bell => {
+                thread.set_watched(false)?;
+                thread.resume()?;
+                return thread.wait();
+            }
+            Way::Begin(turns) => {
+                thread.set_watched(true)?;
+                thread.set_together(false)?;
+                thread.resume()?;
+                thread.set_together(true)?;
+                turns
+            }
+            Way::Look(turns) => {
+                thread.set_watched(true)?;
+                thread.resume()?;
+                turns
+            }
+        };
+        let found = thread.look(turns)?;
+        self.spin.result(found.is_some());
+        match found {
+            Some(ring) => Ok(ring),
+            None => {
+                thread.set_watched(false)?;
+                thread.wait()
+            }
+        }
     }
 
     /// What a ring means. `None`: nothing to the application. Fills `regs` with its state.
@@ -226,6 +277,10 @@ impl Context for TrapContext {
         self.fp = None;
     }
 
+    fn set_blocked(&mut self, blocked: bool) {
+        self.activity.set_running(!blocked);
+    }
+
     fn interrupter(&self) -> Arc<dyn Interrupt> {
         Arc::clone(&self.interrupter) as Arc<dyn Interrupt>
     }
@@ -233,6 +288,7 @@ impl Context for TrapContext {
 
 impl Drop for TrapContext {
     fn drop(&mut self) {
+        self.activity.set_running(false);
         self.leave();
     }
 }

@@ -69,6 +69,11 @@ impl Slot {
         self.slots.memory.copy_in(self.index * SLOT + offset, bytes)
     }
 
+    /// Loads an aligned word.
+    pub fn load(&self, offset: u64) -> Result<u32, Errno> {
+        self.slots.memory.load_u32(self.index * SLOT + offset)
+    }
+
     /// Copies to the slot.
     pub fn copy_out(&self, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
         self.slots.memory.copy_out(self.index * SLOT + offset, bytes)

@@ -1,24 +1,28 @@
 //! A stub thread for application code, and how it is made.
 
-use super::code::{self, Place};
+use super::code::{self, POST, Place, SLOTS_BEGIN};
 use super::filter;
 use super::frame::{Geometry, STACK_LEN};
 use super::slots::{SLOT, Slot, Slots};
 use crate::UserRegs;
 use crate::placement::Placement;
 use crate::spawner::{Kind, Site};
-use crate::stub::{self, CODE, Confinement, Entry, INTERRUPT, OPS, OPS_LEN};
+use crate::stub::{self, Confinement, Entry, INTERRUPT, OPS, OPS_LEN};
 use crate::tracee::run;
 use crate::tracee::sys::{self, Wait};
 use abi::Errno;
+use host::memfile::MemoryFile;
 use host::notify::{Listener, Notification};
 use std::sync::Arc;
 
-/// Where the slots of a process are mapped, one behind the other.
-const SLOTS_BEGIN: u64 = CODE + 0x10_0000;
 /// Threads that a process may have.
 const THREADS: u64 = 16 << 10;
-const _: () = assert!(OPS + OPS_LEN <= SLOTS_BEGIN && SLOTS_BEGIN + THREADS * SLOT <= stub::USER_END);
+const _: () = assert!(SLOTS_BEGIN + THREADS * SLOT <= stub::USER_END);
+
+/// How often a stub looks for an order before it rings all the same: some 10 µs.
+const STUB_PATIENCE: u32 = 400;
+/// How long a thread that waits for an order may take to ring when it is told to, in milliseconds.
+const HOLD_MS: i32 = 20;
 
 /// Where a thread goes in its process.
 #[derive(Debug, Default)]
@@ -40,6 +44,15 @@ pub struct HostThread {
     listener: Listener,
     /// The call that it is held in, if the sentry has received the notification.
     held: Option<u64>,
+    /// It waits for an order in its line, unless it has lost patience.
+    posted: bool,
+    /// It may show something in its slot.
+    watched: bool,
+    /// The last order.
+    word: u32,
+    /// The line of orders: offset in the operations file.
+    line: Option<u64>,
+    ops: Arc<MemoryFile>,
     /// The address of its frame in the stub.
     frame: u64,
 }
@@ -79,8 +92,16 @@ impl HostThread {
 
     /// Waits until it rings. `EPROTO`: it did something else, that is, the application did.
     pub fn wait(&mut self) -> Result<Ring, Errno> {
-        let n = self.receive()?;
-        self.ring(&n)
+        loop {
+            let n = self.receive()?;
+            let ring = self.ring(&n)?;
+            if n.args[4] == u64::from(self.word) || self.line.is_none() {
+                return Ok(ring);
+            }
+            // It rang before it saw the last order.
+            self.held = None;
+            self.answer(n.id, self.frame)?;
+        }
     }
 
     fn ring(&mut self, n: &Notification) -> Result<Ring, Errno> {
@@ -89,31 +110,105 @@ impl HostThread {
             return Err(Errno::EPROTO);
         }
         self.held = Some(n.id);
+        self.posted = false;
         Ok(Ring { why, fs_base, gs_base })
     }
 
-    /// Sees to it that it is held at the doorbell, as a thread is that does not run application code.
-    pub fn hold(&mut self) -> Result<(), Errno> {
-        if self.held.is_none() {
-            self.wait()?;
+    /// Looks `turns` times whether the thread shows something in its slot. `None`: it does not.
+    pub fn look(&mut self, turns: u32) -> Result<Option<Ring>, Errno> {
+        for _ in 0..turns {
+            if self.slot.load(POST + 24)? == self.word {
+                let mut bytes = [0u8; 24];
+                self.slot.copy_in(POST, &mut bytes)?;
+                let word = |i: usize| bytes.get(8 * i..8 * i + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
+                self.posted = true;
+                return Ok(Some(Ring { why: word(2), fs_base: word(0), gs_base: word(1) }));
+            }
+            std::hint::spin_loop();
         }
-        Ok(())
+        Ok(None)
     }
 
-    fn order(&mut self, order: u64) -> Result<(), Errno> {
-        let id = self.held.take().ok_or(Errno::EPROTO)?;
+    /// Whether it can be served without ringing.
+    pub fn has_line(&self) -> bool {
+        self.line.is_some()
+    }
+
+    /// Says whether the sentry will [`look`](Self::look).
+    pub fn set_watched(&mut self, watched: bool) -> Result<(), Errno> {
+        match self.line {
+            Some(line) if self.watched != watched => {
+                self.watched = watched;
+                self.ops.swap_u32(line + code::WATCH, watched.into()).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets both sides wake each other on one processor, or wherever there is room.
+    pub fn set_together(&self, together: bool) -> Result<(), Errno> {
+        self.listener.set_sync_wake_up(together)
+    }
+
+    /// Lets the new thread, which is stopped, ring for the first time.
+    fn begin(&mut self) -> Result<(), Errno> {
+        // An ended thread may have had the line before.
+        if let Some(line) = self.line {
+            self.ops.swap_u32(line + code::WATCH, 0)?;
+            self.ops.swap_u32(line + code::PATIENCE, STUB_PATIENCE)?;
+        }
+        self.next_order(0)?;
+        let mut regs: UserRegs = Entry::Idle.regs();
+        (regs.rip, regs.rsp, regs.rdi, regs.r8) = (Place::Ring.address(), self.frame, self.frame, self.word.into());
+        sys::set_regs(self.tid, &regs)?;
+        sys::detach(self.tid)
+    }
+
+    fn next_order(&mut self, kind: u32) -> Result<(), Errno> {
+        // The two lowest bits are the kind.
+        self.word = (self.word & !3).wrapping_add(4) | kind;
+        match self.line {
+            Some(line) => self.ops.swap_u32(line + code::ORDER, self.word).map(drop),
+            None => Ok(()),
+        }
+    }
+
+    /// Sees to it that it is held at the doorbell, as a thread is that does not run application code.
+    pub fn hold(&mut self, process: i32) -> Result<(), Errno> {
+        if self.held.is_some() {
+            return Ok(());
+        }
+        if self.posted {
+            self.set_watched(false)?;
+            self.next_order(code::KICK)?;
+            if !self.listener.wait(HOLD_MS)? {
+                // The application has forged what the slot shows, and runs. Out of this it cannot talk itself.
+                host::signals::tgkill(process, self.tid, INTERRUPT)?;
+            }
+        }
+        let n = self.receive()?;
+        self.ring(&n).map(drop)
+    }
+
+    fn answer(&self, id: u64, order: u64) -> Result<(), Errno> {
         self.listener.answer(id, order.cast_signed()).map_err(gone)
     }
 
     /// Lets it run application code from its frame.
     pub fn resume(&mut self) -> Result<(), Errno> {
-        self.order(self.frame)
+        self.next_order(0)?;
+        match self.held.take() {
+            Some(id) => self.answer(id, self.frame),
+            None if std::mem::take(&mut self.posted) => Ok(()),
+            None => Err(Errno::EPROTO),
+        }
     }
 
-    /// Lets it carry out the operations that are in the list, which are exactly `calls`. It is held at the doorbell again afterwards.
+    /// Lets it, being [held](Self::hold), carry out the operations that are in the list, which are exactly `calls`. It is held at the doorbell again afterwards.
     /// `EPROTO`: it did something else.
     pub fn operate(&mut self, calls: &[[u64; 8]]) -> Result<Outcome, Errno> {
-        self.order(self.frame | code::ORDER_BATCH)?;
+        let id = self.held.take().ok_or(Errno::EPROTO)?;
+        self.answer(id, self.frame | code::ORDER_BATCH)?;
         let mut approved = 0;
         loop {
             let n = self.receive()?;
@@ -202,15 +297,16 @@ impl Workshop {
         let fd = run::syscall(tid, libc::SYS_seccomp, [mode, flags, code::PROGRAM, 0, 0, 0])?;
         // SAFETY: the host has just made this descriptor in the table that stubs share with this process.
         let listener = unsafe { Listener::from_raw(i32::try_from(fd).map_err(|_| Errno::EIO)?) };
-        listener.set_sync_wake_up()?;
+        listener.set_sync_wake_up(true)?;
         // It was pinned for the making.
         self.placement.release(tid);
         let frame = begin + self.geometry.frame;
-        let mut regs: UserRegs = Entry::Idle.regs();
-        (regs.rip, regs.rsp, regs.rdi) = (Place::Ring.address(), frame, frame);
-        sys::set_regs(tid, &regs)?;
-        sys::detach(tid)?;
-        Ok(HostThread { tid, slot, number: berth.number, listener, held: None, frame })
+        let line = (berth.number < code::NO_LINE).then_some(site.slot * OPS_LEN + code::LINES + berth.number * code::LINE);
+        let ops = Arc::clone(site.ops);
+        let mut thread =
+            HostThread { tid, slot, number: berth.number, listener, held: None, frame, posted: false, watched: false, word: 0, line, ops };
+        thread.begin()?;
+        Ok(thread)
     }
 }
 
