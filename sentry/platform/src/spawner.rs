@@ -132,6 +132,16 @@ impl<K: Kind> Spawner<K> {
         self.ask(Request::New)
     }
 
+    /// Takes back a stub that is as good as new. Gives it back if there are enough.
+    pub fn give(&self, stub: Stub<K::Thread>) -> Option<Stub<K::Thread>> {
+        let mut ready = lock(&self.ready);
+        if ready.len() >= 2 * WARM {
+            return Some(stub);
+        }
+        ready.push(stub);
+        None
+    }
+
     /// A new idle thread in a stub process.
     pub fn thread(&self, id: Id, place: K::Place) -> Result<K::Thread, Errno> {
         self.ask(|reply| Request::Thread(id, place, reply))

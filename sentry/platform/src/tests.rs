@@ -11,6 +11,8 @@ use std::os::fd::AsRawFd;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+mod hostile;
+
 const CODE: u64 = 0x40_0000;
 const DATA: u64 = 0x50_0000;
 const RX: Prot = Prot::READ.union(Prot::EXEC);
@@ -53,7 +55,13 @@ macro_rules! on_all_platforms {
     };
 }
 
+use hostile::{calls_from_the_stub, every_call_is_only_seen, jumps_into_the_stub, overwrites_and_races};
+
 on_all_platforms!(
+    every_call_is_only_seen,
+    calls_from_the_stub,
+    jumps_into_the_stub,
+    overwrites_and_races,
     a_call_is_seen_and_registers_round_trip,
     mapping_is_observed,
     exceptions_and_odd_calls,
@@ -64,6 +72,7 @@ on_all_platforms!(
     contexts_move_between_address_spaces,
     nothing_is_left_behind,
     a_killed_stub_is_lost,
+    a_stub_used_again_is_as_good_as_new,
     a_stub_has_nothing_and_may_do_nothing,
     a_context_dropped_by_a_stranger_does_not_hang,
     many_processes_at_once,
@@ -406,12 +415,34 @@ fn nothing_is_left_behind(make: Make) {
         // In either order.
         if i % 2 == 0 { drop(space) } else { drop(ctx) }
     }
-    wait_until("stubs end", || pids.iter().all(|&p| !exists(p)));
+    pids.sort_unstable();
+    pids.dedup();
+    // Some are kept to be used again.
+    wait_until("stubs end", || pids.iter().filter(|&&p| exists(p)).count() < 20);
     let space = g.space(CALLS, 0);
     let last = pid_of(&space);
     drop(space);
     drop(g);
-    wait_until("the last stub ends", || !exists(last));
+    wait_until("the last stubs end", || !exists(last) && pids.iter().all(|&p| !exists(p)));
+}
+
+fn a_stub_used_again_is_as_good_as_new(make: Make) {
+    let g = Guest::new(make);
+    for i in 0..50 {
+        let (space, mut ctx) = (g.space(COPY, 0), g.context());
+        let mut r = regs();
+        // What the one before had is not there.
+        (r.rdi, r.rsi) = (0x60_0000, DATA);
+        assert!(matches!(ctx.switch(&space, &mut r), Event::Fault(_)));
+        (r.rdi, r.rsi) = (DATA + 8, DATA);
+        let mut fp = ctx.fp_state();
+        assert_eq!(fp.0[160 + 48..160 + 64], [0; 16]);
+        fp.0[160 + 48..160 + 64].copy_from_slice(&[i; 16]);
+        ctx.set_fp_state(&fp).expect("set");
+        (r.fs_base, r.gs_base, r.rbx) = (0x1234_5000, 0x1234_6000, 77);
+        space.map(0x60_0000, PAGE_SIZE, g.memory.fd().as_raw_fd(), 0, RW, true);
+        assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
+    }
 }
 
 fn a_killed_stub_is_lost(make: Make) {

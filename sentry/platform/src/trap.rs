@@ -141,6 +141,9 @@ impl Platform for Trap {
     }
 }
 
+#[cfg(test)]
+pub use code::SLOTS_BEGIN;
+
 /// The stub process of an address space of this platform.
 #[cfg(test)]
 pub fn pid_of(aspace: &dyn AddressSpace) -> Option<i32> {

@@ -31,6 +31,8 @@ pub fn boot(
     terminal: Option<OwnedFd>,
 ) -> Result<Arc<Sandbox>, Failure> {
     let memory = MemoryPool::new(host::memfile::MemoryFile::DEFAULT_LEN).map_err(Failure::host("application memory"))?;
+    // A guest thread that waits in the kernel leaves its processor to others.
+    sync::observe(platform::set_blocked);
     let kernel = Kernel::new(platform, Arc::new(memory), config(spec)).map_err(Failure::host("cannot boot"))?;
     register(&kernel, spec, host);
     let terminal = match terminal {

@@ -5,11 +5,12 @@ use super::code::{BATCH, COUNT};
 use super::Shared;
 use crate::AddressSpace;
 use crate::ops::{Op, Queue};
-use crate::spawner::Id;
+use crate::spawner::{Id, Stub};
+use crate::stub::{CODE, OP_LEN};
 use crate::tracee::run;
 use abi::{Errno, mm::Prot};
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Idle threads a process keeps; more than these end instead.
@@ -22,6 +23,8 @@ pub struct Process {
     /// Held while operations are carried out: there is one list for all threads of a process.
     flush: Mutex<()>,
     threads: Mutex<Threads>,
+    /// Bytes of the list that were ever written.
+    listed: AtomicUsize,
     /// It was killed, from outside or because the application tampered with the stub.
     dead: AtomicBool,
 }
@@ -177,15 +180,52 @@ impl Process {
     }
 
     fn write_ops(&self, calls: &[[u64; 8]]) -> Result<(), Errno> {
+        self.listed.fetch_max(calls.len() * OP_LEN as usize, Ordering::Relaxed);
         let bytes: Vec<u8> = calls.iter().flatten().flat_map(|w| w.to_le_bytes()).collect();
         self.shared.spawner.write_ops(self.id.slot, 0, &bytes)?;
         self.shared.spawner.write_ops(self.id.slot, COUNT, &(calls.len() as u64).to_le_bytes())
     }
 }
 
+impl Process {
+    /// Makes a process with a single thread as good as new, for another address space: making one costs ten times as much. Gives the
+    /// threads back if that is not possible.
+    ///
+    /// Nothing of the old application is left: its memory is unmapped, and that was confirmed; what it could write of the stub's is
+    /// cleared, the list of operations too; all registers are loaded from a new frame; a thread that is held at the doorbell
+    /// goes on as the order says, whatever its registers hold; and it could change neither signal masks nor handlers nor anything
+    /// else that the host keeps, because none of its calls was ever carried out.
+    fn recycle(&self, mut threads: Threads) -> Result<(), Threads> {
+        if self.is_dead() || threads.used != 1 {
+            return Err(threads);
+        }
+        let Some(mut thread) = threads.idle.pop() else { return Err(threads) };
+        let everything = [libc::SYS_munmap as u64, 0, CODE, 0, 0, 0, 0, 0];
+        let cleared = thread
+            .hold(self.id.pid)
+            .and_then(|()| self.carry_out(&mut thread, &[everything]).1)
+            .and_then(|()| thread.slot.clear())
+            .and_then(|()| self.shared.spawner.write_ops(self.id.slot, 0, &vec![0; self.listed.load(Ordering::Relaxed)]));
+        if let Err(e) = cleared {
+            tracing::debug!(pid = self.pid(), "a stub cannot be used again: {e}");
+            threads.idle.push(thread);
+            return Err(threads);
+        }
+        let stub = Stub { pid: self.id.pid, thread, slot: self.id.slot };
+        match self.shared.spawner.give(stub) {
+            None => Ok(()),
+            Some(stub) => {
+                threads.idle.push(stub.thread);
+                Err(threads)
+            }
+        }
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
         let threads = std::mem::take(self.threads.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let Err(threads) = self.recycle(threads) else { return };
         // Before their listeners close: a thread that nobody holds would go astray.
         self.kill();
         let slots = threads.berths.into_iter().filter_map(|b| b.slot).map(Remains);
@@ -210,6 +250,7 @@ impl TrapAddressSpace {
                 queue: Queue::default(),
                 flush: Mutex::new(()),
                 threads: Mutex::new(threads),
+                listed: AtomicUsize::new(0),
                 dead: AtomicBool::new(false),
             }),
         })

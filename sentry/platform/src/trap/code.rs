@@ -71,7 +71,7 @@ core::arch::global_asm!(
     ".globl caisson_trap_begin", ".hidden caisson_trap_begin",
     ".globl caisson_trap_fault", ".hidden caisson_trap_fault",
     ".globl caisson_trap_ring", ".hidden caisson_trap_ring",
-    ".globl caisson_trap_answered", ".hidden caisson_trap_answered",
+    ".globl caisson_trap_rung", ".hidden caisson_trap_rung",
     ".globl caisson_trap_operated", ".hidden caisson_trap_operated",
     ".globl caisson_trap_done", ".hidden caisson_trap_done",
     ".globl caisson_trap_interrupt", ".hidden caisson_trap_interrupt",
@@ -121,17 +121,17 @@ core::arch::global_asm!(
     "pause",
     "dec ecx",
     "jnz 3b",
-    // Rings. rdi: the frame, rsi and rdx: the bases, r10: why, r8: the last order.
-    "caisson_trap_ring:",
-    "mov eax, {ring}",
-    "syscall",
-    "caisson_trap_answered:",
-    "jmp caisson_trap_rung",
+    "jmp caisson_trap_ring",
     // A new order in memory: to ring, or to go on.
     "4: test al, {kick}",
     "cmovnz r8d, eax",
     "jnz caisson_trap_ring",
     "mov rax, rdi",
+    "jmp caisson_trap_rung",
+    // Rings. rdi: the frame, rsi and rdx: the bases, r10: why, r8: the last order.
+    "caisson_trap_ring:",
+    "mov eax, {ring}",
+    "syscall",
     "caisson_trap_rung:",
     // The order. Afterwards rsp is on the alternate stack for certain.
     "mov rsp, rax",
@@ -264,7 +264,7 @@ unsafe extern "C" {
     static caisson_trap_begin: u8;
     static caisson_trap_fault: u8;
     static caisson_trap_ring: u8;
-    static caisson_trap_answered: u8;
+    static caisson_trap_rung: u8;
     static caisson_trap_operated: u8;
     static caisson_trap_done: u8;
     static caisson_trap_interrupt: u8;
@@ -302,7 +302,7 @@ impl Place {
             Place::Fault => &raw const caisson_trap_fault,
             Place::Interrupt => &raw const caisson_trap_interrupt,
             Place::Ring => &raw const caisson_trap_ring,
-            Place::Rung => &raw const caisson_trap_answered,
+            Place::Rung => &raw const caisson_trap_rung,
             Place::Operated => &raw const caisson_trap_operated,
             Place::Done => &raw const caisson_trap_done,
         };

@@ -74,6 +74,11 @@ impl Slot {
         self.slots.memory.load_u32(self.index * SLOT + offset)
     }
 
+    /// Frees what is in the slot, which then reads as zero.
+    pub fn clear(&self) -> Result<(), Errno> {
+        self.slots.memory.punch_hole(self.index * SLOT, SLOT)
+    }
+
     /// Copies to the slot.
     pub fn copy_out(&self, offset: u64, bytes: &[u8]) -> Result<(), Errno> {
         self.slots.memory.copy_out(self.index * SLOT + offset, bytes)
@@ -83,7 +88,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         // The registers of one application are nothing for the next one to read.
-        if self.slots.memory.punch_hole(self.index * SLOT, SLOT).is_ok() {
+        if self.clear().is_ok() {
             self.slots.free().used.push(self.index);
         }
     }

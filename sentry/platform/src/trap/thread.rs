@@ -99,6 +99,10 @@ impl HostThread {
                 return Ok(ring);
             }
             // It rang before it saw the last order.
+            if ring.why != code::EVENT {
+                // And a signal has come meanwhile, which the caller must know of.
+                return Ok(Ring { why: code::ORDER_INTERRUPTED, ..ring });
+            }
             self.held = None;
             self.answer(n.id, self.frame)?;
         }
