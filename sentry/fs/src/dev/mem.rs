@@ -51,6 +51,9 @@ impl FileOps for Zero {
         }
         Ok((buf.remaining(), offset))
     }
+    fn maps_zeros(&self) -> bool {
+        !self.full
+    }
     fn seek(&self, _: &File, _: u64, _: SeekFrom) -> Option<Result<u64>> {
         seek_nowhere()
     }

@@ -142,7 +142,11 @@ impl Mm {
                 if grows {
                     bail!(EINVAL, "a file cannot grow down");
                 }
-                MapSource::File { file, offset, shared }
+                match (file.ops().maps_zeros(), shared) {
+                    (true, true) => MapSource::Anonymous(Anonymous::Shared),
+                    (true, false) => MapSource::Anonymous(Anonymous::Private),
+                    (false, _) => MapSource::File { file, offset, shared },
+                }
             }
             None => match kind {
                 1 if grows => bail!(EINVAL, "shared memory cannot grow down"),

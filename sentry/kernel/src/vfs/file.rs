@@ -171,6 +171,11 @@ pub trait FileOps: Send + Sync + Any {
         bail!(EOPNOTSUPP)
     }
 
+    /// Whether mapping it gives anonymous memory (`/dev/zero`).
+    fn maps_zeros(&self) -> bool {
+        false
+    }
+
     /// For mmap(2); `ENODEV` where it cannot be mapped.
     fn mappable(&self, _file: &File) -> Result<Arc<dyn Mappable>> {
         bail!(ENODEV)
