@@ -47,6 +47,9 @@ impl Mm {
             let mut vma = parent.clone();
             // Locks are not inherited.
             vma.flags -= VmaFlags::LOCKED | VmaFlags::LOCKONFAULT;
+            if let Some(backing) = &vma.backing {
+                backing.mappable.watch(child.me.clone());
+            }
             if vma.is_shared() {
                 vma.backing = vma.backing.map(|b| b.duplicate());
             }

@@ -248,6 +248,7 @@ impl Mm {
                 let inode = mappable.inode().unwrap_or_else(|| file.inode().clone());
                 let id = ObjectId::Inode { dev: inode.sb.dev, ino: inode.ino };
                 let writable = *shared && vma.max_prot.contains(Prot::WRITE);
+                mappable.watch(self.me.clone());
                 vma.backing = Some(Backing::new(mappable, Some(file.clone()), id, "".into(), writable));
             }
         }
@@ -423,6 +424,24 @@ impl Mm {
             self.host_unmap(s, &r);
         }
         Some(id)
+    }
+
+    /// Called by a file that has become shorter: what lies behind `end` (a multiple of the page size) is mapped no more, copies of it
+    /// included, and faults.
+    pub fn file_shrunk(&self, file: &dyn Mappable, end: u64) {
+        let mut guard = self.state.write();
+        let s = &mut *guard;
+        let is_it = |v: &Vma| v.backing.as_ref().is_some_and(|b| std::ptr::addr_eq(Arc::as_ptr(&b.mappable), file));
+        let behind = |(r, v): (Range<u64>, &Vma)| {
+            let start = r.start.saturating_add(end.saturating_sub(v.offset));
+            (is_it(v) && start < r.end).then_some((r, start))
+        };
+        let parts: Vec<(Range<u64>, u64)> = s.vmas.iter().filter_map(behind).collect();
+        for (r, start) in parts {
+            self.drop_pages(s, start..r.end);
+            self.host_unmap(s, &(start..r.end));
+            s.change_vmas(r, |v| v.flags -= VmaFlags::FILLED);
+        }
     }
 
     /// Removes VMAs and memory of a range; the host's mapping is the caller's business.

@@ -40,7 +40,7 @@ use ranges::RangeMap;
 use std::ops::Range;
 use std::os::fd::RawFd;
 use std::sync::{
-    Arc,
+    Arc, Weak,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 use sync::{Rank, RwLock};
@@ -130,6 +130,7 @@ struct State {
 
 /// An address space: VMAs, pages, the platform's mappings (`struct mm_struct`).
 pub struct Mm {
+    me: Weak<Mm>,
     id: u64,
     memory: Arc<MemoryPool>,
     platform: Arc<dyn Platform>,
@@ -155,11 +156,12 @@ impl Mm {
     }
 
     fn with_state(memory: &Arc<MemoryPool>, platform: &Arc<dyn Platform>, state: State) -> Result<Arc<Mm>> {
-        Ok(Arc::new(Self::build(memory, platform, state, platform.new_address_space()?)))
+        Ok(Self::build(memory, platform, state, platform.new_address_space()?))
     }
 
-    fn build(memory: &Arc<MemoryPool>, platform: &Arc<dyn Platform>, state: State, aspace: Arc<dyn AddressSpace>) -> Mm {
-        Mm {
+    fn build(memory: &Arc<MemoryPool>, platform: &Arc<dyn Platform>, state: State, aspace: Arc<dyn AddressSpace>) -> Arc<Mm> {
+        Arc::new_cyclic(|me| Mm {
+            me: me.clone(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             memory: memory.clone(),
             platform: platform.clone(),
@@ -167,12 +169,12 @@ impl Mm {
             has_deferred: AtomicBool::new(false),
             barrier: AtomicBool::new(false),
             state: RwLock::new(Rank::Mm, state),
-        }
+        })
     }
 
     /// The memory of a task that has ended: nothing is mapped, and nothing runs there.
     pub fn none(memory: &Arc<MemoryPool>, platform: &Arc<dyn Platform>) -> Arc<Mm> {
-        Arc::new(Self::build(memory, platform, State::empty(0), Arc::new(NoSpace)))
+        Self::build(memory, platform, State::empty(0), Arc::new(NoSpace))
     }
 
     /// A number that no other address space of the sandbox has had.

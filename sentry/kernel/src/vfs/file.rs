@@ -11,7 +11,7 @@ use abi::{
 use std::any::Any;
 use std::os::fd::RawFd;
 use std::sync::{
-    Arc,
+    Arc, Weak,
     atomic::{AtomicU32, Ordering},
 };
 use sync::{Mutex, Rank, WaitQueue};
@@ -72,6 +72,9 @@ pub trait Mappable: Send + Sync {
     }
     /// Called when a mapping is added (`+1`) or removed (`-1`); `writable_shared` ones matter for seals.
     fn mapped(&self, _delta: i32, _writable_shared: bool) {}
+    /// An address space begins to map it: one that must be told ([`crate::mm::Mm::file_shrunk`]) when the file becomes shorter, because
+    /// the host would not fault behind the new end (files in memory).
+    fn watch(&self, _mm: Weak<crate::mm::Mm>) {}
     /// msync(2).
     fn sync(&self, _offset: u64, _len: u64) -> Result {
         Ok(())

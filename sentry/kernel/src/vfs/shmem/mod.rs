@@ -8,7 +8,10 @@ mod chunks;
 pub mod memfd;
 
 use super::{File, Inode, Mappable, MappedPages};
-use crate::{io::IoBuffer, mm::MemoryPool};
+use crate::{
+    io::IoBuffer,
+    mm::{MemoryPool, Mm},
+};
 use abi::{PAGE_SIZE, Result, bail, libc};
 use bitflags::bitflags;
 use chunks::{Chunks, Piece};
@@ -96,6 +99,8 @@ pub struct ShmFile {
     io: RwLock<()>,
     state: Mutex<State>,
     inode: OnceLock<Weak<Inode>>,
+    /// Address spaces that may map it.
+    watchers: Mutex<Vec<Weak<Mm>>>,
 }
 
 impl ShmFile {
@@ -108,6 +113,7 @@ impl ShmFile {
             io: RwLock::new(Rank::InodeIo, ()),
             state: Mutex::new(Rank::PageMap, state),
             inode: OnceLock::new(),
+            watchers: Mutex::new(Rank::Leaf, Vec::new()),
         })
     }
 
@@ -248,8 +254,20 @@ impl ShmFile {
         if size < old {
             self.zero_range(size, size.next_multiple_of(PAGE_SIZE))?;
             self.punch_pages(size.div_ceil(PAGE_SIZE)..u64::MAX / PAGE_SIZE)?;
+            self.tell_watchers(size.next_multiple_of(PAGE_SIZE));
         }
         Ok(())
+    }
+
+    /// Access behind the new end must fault from now on.
+    fn tell_watchers(&self, end: u64) {
+        if self.state.lock().mapped == 0 {
+            return;
+        }
+        let watchers: Vec<_> = self.watchers.lock().iter().filter_map(Weak::upgrade).collect();
+        for mm in watchers {
+            mm.file_shrunk(self, end);
+        }
     }
 
     /// Zeroes what data there is between two places of one page.
@@ -431,6 +449,14 @@ impl Mappable for ShmFile {
             if let Err(e) = self.punch_pages(size.div_ceil(PAGE_SIZE)..u64::MAX / PAGE_SIZE) {
                 tracing::warn!("cannot free pages behind the end of a file: {e}");
             }
+        }
+    }
+
+    fn watch(&self, mm: Weak<Mm>) {
+        let mut list = self.watchers.lock();
+        if !list.iter().any(|w| w.ptr_eq(&mm)) {
+            list.retain(|w| w.strong_count() > 0);
+            list.push(mm);
         }
     }
 
