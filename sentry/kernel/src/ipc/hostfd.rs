@@ -317,7 +317,7 @@ pub fn open(fd: OwnedFd) -> Result<Arc<File>> {
     let dentry = Dentry::root(name.into_bytes(), inode.clone());
     let path = PathRef { mount: Mount::new(&HOSTFS, dentry.clone(), MountFlags::NOSUID | MountFlags::NODEV), dentry, inode };
     let pos = if fd.has_position() { host::file::position(&fd.fd)? } else { 0 };
-    let mode = OpenFlags::WRONLY | OpenFlags::RDWR | OpenFlags::APPEND;
+    let mode = OpenFlags::WRONLY | OpenFlags::RDWR | OpenFlags::APPEND | OpenFlags::LARGEFILE;
     let file = File::new(path, fd.flags & mode, Box::new(HostFile { fd }));
     *file.pos.lock() = pos;
     Ok(file)

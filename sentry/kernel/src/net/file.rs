@@ -11,6 +11,7 @@ use crate::{
 use abi::{Result, bail, fs::OpenFlags, poll::PollEvents};
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 use sync::WaitQueue;
 
 /// An open socket.
@@ -53,6 +54,11 @@ impl FileOps for SocketFile {
 
     fn is_stream(&self) -> bool {
         self.ops.kind() == SocketKind::Stream
+    }
+
+    fn wait_limit(&self, write: bool) -> Option<Duration> {
+        let options = self.ops.options();
+        if write { options.send_timeout() } else { options.receive_timeout() }
     }
 
     fn poll(&self, _file: &File) -> PollEvents {

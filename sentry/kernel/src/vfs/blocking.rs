@@ -35,9 +35,13 @@ pub fn wait_for<T>(
         Err(Error::Errno(Errno::EAGAIN)) => None,
         r => Some(r),
     };
-    match task.wait_on(&[(queue, events)], None, ready)? {
-        Some(r) => r,
-        None => first,
+    let limit = file.ops().wait_limit(events.contains(PollEvents::OUT));
+    let deadline = limit.and_then(|l| Instant::now().checked_add(l));
+    match task.wait_on(&[(queue, events)], deadline, ready) {
+        Ok(Some(r)) => r,
+        Ok(None) => first,
+        Err(Error::Restart(_)) if limit.is_some() => bail!(EINTR),
+        Err(e) => Err(e),
     }
 }
 

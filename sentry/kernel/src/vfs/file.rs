@@ -136,6 +136,12 @@ pub trait FileOps: Send + Sync + Any {
         None
     }
 
+    /// How long a read, or with `write` a write, waits before it fails with `EAGAIN` (SO_RCVTIMEO, SO_SNDTIMEO); `None`: for ever. With a
+    /// limit an interrupted call is not restarted (signal(7)).
+    fn wait_limit(&self, _write: bool) -> Option<std::time::Duration> {
+        None
+    }
+
     /// Entries of a directory from position `pos` on; returns the new position. `.` and `..` included (positions 0 and 1 by custom).
     fn readdir(&self, _file: &File, _pos: u64, _sink: &mut dyn DirSink) -> Result<u64> {
         bail!(ENOTDIR)

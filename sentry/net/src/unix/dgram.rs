@@ -69,7 +69,10 @@ impl Sock {
         if len > self.options().sndbuf().saturating_sub(32) {
             bail!(EMSGSIZE);
         }
-        let (to, connected) = self.receiver(task, &message.name)?;
+        // Linux copies the datagram before it looks the receiver up.
+        if message.name.is_empty() || self.kind() == SocketKind::SeqPacket {
+            self.receiver(task, &[])?;
+        }
         let from = {
             let s = self.lock();
             if s.shut.write {
@@ -80,6 +83,12 @@ impl Sock {
         if self.buffer_full() {
             bail!(EAGAIN, "send buffer is full");
         }
+        let start = buf.done();
+        let mut data = vec![0; len];
+        if len > 0 && buf.read(&mut data)? < len {
+            bail!(EFAULT, "part of the datagram is not readable");
+        }
+        let (to, connected) = self.receiver(task, &message.name)?;
         {
             let r = to.lock();
             if matches!(r.phase, Phase::Dead) {
@@ -95,13 +104,10 @@ impl Sock {
             }
         }
         if !self.has_room_at(&to) {
+            buf.rewind_to(start);
             bail!(EAGAIN, "the receiver's queue is full");
         }
         let (rights, cred) = split_control(message.control, self.sender(task))?;
-        let mut data = vec![0; len];
-        if len > 0 && buf.read(&mut data)? < len {
-            bail!(EFAULT, "part of the datagram is not readable");
-        }
         let charge = Charge::new(&self.me(), len);
         let packet = Packet { data, off: 0, rights, cred, from, _charge: charge };
         let mut r = to.lock();
