@@ -54,7 +54,8 @@ impl FileOps for EventFd {
         }
         let add = u64::from_ne_bytes(bytes);
         if add == u64::MAX {
-            bail!(EINVAL);
+            buf.rewind_to(buf.done() - 8);
+            bail!(EINVAL, "the highest number is none");
         }
         let mut c = self.count.lock();
         if MAX - (*c).min(MAX) < add {

@@ -158,15 +158,15 @@ pub fn write(task: &Task, file: &Arc<File>, buf: &mut IoBuffer<'_>, at: At, appe
 /// Streams: a blocking write ends when everything is written, or something happens after a part was.
 fn write_stream(task: &Task, file: &Arc<File>, buf: &mut IoBuffer<'_>, nonblocking: bool) -> Result<usize> {
     let ops = file.ops();
-    let before = buf.done();
+    let mut done = 0;
     loop {
-        let r = wait_for(task, file, PollEvents::WRITABLE, nonblocking, || Ok(ops.write(file, buf, 0, false)?.0));
-        let done = buf.done() - before;
-        match r {
-            Ok(n) if n > 0 && buf.remaining() > 0 && ops.is_stream() && !nonblocking => {}
-            Ok(n) => return Ok(done.max(n)),
+        match wait_for(task, file, PollEvents::WRITABLE, nonblocking, || Ok(ops.write(file, buf, 0, false)?.0)) {
+            Ok(n) => done += n,
             Err(_) if done > 0 => return Ok(done),
             Err(e) => return Err(e),
+        }
+        if !ops.is_stream() || nonblocking || buf.remaining() == 0 || done == 0 {
+            return Ok(done);
         }
     }
 }
