@@ -32,7 +32,7 @@ impl Session {
         tcsetwinsize(&master, Winsize { ws_row: 40, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 }).expect("size");
         let copy = || Stdio::from(slave.try_clone().expect("dup"));
         let mut command = Command::new("setsid");
-        command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_caisson")]).args(args);
+        command.args(["--ctty", "--wait"]).arg(common::program()).args(args);
         let child = command.stdin(copy()).stdout(copy()).stderr(copy()).spawn().expect("setsid");
         let master = File::from(master);
         let seen = Arc::new(Mutex::new(String::new()));

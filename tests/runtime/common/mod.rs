@@ -64,9 +64,14 @@ impl Drop for Scratch {
     }
 }
 
+/// The program under test: the one just built, or another that `CAISSON_BIN` names.
+pub fn program() -> PathBuf {
+    std::env::var_os("CAISSON_BIN").map_or_else(|| env!("CARGO_BIN_EXE_caisson").into(), PathBuf::from)
+}
+
 /// The program under test, with nothing on standard input.
 pub fn caisson() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_caisson"));
+    let mut command = Command::new(program());
     command.stdin(Stdio::null());
     command
 }
