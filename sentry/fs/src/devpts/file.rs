@@ -158,8 +158,8 @@ impl FileOps for Slave {
         let start = buf.done();
         let bytes = buf.read_all(CHUNK)?;
         let n = self.tty.with(|s, _| if s.hung_up() { None } else { Some(s.ldisc.write(&bytes)) });
+        buf.rewind_to(start + n.unwrap_or(0));
         let Some(n) = n else { bail!(EIO, "terminal has hung up") };
-        buf.rewind_to(start + n);
         if n == 0 { bail!(EAGAIN) } else { Ok((n, offset)) }
     }
 

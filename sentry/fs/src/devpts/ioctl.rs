@@ -2,10 +2,10 @@
 
 use super::termios::{Termio, Termios, Termios2, Winsize};
 use super::tty::Tty;
-use abi::{Result, bail, libc, poll::PollEvents, signal::Signal};
+use abi::{Result, bail, fs::OpenFlags, libc, poll::PollEvents, signal::Signal};
 use kernel::{
     task::{ControllingTerminal, Task},
-    vfs::IoctlArg,
+    vfs::{Fd, IoctlArg, OpenHow, Walker},
 };
 use std::sync::Arc;
 
@@ -34,6 +34,7 @@ mod nr {
     pub const TIOCSIG: u32 = 0x4004_5436;
     pub const TIOCGPKT: u32 = 0x8004_5438;
     pub const TIOCGPTLCK: u32 = 0x8004_5439;
+    pub const TIOCGPTPEER: u32 = 0x5441;
     pub const TIOCGEXCL: u32 = 0x8004_5440;
     pub const TIOCGETD: u32 = 0x5424;
     pub const TIOCVHANGUP: u32 = 0x5437;
@@ -141,6 +142,7 @@ fn master(tty: &Arc<Tty>, task: &Task, cmd: u32, arg: IoctlArg) -> Result<u64> {
                 s.packet_status = 0;
             });
         }
+        nr::TIOCGPTPEER => return peer(tty, task, arg.0),
         nr::TIOCGPKT => mm.write(arg.addr().cast(), &i32::from(tty.with(|s, _| s.packet)))?,
         nr::TIOCSIG => {
             let signal = match Signal::new(arg.0) {
@@ -152,6 +154,18 @@ fn master(tty: &Arc<Tty>, task: &Task, cmd: u32, arg: IoctlArg) -> Result<u64> {
         _ => bail!(ENOTTY, "terminal command {cmd:#x}"),
     }
     Ok(0)
+}
+
+/// Opens the slave without its name having to be known (TIOCGPTPEER): a new descriptor. It is the file of the devpts that is
+/// mounted on /dev/pts, which is where programs look for the name afterwards.
+fn peer(tty: &Tty, task: &Task, flags: u64) -> Result<u64> {
+    let flags = OpenFlags::from_bits_truncate(flags as u32);
+    let walker = Walker::of(task);
+    let path = format!("/dev/pts/{}", tty.index);
+    let file = walker.open(&walker.root, path.as_bytes(), OpenHow { flags, mode: 0, resolve: 0 })?;
+    let limit = task.rlimit(libc::RLIMIT_NOFILE).cur;
+    let fd = task.files().install(file, Fd(0), limit, flags.contains(OpenFlags::CLOEXEC))?;
+    Ok(fd.0.into())
 }
 
 /// Sessions and process groups.

@@ -348,8 +348,10 @@ impl Ldisc {
         let c = self.edit.pop()?;
         if self.termios.local(libc::ECHO) {
             if self.termios.local(libc::ECHOE) {
+                // A tab leaves nothing to be wiped: the cursor goes back over it.
+                let wipe: &[u8] = if c == b'\t' { b"\x08" } else { b"\x08 \x08" };
                 for _ in 0..width {
-                    self.emit_raw(b"\x08 \x08");
+                    self.emit_raw(wipe);
                 }
             } else {
                 self.echo(self.termios.cc[libc::VERASE]);

@@ -240,15 +240,15 @@ impl Tty {
     /// Makes this the controlling terminal of the task's session (TIOCSCTTY). `steal`: take it from another session, which needs
     /// CAP_SYS_ADMIN.
     pub fn become_controlling(self: &Arc<Self>, task: &Task, steal: bool) -> Result {
+        if !task.is_session_leader() {
+            bail!(EPERM, "not a session leader");
+        }
         let session = task.session();
         if session.terminal().is_some() {
             if task.is_controlled_by(&**self) {
                 return Ok(());
             }
             bail!(EPERM, "the session has a terminal");
-        }
-        if !task.is_session_leader() {
-            bail!(EPERM, "not a session leader");
         }
         let group = task.process_group();
         let may_steal = steal && task.cred().capable(kernel::cred::CapSet::SYS_ADMIN);
