@@ -84,7 +84,9 @@ pub fn new(pool: &Arc<MemoryPool>, source: &str, layers: Layers) -> Result<Arc<S
     }
     let revalidate = layers.lowers.iter().any(|m| m.sb.flags.contains(SbFlags::REVALIDATE));
     let flags = if revalidate { SbFlags::NODEV | SbFlags::REVALIDATE } else { SbFlags::NODEV };
-    let pages = layers.size.map_or(u64::MAX, |s| s.div_ceil(abi::PAGE_SIZE));
+    // Without a limit of its own it ends where the machine's memory does.
+    let size = layers.size.unwrap_or(u64::MAX).min(host::process::machine().total_memory);
+    let pages = size.div_ceil(abi::PAGE_SIZE);
     let shared = Arc::new(Shared {
         pool: pool.clone(),
         space: Arc::new(Quota::new(pages)),
@@ -103,9 +105,7 @@ struct OverlaySuper {
 
 impl SuperOps for OverlaySuper {
     fn statfs(&self, sb: &SuperBlock) -> Result<Statfs> {
-        let (max, used) = self.shared.space.get();
-        // Without a limit of its own it ends where the machine's memory does.
-        let blocks = max.min(host::process::machine().total_memory / abi::PAGE_SIZE);
+        let (blocks, used) = self.shared.space.get();
         let free = blocks.saturating_sub(used);
         Ok(Statfs {
             kind: OVERLAYFS_MAGIC,

@@ -19,6 +19,9 @@ pub struct MountNamespace {
     pub queue: WaitQueue,
 }
 
+/// Mounts that a namespace may hold (`fs.mount-max`).
+const MOUNTS_MAX: usize = 100_000;
+
 #[derive(Default)]
 struct Tree {
     root: u32,
@@ -39,16 +42,18 @@ fn key(mount: u32, dentry: &Arc<Dentry>) -> (u32, usize) {
 }
 
 impl Tree {
-    fn children(&self, id: u32) -> Vec<u32> {
-        self.nodes.iter().filter(|(_, n)| n.place.as_ref().is_some_and(|p| p.0 == id)).map(|(i, _)| *i).collect()
-    }
-
     /// A mount and all below it, parents first.
     fn subtree(&self, id: u32) -> Vec<u32> {
+        let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
+        for (&child, node) in &self.nodes {
+            if let Some((parent, _)) = &node.place {
+                children.entry(*parent).or_default().push(child);
+            }
+        }
         let mut all = vec![id];
         let mut i = 0;
-        while let Some(&m) = all.get(i) {
-            all.extend(self.children(m));
+        while let Some(m) = all.get(i) {
+            all.extend(children.remove(m).unwrap_or_default());
             i += 1;
         }
         all
@@ -156,6 +161,9 @@ impl MountNamespace {
         let mut tree = self.tree.write();
         if !tree.nodes.contains_key(&at.mount.id) {
             bail!(EINVAL, "not in this namespace");
+        }
+        if tree.nodes.len() + mounts.len() > MOUNTS_MAX {
+            bail!(ENOSPC, "too many mounts");
         }
         for (mount, place) in mounts {
             mount.set_namespace(&self.me);

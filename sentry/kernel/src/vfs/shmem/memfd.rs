@@ -1,6 +1,6 @@
 //! memfd_create(2): files in memory without a name in any tree.
 
-use super::{Seals, ShmFile};
+use super::{Quota, Seals, ShmFile};
 use crate::{
     Kernel,
     cred::Credentials,
@@ -31,6 +31,10 @@ impl SuperOps for ShmSuper {
         self
     }
 }
+
+/// All memfds together may hold as much as the machine has: without a limit their holes alone could fill the sentry's tables.
+static SPACE: LazyLock<Arc<Quota>> =
+    LazyLock::new(|| Arc::new(Quota::new(host::process::machine().total_memory / abi::PAGE_SIZE)));
 
 /// The internal tmpfs (`shm_mnt`), of which nothing but a device number is seen.
 static SHM: LazyLock<Arc<Mount>> = LazyLock::new(|| {
@@ -140,7 +144,7 @@ impl FileOps for ShmOps {
 
 /// Makes a memfd, open for reading and writing. `sealing`: the seals to begin with, if more may be added. `executable`: mode 0777.
 pub fn create(kernel: &Kernel, cred: &Credentials, name: &FsStr, sealing: Option<Seals>, executable: bool) -> Arc<File> {
-    let data = ShmFile::new(&kernel.memory, None);
+    let data = ShmFile::new(&kernel.memory, Some(SPACE.clone()));
     if let Some(seals) = sealing {
         data.allow_sealing(seals);
     }

@@ -25,6 +25,9 @@ use sync::{Mutex, Rank, RwLock};
 /// The largest file (`s_maxbytes`).
 pub const MAX_SIZE: u64 = i64::MAX as u64 & !(PAGE_SIZE - 1);
 
+/// Bytes that one question for pages answers at most: a sparse file may be larger than all that is worth preparing.
+const MOST_MAPPED: u64 = 1 << 30;
+
 bitflags! {
     /// `F_SEAL_*`.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -415,7 +418,7 @@ impl Mappable for ShmFile {
         if offset >= end {
             bail!(ENXIO, "behind the end");
         }
-        let want = len.min(end - offset);
+        let want = len.min(end - offset).min(MOST_MAPPED);
         let (mem, mut have) = s.chunks.ensure(&self.pool, offset / PAGE_SIZE)?;
         s.chunks.expose(offset / PAGE_SIZE);
         // Chunks are laid one behind the other where that is possible.
