@@ -72,7 +72,7 @@ fn do_poll(t: &CurrentTask, fds: UserAddr, count: u32, until_ns: Option<u64>) ->
     let mut entries = Vec::with_capacity(list.len());
     for p in list.iter().filter(|p| p.fd >= 0) {
         let wanted = PollEvents::from_bits_truncate(p.events.into());
-        entries.push(PollEntry { file: table.get(Fd(p.fd as u32)).ok(), wanted });
+        entries.push(PollEntry { file: table.get_open(Fd(p.fd as u32)).ok(), wanted });
     }
     let found = wait(t, &entries, until_ns)?;
     let mut found = found.iter();
@@ -145,6 +145,9 @@ struct Sets {
     bits: [Vec<u64>; 3],
 }
 
+/// Bits of glibc's `fd_set`.
+const FD_SETSIZE: usize = 1024;
+
 /// What each set asks for, and what counts as an answer (fs/select.c: POLLIN_SET, POLLOUT_SET, POLLEX_SET).
 const ASKS: [PollEvents; 3] = [
     PollEvents::READABLE.union(PollEvents::RDBAND).union(PollEvents::HUP).union(PollEvents::ERR).union(PollEvents::NVAL),
@@ -186,8 +189,8 @@ impl Sets {
 fn do_select(t: &CurrentTask, n: i32, addrs: [UserAddr; 3], until_ns: Option<u64>) -> Result<usize> {
     let Ok(n) = usize::try_from(n) else { bail!(EINVAL, "negative count") };
     let table = t.files();
-    // Linux looks at no more than the table has room for, which is at least one word.
-    let n = n.min(table.capacity().next_multiple_of(64).max(64));
+    // Linux looks at no more than the table has room for, which glibc's sets usually are.
+    let n = n.min(table.capacity().next_multiple_of(64).max(FD_SETSIZE));
     let mut sets = Sets::read(t, n, addrs)?;
     let mut entries = Vec::new();
     let mut fds = Vec::new();
@@ -199,7 +202,9 @@ fn do_select(t: &CurrentTask, n: i32, addrs: [UserAddr; 3], until_ns: Option<u64
             }
         }
         if !wanted.is_empty() {
-            entries.push(PollEntry { file: Some(table.get(Fd(fd as u32))?), wanted });
+            let file = table.get(Fd(fd as u32))?;
+            // A descriptor that only names a path is open, and never ready.
+            entries.push(PollEntry { file: (!file.is_path()).then_some(file), wanted });
             fds.push(fd);
         }
     }
