@@ -134,24 +134,20 @@ impl TrapContext {
     fn resume(&mut self, thread: &mut HostThread) -> Result<Ring, Errno> {
         let blocked = self.activity.take_has_blocked();
         let way = if thread.has_line() { self.spin.way(self.activity.load(), blocked) } else { Way::Bell };
+        thread.set_watched(way != Way::Bell)?;
+        if matches!(way, Way::Begin(_)) {
+            thread.set_together(false)?;
+        }
+        if thread.resume()? {
+            self.interrupter.repeat();
+        }
         let turns = match way {
-            Way::Bell => {
-                thread.set_watched(false)?;
-                thread.resume()?;
-                return thread.wait();
-            }
+            Way::Bell => return thread.wait(),
             Way::Begin(turns) => {
-                thread.set_watched(true)?;
-                thread.set_together(false)?;
-                thread.resume()?;
                 thread.set_together(true)?;
                 turns
             }
-            Way::Look(turns) => {
-                thread.set_watched(true)?;
-                thread.resume()?;
-                turns
-            }
+            Way::Look(turns) => turns,
         };
         let found = thread.look(turns)?;
         self.spin.result(found.is_some());

@@ -198,12 +198,12 @@ impl HostThread {
         self.listener.answer(id, order.cast_signed()).map_err(gone)
     }
 
-    /// Lets it run application code from its frame.
-    pub fn resume(&mut self) -> Result<(), Errno> {
+    /// Lets it run application code from its frame. Returns whether that was done without an answer to a ring.
+    pub fn resume(&mut self) -> Result<bool, Errno> {
         self.next_order(0)?;
         match self.held.take() {
-            Some(id) => self.answer(id, self.frame),
-            None if std::mem::take(&mut self.posted) => Ok(()),
+            Some(id) => self.answer(id, self.frame).map(|()| false),
+            None if std::mem::take(&mut self.posted) => Ok(true),
             None => Err(Errno::EPROTO),
         }
     }
