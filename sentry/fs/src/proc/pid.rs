@@ -166,7 +166,8 @@ fn comm(task: &Arc<Task>) -> Entry {
             if current().is_none_or(|t| t.tgid() != b.tgid()) {
                 bail!(EINVAL, "only a process names its own threads");
             }
-            let end = bytes.iter().position(|&c| c == 0 || c == b'\n').unwrap_or(bytes.len()).min(15);
+            // A newline is kept, as Linux keeps it.
+            let end = bytes.iter().position(|&c| c == 0).unwrap_or(bytes.len()).min(15);
             b.info().comm = bytes.get(..end).unwrap_or_default().to_vec();
             Ok(())
         },

@@ -52,7 +52,13 @@ fn check_claim(t: &CurrentTask, claim: &Ucred, c: &Credentials) -> Result<()> {
     let pid = claim.pid == t.tgid() || c.capable(CapSet::SYS_ADMIN);
     let uid = [c.uid, c.euid, c.suid].contains(&claim.uid) || c.capable(CapSet::SETUID);
     let gid = [c.gid, c.egid, c.sgid].contains(&claim.gid) || c.capable(CapSet::SETGID);
-    if pid && uid && gid { Ok(()) } else { bail!(EPERM, "credentials of somebody else") }
+    if !(pid && uid && gid) {
+        bail!(EPERM, "credentials of somebody else");
+    }
+    if claim.pid != t.tgid() && t.kernel().task(claim.pid).is_none() {
+        bail!(ESRCH, "no such process");
+    }
+    Ok(())
 }
 
 fn parse_one(t: &CurrentTask, level: i32, kind: i32, data: &[u8]) -> Result<Control> {
