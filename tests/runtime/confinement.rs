@@ -2,24 +2,31 @@
 
 mod common;
 
-use common::{caisson, command_line, descendants, eventually, finish, kill, sandbox_of, status_field};
+use common::{caisson, command_line, descendants, eventually, finish, sandbox_of, status_field};
 use std::process::Stdio;
+
+/// A runtime that is killed when the test ends, however it ends.
+struct Runtime(std::process::Child);
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// Looks at a sandbox whose application runs.
 fn with_sandbox(look: impl FnOnce(i32, i32, &[i32])) {
     let mut command = caisson();
     command.args(["do", "--", "sh", "-c", "echo ready; exec sleep 1000"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
+    let mut child = Runtime(command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("spawn"));
     let mut ready = [0; 6];
-    let started = std::io::Read::read_exact(&mut child.stdout.as_mut().expect("stdout"), &mut ready);
-    if started.is_err() {
-        panic!("the application does not run: {:?}", finish(child));
-    }
-    let runtime = i32::try_from(child.id()).expect("a process ID");
+    let started = std::io::Read::read_exact(&mut child.0.stdout.as_mut().expect("stdout"), &mut ready);
+    started.expect("the application runs");
+    let runtime = i32::try_from(child.0.id()).expect("a process ID");
     let (sentry, gofer) = sandbox_of(runtime).expect("a sandbox");
     look(sentry, gofer, &descendants(sentry));
-    kill(runtime);
-    let _ = finish(child);
+    drop(child);
     assert!(eventually(10, || !common::lives(sentry)));
 }
 
