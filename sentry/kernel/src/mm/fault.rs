@@ -72,6 +72,7 @@ impl Mm {
             // What was done last time did not help, and nothing has changed since: the access itself is wrong in a
             // way that the platform could not name (executing data, for example).
             LAST.set(Default::default());
+            tracing::debug!("fault at {:#x} has come again: {:?} {:?}", fault.addr, s.vmas.get(fault.addr).map(|(r, v)| (r, v.prot)), s.pages.get(fault.addr));
             return Err(Denied::Protection.signal(fault));
         }
         match self.fault_in(s, fault.addr, fault.access) {

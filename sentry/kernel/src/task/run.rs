@@ -180,7 +180,10 @@ impl CurrentTask {
         }
         match self.task.mm().handle_fault(&fault) {
             Ok(()) => {}
-            Err(signal) => self.task.force_signal(SigInfo::fault(signal.signal, signal.code, signal.addr)),
+            Err(signal) => {
+                tracing::debug!("task {} faults at rip {:#x} rsp {:#x}: {fault:?}, so {signal:?}", self.task.tid(), self.regs.rip, self.regs.rsp);
+                self.task.force_signal(SigInfo::fault(signal.signal, signal.code, signal.addr));
+            }
         }
         State::Return(None)
     }
