@@ -120,7 +120,7 @@ pub fn shell(platform: &str) -> Result<(), Failed> {
     t.run(&["resize-window", "-x", "90", "-y", "30"])?;
     std::thread::sleep(Duration::from_millis(300));
     t.keys(&["Enter"])?;
-    t.expect("size 30 90")?;
+    t.wait("the new size", |s| s.contains("size 30 90"))?;
     // Ctrl-C ends the foreground job, not the shell
     t.line("sleep 100; echo status $?")?;
     std::thread::sleep(Duration::from_millis(500));

@@ -522,7 +522,7 @@ fn chroot_calls() {
         eq!(get("/l"), b"inside");
         err!(stat(c"/out"), ENOENT);
         ok!(stat(c"out"));
-        say!("{:?}", cwd().map(|s| s.replace("dir.chroot_calls", "*")));
+        check!(cwd().is_ok_and(|s| s.starts_with("(unreachable)/")));
         ok!(sys!(chdir, c"/in"));
         eq!(ok!(cwd()), "/in");
         eq!(ok!(stat(c"../../..")).st_ino, ok!(stat(c"/")).st_ino);
