@@ -7,7 +7,7 @@ p = s.Popen(["sort"], stdin=s.PIPE, stdout=s.PIPE, text=True); print(p.communica
 a = s.Popen(["seq", "1000"], stdout=s.PIPE); b = s.Popen(["wc", "-l"], stdin=a.stdout, stdout=s.PIPE); a.stdout.close(); print(b.communicate()[0].strip())
 big = s.run(["cat"], input=b"x" * 3_000_000, capture_output=True); print(len(big.stdout))
 try: s.run(["sleep", "9"], timeout=0.2)
-except s.TimeoutExpired as e: print("timeout", e.timeout)
+except s.TimeoutExpired as e: print("timeout", round(e.timeout, 1))
 try: s.run(["/none"])
 except FileNotFoundError as e: print(e)
 try: s.run(["/etc/passwd"])

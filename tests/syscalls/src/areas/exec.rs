@@ -121,7 +121,6 @@ pub fn helper(role: &str, args: &[String]) {
             check!(
                 get(AT_RANDOM) != 0 && get(AT_PHDR) != 0 && get(AT_ENTRY) != 0 && get(AT_PHNUM) > 2
             );
-            check!(get(AT_SYSINFO_EHDR) != 0);
         }
         "@names" => {
             // for a descriptor without a name, what stands here is another thing in every few versions
