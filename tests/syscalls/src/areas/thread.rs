@@ -617,12 +617,12 @@ fn stacks() {
         .map(|_| {
             std::thread::Builder::new()
                 .stack_size(2 << 20)
-                .spawn(|| dig(1000))
+                .spawn(|| dig(400))
                 .unwrap()
         })
         .collect();
     for x in t {
-        eq!(x.join().unwrap(), 1024 + 1000);
+        eq!(x.join().unwrap(), 1024 + 400);
     }
 }
 
