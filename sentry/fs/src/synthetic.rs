@@ -4,7 +4,7 @@
 //! a file's text is made when it is read from its beginning.
 
 use abi::{
-    Result, bail,
+    Errno, Result, bail,
     fs::{FileType, OpenFlags, Statfs},
     time::Timespec,
 };
@@ -256,8 +256,10 @@ impl FileOps for DirFile {
     fn readdir(&self, file: &File, pos: u64, sink: &mut dyn DirSink) -> Result<u64> {
         let ino = file.inode().ino;
         let dots = [(b".".to_vec(), FileType::Directory), (b"..".to_vec(), FileType::Directory)];
+        // The process that the directory was of is gone.
+        let listed = self.0.list().map_err(|e| if e.is(Errno::ESRCH) { Errno::ENOENT.into() } else { e })?;
         let mut at = pos;
-        for (name, kind) in dots.into_iter().chain(self.0.list()?).skip(usize::try_from(pos).unwrap_or(usize::MAX)) {
+        for (name, kind) in dots.into_iter().chain(listed).skip(usize::try_from(pos).unwrap_or(usize::MAX)) {
             let number = if at < 2 { ino } else { child_ino(ino, &name) };
             if !sink.add(&name, number, kind, at + 1) {
                 break;

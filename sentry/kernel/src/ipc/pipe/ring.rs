@@ -1,7 +1,7 @@
 //! A pipe's buffer: Linux's slots of one page each, laid out so that neighbouring full slots are one piece of memory.
 
 use crate::io::IoBuffer;
-use abi::Result;
+use abi::{Result, bail};
 use std::collections::VecDeque;
 
 /// Bytes of one slot, and the size up to which writes are atomic (`PIPE_BUF`).
@@ -102,11 +102,14 @@ impl Ring {
             let page = (self.head + self.slots.len().saturating_sub(1)) % self.max;
             if let Some(last) = self.slots.back_mut().filter(|s| !s.packet && s.off + s.len + odd <= SLOT) {
                 let at = page * SLOT + last.off + last.len;
+                let start = buf.done();
                 done = buf.read(&mut self.data[at..at + odd])?;
-                last.len += done;
+                // What a slot does not get as a whole it does not get at all.
                 if done < odd {
-                    return Ok(done);
+                    buf.rewind_to(start);
+                    bail!(EFAULT);
                 }
+                last.len += done;
             }
         }
         while buf.remaining() > 0 && !self.is_full() {
@@ -118,11 +121,17 @@ impl Ring {
             if self.data.len() < end {
                 self.data.resize(end, 0);
             }
+            let start = buf.done();
             let got = match buf.read(&mut self.data[at..at + want]) {
+                Ok(n) if n < want => n - n % SLOT,
                 Ok(n) => n,
                 Err(e) if done == 0 => return Err(e),
                 Err(_) => break,
             };
+            buf.rewind_to(start + got);
+            if got == 0 && done == 0 {
+                bail!(EFAULT);
+            }
             let mut left = got;
             while left > 0 {
                 let len = left.min(SLOT);
