@@ -192,6 +192,10 @@ fn program(platform: Platform) -> Result<BpfProgram, Error> {
         let conditions = checks.iter().map(Check::condition).collect::<Result<_, _>>()?;
         rules.entry(*call).or_default().push(SeccompRule::new(conditions)?);
     }
+    for (request, _) in requests_of_platform(platform) {
+        let condition = Check::Is(1, *request).condition()?;
+        rules.entry(libc::SYS_ioctl).or_default().push(SeccompRule::new(vec![condition])?);
+    }
     for (call, _) in ALWAYS.iter().chain(of_platform(platform)) {
         rules.insert(*call, Vec::new());
     }
@@ -225,6 +229,14 @@ mod tests {
     fn the_filter_compiles() {
         assert!(program(Platform::Ptrace).unwrap().len() < 4096);
         assert!(program(Platform::Trap).unwrap().len() < 4096);
+    }
+
+    #[test]
+    fn the_trap_platform_may_answer_its_notifications() {
+        let trap = program(Platform::Trap).unwrap();
+        for (request, _) in requests_of_platform(Platform::Trap) {
+            assert!(trap.iter().any(|i| u64::from(i.k) == *request), "{request:#x}");
+        }
     }
 
     #[test]
