@@ -17,13 +17,22 @@ enum Victim {
     Gofer,
 }
 
+/// What says that it runs, and then waits for ever.
+const WAITING: &str = "echo ready; read line";
+
 /// Starts a sandbox that would run for ever, kills one of its processes, and looks for the others.
 fn kill_and_look(mut command: Command, victim: Victim) {
-    let child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("spawn");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("spawn");
+    // The application needs no file any more once it has said so, and then waits for a line that never comes.
+    let mut ready = [0; 6];
+    let said = std::io::Read::read_exact(child.stdout.as_mut().expect("stdout"), &mut ready);
+    let _stdin = child.stdin.take();
+    if said.is_err() {
+        panic!("the application does not run: {:?}", finish(child));
+    }
     let runtime = i32::try_from(child.id()).expect("a process ID");
     let (sentry, gofer) = sandbox_of(runtime).expect("a sandbox");
-    // The application runs once the platform has a stub process.
-    assert!(eventually(20, || descendants(sentry).len() > 1), "no stub appears");
     let all = descendants(runtime);
     kill(match victim {
         Victim::Runtime => runtime,
@@ -47,7 +56,7 @@ fn killed_processes_take_a_command_with_them() {
     let before = mounts();
     for victim in [Victim::Runtime, Victim::Sentry, Victim::Gofer] {
         let mut command = caisson();
-        command.args(["do", "--", "sleep", "1000"]);
+        command.args(["do", "--", "sh", "-c", WAITING]);
         kill_and_look(command, victim);
     }
     assert_eq!(mounts(), before);
@@ -57,7 +66,7 @@ fn killed_processes_take_a_command_with_them() {
 fn killed_processes_take_a_container_with_them() {
     let before = mounts();
     let scratch = Scratch::new();
-    let bundle = scratch.bundle(&["sleep", "1000"], |_| {});
+    let bundle = scratch.bundle(&["sh", "-c", WAITING], |_| {});
     for victim in [Victim::Runtime, Victim::Sentry, Victim::Gofer] {
         kill_and_look(scratch.run(&bundle, "killed"), victim);
         assert!(eventually(10, || scratch.state_is_empty()), "state is left after killing the {victim:?}");
