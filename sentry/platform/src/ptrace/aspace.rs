@@ -107,20 +107,17 @@ impl Process {
         }
     }
 
-    /// Whether [`flush`](Self::flush) has something to do.
-    pub fn is_dirty(&self) -> bool {
-        self.queue.is_dirty()
-    }
-
     /// Carries out all operations that are queued, by `tid`, a stopped thread of this process that the caller traces. When it returns,
     /// all that was queued before the call is in force, whoever carried it out. After a failure the operations behind the
-    /// failed one stay queued.
-    pub fn flush(&self, tid: i32) -> Result<(), Errno> {
+    /// failed one stay queued. Returns whether `tid` carried out any, and has other registers now.
+    pub fn flush(&self, tid: i32) -> Result<bool, Errno> {
         if !self.queue.is_dirty() {
-            return Ok(());
+            return Ok(false);
         }
+        let mut carried_out = false;
         let _one_at_a_time = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
         while let Some(ops) = self.queue.take() {
+            carried_out = true;
             let mut done = 0;
             for batch in ops.chunks(BATCH) {
                 match self.carry_out(tid, batch) {
@@ -138,7 +135,7 @@ impl Process {
                 }
             }
         }
-        Ok(())
+        Ok(carried_out)
     }
 
     /// Carries out one batch. Returns how many succeeded; or how many before the one that failed, and why it did.

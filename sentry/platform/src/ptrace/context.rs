@@ -108,8 +108,10 @@ impl PtraceContext {
 
     /// Lets the application run until something happens.
     fn run(&mut self, tid: i32, process: &Process, regs: &mut UserRegs) -> Result<Event, Errno> {
-        let stopped_at = self.stopped_at.take().filter(|_| !process.is_dirty());
-        process.flush(tid)?;
+        let stopped_at = self.stopped_at.take();
+        // Only the flush knows: another thread may queue something at any moment until then.
+        let carried_out = process.flush(tid)?;
+        let stopped_at = stopped_at.filter(|_| !carried_out);
         match stopped_at {
             Some(old) if only_result_differs(&old, regs) => sys::set_rax(tid, regs.rax)?,
             _ => sys::set_regs(tid, &sanitized(regs))?,
@@ -227,7 +229,7 @@ impl Context for PtraceContext {
             return Ok(());
         }
         self.stopped_at = None;
-        self.with_thread(aspace, |_, tid, process| process.flush(tid))
+        self.with_thread(aspace, |_, tid, process| process.flush(tid).map(drop))
     }
 
     fn switch(&mut self, aspace: &Arc<dyn AddressSpace>, regs: &mut UserRegs) -> Event {
