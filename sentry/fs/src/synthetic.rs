@@ -11,7 +11,9 @@ use abi::{
 use kernel::{
     io::IoBuffer,
     task::Task,
-    vfs::{Attr, DirSink, File, FileOps, FsStr, FsString, Inode, InodeOps, PathRef, SetAttr, SuperBlock, SuperOps},
+    vfs::{
+        Attr, DirSink, File, FileOps, FsStr, FsString, Inode, InodeOps, NewNode, Owner, PathRef, RenameFlags, SetAttr, SuperBlock, SuperOps,
+    },
 };
 use std::any::Any;
 use std::collections::hash_map::DefaultHasher;
@@ -27,6 +29,8 @@ pub type WriteFn = Arc<dyn Fn(&[u8]) -> Result + Send + Sync>;
 pub type LinkFn = Arc<dyn Fn() -> Result<FsString> + Send + Sync>;
 /// Finds where a magic link leads.
 pub type FollowFn = Arc<dyn Fn(&Task) -> Result<PathRef> + Send + Sync>;
+/// Says whether the current task may open a file.
+pub type GuardFn = Arc<dyn Fn() -> Result + Send + Sync>;
 /// Opens a file in its own way.
 pub type OpenFn = Arc<dyn Fn(&Task, OpenFlags) -> Result<Box<dyn FileOps>> + Send + Sync>;
 
@@ -36,6 +40,8 @@ pub struct Entry {
     kind: Kind,
     perm: u32,
     owner: (u32, u32),
+    /// Asked when the file is opened.
+    guard: Option<GuardFn>,
 }
 
 #[derive(Clone)]
@@ -61,11 +67,11 @@ pub trait Directory: Send + Sync {
 impl Entry {
     /// A directory.
     pub fn dir(d: impl Directory + 'static) -> Entry {
-        Entry { kind: Kind::Dir(Arc::new(d)), perm: 0o555, owner: (0, 0) }
+        Entry { kind: Kind::Dir(Arc::new(d)), perm: 0o555, owner: (0, 0), guard: None }
     }
     /// A read-only text.
     pub fn text(read: impl Fn() -> Result<Vec<u8>> + Send + Sync + 'static) -> Entry {
-        Entry { kind: Kind::File { read: Some(Arc::new(read)), write: None }, perm: 0o444, owner: (0, 0) }
+        Entry { kind: Kind::File { read: Some(Arc::new(read)), write: None }, perm: 0o444, owner: (0, 0), guard: None }
     }
     /// A read-only text that never changes.
     pub fn fixed(text: &'static str) -> Entry {
@@ -76,27 +82,33 @@ impl Entry {
         read: impl Fn() -> Result<Vec<u8>> + Send + Sync + 'static,
         write: impl Fn(&[u8]) -> Result + Send + Sync + 'static,
     ) -> Entry {
-        Entry { kind: Kind::File { read: Some(Arc::new(read)), write: Some(Arc::new(write)) }, perm: 0o644, owner: (0, 0) }
+        Entry { kind: Kind::File { read: Some(Arc::new(read)), write: Some(Arc::new(write)) }, perm: 0o644, owner: (0, 0), guard: None }
     }
     /// A file with its own operations.
     pub fn open(open: impl Fn(&Task, OpenFlags) -> Result<Box<dyn FileOps>> + Send + Sync + 'static) -> Entry {
-        Entry { kind: Kind::Open(Arc::new(open)), perm: 0o600, owner: (0, 0) }
+        Entry { kind: Kind::Open(Arc::new(open)), perm: 0o600, owner: (0, 0), guard: None }
     }
     /// A symbolic link.
     pub fn link(text: impl Fn() -> Result<FsString> + Send + Sync + 'static) -> Entry {
-        Entry { kind: Kind::Link { text: Arc::new(text), follow: None }, perm: 0o777, owner: (0, 0) }
+        Entry { kind: Kind::Link { text: Arc::new(text), follow: None }, perm: 0o777, owner: (0, 0), guard: None }
     }
     /// A symbolic link that leads to a place without regard to its text.
     pub fn magic(
         text: impl Fn() -> Result<FsString> + Send + Sync + 'static,
         follow: impl Fn(&Task) -> Result<PathRef> + Send + Sync + 'static,
     ) -> Entry {
-        Entry { kind: Kind::Link { text: Arc::new(text), follow: Some(Arc::new(follow)) }, perm: 0o777, owner: (0, 0) }
+        Entry { kind: Kind::Link { text: Arc::new(text), follow: Some(Arc::new(follow)) }, perm: 0o777, owner: (0, 0), guard: None }
     }
     /// With these permission bits.
     #[must_use]
     pub fn perm(mut self, perm: u32) -> Entry {
         self.perm = perm;
+        self
+    }
+    /// Opened only by whom `guard` lets.
+    #[must_use]
+    pub fn guarded(mut self, guard: impl Fn() -> Result + Send + Sync + 'static) -> Entry {
+        self.guard = Some(Arc::new(guard));
         self
     }
     /// With this owner.
@@ -212,6 +224,24 @@ impl InodeOps for Node {
         Ok(inode(&dir.sb, child_ino(dir.ino, name), d.lookup(name)?))
     }
 
+    /// In proc a name that is not there cannot even be asked for: making one fails as finding it does.
+    fn create(&self, dir: &Arc<Inode>, _: &FsStr, _: NewNode<'_>, _: u32, _: Owner) -> Result<Arc<Inode>> {
+        if dir.sb.fs_name == "proc" { bail!(ENOENT) } else { bail!(EPERM) }
+    }
+
+    fn rename(
+        &self,
+        old_dir: &Arc<Inode>,
+        _: &FsStr,
+        _: &Arc<Inode>,
+        _: &Arc<Inode>,
+        _: &FsStr,
+        replaced: Option<&Arc<Inode>>,
+        _: RenameFlags,
+    ) -> Result {
+        if replaced.is_none() && old_dir.sb.fs_name == "proc" { bail!(ENOENT) } else { bail!(EPERM) }
+    }
+
     fn readlink(&self, _: &Inode) -> Result<FsString> {
         match &self.entry.kind {
             Kind::Link { text, .. } => text(),
@@ -227,6 +257,9 @@ impl InodeOps for Node {
     }
 
     fn open(&self, _: &Arc<Inode>, _: &PathRef, flags: OpenFlags, task: &Task) -> Result<Box<dyn FileOps>> {
+        if let Some(guard) = &self.entry.guard {
+            guard()?;
+        }
         match &self.entry.kind {
             Kind::Dir(d) => Ok(Box::new(DirFile(d.clone()))),
             Kind::File { read, write } => {

@@ -47,10 +47,16 @@ pub fn machine() -> Machine {
     let info = rustix::system::sysinfo();
     let unit = u64::from(info.mem_unit.max(1));
     Machine {
-        cpus: crate::thread::affinity(0).map_or(1, |s| s.count().max(1)),
+        cpus: usable_cpus(),
         total_memory: info.totalram.saturating_mul(unit),
         free_memory: info.freeram.saturating_mul(unit),
     }
+}
+
+/// CPUs that this process may use, as it was when first asked: threads of the sentry are bound to single ones later.
+fn usable_cpus() -> usize {
+    static CPUS: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    *CPUS.get_or_init(|| crate::thread::affinity(0).map_or(1, |s| s.count().max(1)))
 }
 
 /// A limit of this process's, as (soft, hard); `None` is unlimited.

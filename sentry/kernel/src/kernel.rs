@@ -184,9 +184,9 @@ impl Kernel {
         }
     }
 
-    /// Nanoseconds since the sandbox began.
+    /// Nanoseconds since the host booted: what `CLOCK_BOOTTIME` tells, so that the two never disagree.
     pub fn uptime_ns(&self) -> u64 {
-        host::time::boottime_ns().saturating_sub(self.boot_ns)
+        host::time::boottime_ns()
     }
 
     /// Where the end of the sandbox is notified.

@@ -111,6 +111,18 @@ impl Slave {
     pub fn tty(&self) -> &Arc<Tty> {
         &self.tty
     }
+
+    fn take(&self, room: usize, expired: bool) -> Option<Vec<u8>> {
+        self.tty.with(|s, fx| {
+            if s.hung_up() {
+                return Some(Vec::new());
+            }
+            let taken = s.ldisc.take(room, expired);
+            // The master may have waited for room.
+            fx.changed = taken.is_some();
+            taken
+        })
+    }
 }
 
 impl FileOps for Slave {
@@ -122,19 +134,17 @@ impl FileOps for Slave {
         if room == 0 {
             return Ok(0);
         }
-        let taken = self.tty.with(|s, fx| {
-            if s.hung_up() {
-                return Some(Vec::new());
-            }
-            let taken = s.ldisc.take(room);
-            // The master may have waited for room.
-            fx.changed = taken.is_some();
-            taken
-        });
-        match taken {
+        match self.take(room, false) {
             Some(bytes) if bytes.is_empty() => Ok(0),
             Some(bytes) => buf.write(&bytes),
             None => bail!(EAGAIN),
+        }
+    }
+
+    fn read_expired(&self, _: &File, buf: &mut IoBuffer<'_>) -> Result<usize> {
+        match self.take(buf.remaining().min(CHUNK), true) {
+            Some(bytes) if !bytes.is_empty() => buf.write(&bytes),
+            _ => Ok(0),
         }
     }
 
@@ -142,7 +152,9 @@ impl FileOps for Slave {
         self.tty.with(|s, _| {
             let t = &s.ldisc.termios;
             let tenths = u64::from(t.cc[libc::VTIME]);
-            (!t.local(libc::ICANON) && t.cc[libc::VMIN] == 0 && tenths > 0).then(|| Duration::from_millis(tenths * 100))
+            // With a minimum the time runs from the first byte on.
+            let runs = t.cc[libc::VMIN] == 0 || s.ldisc.available() > 0;
+            (!t.local(libc::ICANON) && runs && tenths > 0).then(|| Duration::from_millis(tenths * 100))
         })
     }
 

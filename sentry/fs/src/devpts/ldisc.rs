@@ -99,7 +99,8 @@ impl Ldisc {
     }
 
     /// Takes what one read(2) of `room` bytes gets. `None`: it would wait. An empty answer in canonical mode is an end of file.
-    pub fn take(&mut self, room: usize) -> Option<Vec<u8>> {
+    /// `expired`: the time of a timed read (`VTIME`) has run out, so that it takes what there is.
+    pub fn take(&mut self, room: usize, expired: bool) -> Option<Vec<u8>> {
         if self.canonical() {
             let (len, eof) = *self.lines.front()?;
             let n = len.min(room);
@@ -113,7 +114,7 @@ impl Ldisc {
         }
         let (min, time) = (usize::from(self.termios.cc[libc::VMIN]), self.termios.cc[libc::VTIME]);
         let need = if min == 0 { usize::from(time > 0) } else { min.min(room) };
-        if self.input.len() < need && !(time > 0 && min > 0 && !self.input.is_empty()) {
+        if self.input.len() < need && !expired {
             return None;
         }
         let n = room.min(self.input.len());
@@ -525,35 +526,35 @@ mod tests {
         assert!(!l.readable());
         typed(&mut l, b"\x7flo\r");
         assert_eq!(echoed(&mut l), "helo\x08 \x08lo\r\n");
-        assert_eq!(l.take(100), Some(b"hello\n".to_vec()));
-        assert_eq!(l.take(100), None);
+        assert_eq!(l.take(100, false), Some(b"hello\n".to_vec()));
+        assert_eq!(l.take(100, false), None);
     }
 
     #[test]
     fn end_of_file_gives_an_empty_read_or_ends_a_part() {
         let mut l = Ldisc::default();
         typed(&mut l, b"\x04ab\x04");
-        assert_eq!(l.take(10), Some(vec![]));
-        assert_eq!(l.take(10), Some(b"ab".to_vec()));
-        assert_eq!(l.take(10), None);
+        assert_eq!(l.take(10, false), Some(vec![]));
+        assert_eq!(l.take(10, false), Some(b"ab".to_vec()));
+        assert_eq!(l.take(10, false), None);
     }
 
     #[test]
     fn short_reads_split_a_line() {
         let mut l = Ldisc::default();
         typed(&mut l, b"abcd\nx\n");
-        assert_eq!(l.take(3), Some(b"abc".to_vec()));
-        assert_eq!(l.take(9), Some(b"d\n".to_vec()));
-        assert_eq!(l.take(9), Some(b"x\n".to_vec()));
+        assert_eq!(l.take(3, false), Some(b"abc".to_vec()));
+        assert_eq!(l.take(9, false), Some(b"d\n".to_vec()));
+        assert_eq!(l.take(9, false), Some(b"x\n".to_vec()));
     }
 
     #[test]
     fn word_and_line_erase() {
         let mut l = Ldisc::default();
         typed(&mut l, b"one two\x17x\n");
-        assert_eq!(l.take(99), Some(b"one x\n".to_vec()));
+        assert_eq!(l.take(99, false), Some(b"one x\n".to_vec()));
         typed(&mut l, b"one two\x15x\n");
-        assert_eq!(l.take(99), Some(b"x\n".to_vec()));
+        assert_eq!(l.take(99, false), Some(b"x\n".to_vec()));
     }
 
     #[test]
@@ -563,7 +564,7 @@ mod tests {
         assert_eq!(fx.signals, [Signal::INT]);
         assert!(echoed(&mut l).ends_with("^C"));
         typed(&mut l, b"d\n");
-        assert_eq!(l.take(99), Some(b"d\n".to_vec()));
+        assert_eq!(l.take(99, false), Some(b"d\n".to_vec()));
     }
 
     #[test]
@@ -573,18 +574,18 @@ mod tests {
         t.lflag &= !(libc::ICANON | libc::ECHO | libc::ISIG);
         l.set_termios(t);
         typed(&mut l, b"\x03a");
-        assert_eq!(l.take(9), Some(b"\x03a".to_vec()));
-        assert_eq!(l.take(9), None);
+        assert_eq!(l.take(9, false), Some(b"\x03a".to_vec()));
+        assert_eq!(l.take(9, false), None);
         t.cc[libc::VMIN] = 0;
         l.set_termios(t);
-        assert_eq!(l.take(9), Some(vec![]));
+        assert_eq!(l.take(9, false), Some(vec![]));
     }
 
     #[test]
     fn literal_next_and_stop() {
         let mut l = Ldisc::default();
         typed(&mut l, b"\x16\x03\n");
-        assert_eq!(l.take(9), Some(b"\x03\n".to_vec()));
+        assert_eq!(l.take(9, false), Some(b"\x03\n".to_vec()));
         typed(&mut l, b"\x13");
         assert_eq!(l.write(b"x"), 0);
         assert!(typed(&mut l, b"\x11").changed);

@@ -5,6 +5,7 @@
 
 mod descriptors;
 mod limits;
+mod mem;
 mod pid;
 mod stat;
 mod status;

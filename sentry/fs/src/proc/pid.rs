@@ -1,6 +1,6 @@
 //! A process's or thread's directory: `/proc/PID`, `/proc/PID/task/TID`.
 
-use super::{descriptors, limits, parse_id, stat, status};
+use super::{descriptors, limits, mem, parse_id, stat, status};
 use crate::synthetic::{Directory, Entry, Fixed, parse_number};
 use abi::{Result, bail, error, fs::FileType};
 use kernel::{
@@ -33,7 +33,7 @@ impl Directory for TaskDir {
         self.fixed.lookup(name)
     }
     fn list(&self) -> Result<Vec<(FsString, FileType)>> {
-        alive(&self.task)?;
+        alive(&self.task).map_err(|_| error!(ENOENT))?;
         self.fixed.list()
     }
     fn nlink(&self) -> u32 {
@@ -63,7 +63,7 @@ pub fn may_inspect(viewer: &Task, task: &Task) -> bool {
 }
 
 /// `EACCES` unless the viewer may inspect the task. The sentry itself, where no task is looking, may.
-fn inspect(task: &Task) -> Result {
+pub(super) fn inspect(task: &Task) -> Result {
     match current() {
         Some(viewer) if !may_inspect(&viewer, task) => bail!(EACCES, "not allowed to look into that process"),
         _ => Ok(()),
@@ -79,11 +79,12 @@ fn entries(task: &Arc<Task>, process: bool) -> Vec<(&'static str, Entry)> {
         })
     };
     let private = |make: fn(&Task) -> Result<Vec<u8>>| {
-        let task = task.clone();
+        let (a, b) = (task.clone(), task.clone());
         Entry::text(move || {
-            inspect(&task)?;
-            make(&task)
+            alive(&a)?;
+            make(&a)
         })
+        .guarded(move || inspect(&b))
     };
     let mut list = vec![
         ("status", text(|t| Ok(status::status(t).into_bytes()))),
@@ -94,6 +95,7 @@ fn entries(task: &Arc<Task>, process: bool) -> Vec<(&'static str, Entry)> {
         ("environ", private(environ).perm(0o400)),
         ("auxv", private(auxv).perm(0o400)),
         ("maps", private(|t| Ok(t.try_mm().map(|m| m.maps_text()).unwrap_or_default().into()))),
+        ("mem", mem::entry(task)),
         ("smaps", private(|t| Ok(t.try_mm().map(|m| m.smaps_text()).unwrap_or_default().into()))),
         ("limits", text(|t| Ok(limits::limits(t).into_bytes()))),
         ("mounts", text(|t| Ok(kernel::vfs::show::mounts(&t.fs().root())))),

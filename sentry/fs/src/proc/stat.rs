@@ -41,7 +41,7 @@ pub fn stat(t: &Task, process: bool) -> Vec<u8> {
         info.nice.to_string(),
         group.thread_count().max(1).to_string(),
         "0".into(),
-        ticks(group.start_ns.saturating_sub(t.kernel().boot_ns)).to_string(),
+        ticks(group.start_ns).to_string(),
         sizes.total.to_string(),
         (sizes.resident / abi::PAGE_SIZE).to_string(),
         u64::MAX.to_string(),

@@ -78,7 +78,10 @@ fn read_stream(task: &Task, file: &Arc<File>, buf: &mut IoBuffer<'_>, nonblockin
         r => Some(r),
     };
     let queues: Vec<_> = ops.poll_queue().map(|q| (q, PollEvents::READABLE)).into_iter().collect();
-    task.wait_on(&queues, Some(deadline), ready)?.unwrap_or(Ok(0))
+    match task.wait_on(&queues, Some(deadline), ready)? {
+        Some(r) => r,
+        None => ops.read_expired(file, buf),
+    }
 }
 
 /// The position stays locked over the read, as in Linux: two reads of one description do not get the same bytes.

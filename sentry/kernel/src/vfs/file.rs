@@ -142,6 +142,11 @@ pub trait FileOps: Send + Sync + Any {
         None
     }
 
+    /// What a read gets when that time has run out.
+    fn read_expired(&self, _file: &File, _buf: &mut IoBuffer<'_>) -> Result<usize> {
+        Ok(0)
+    }
+
     /// Entries of a directory from position `pos` on; returns the new position. `.` and `..` included (positions 0 and 1 by custom).
     fn readdir(&self, _file: &File, _pos: u64, _sink: &mut dyn DirSink) -> Result<u64> {
         bail!(ENOTDIR)
