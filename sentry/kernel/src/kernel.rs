@@ -21,7 +21,8 @@ pub struct KernelConfig {
     pub hostname: Vec<u8>,
     /// The NIS domain name.
     pub domainname: Vec<u8>,
-    /// The most tasks (threads) that may exist at a time.
+    /// The most tasks (threads) that may exist at a time: each costs the host a thread of the sentry and one of a stub, and a fork bomb
+    /// must not reach the host's own limits.
     pub tasks_max: usize,
     /// Bytes of memory that the sandbox may use: the host's, or its limit.
     pub memory: u64,
@@ -29,7 +30,7 @@ pub struct KernelConfig {
 
 impl Default for KernelConfig {
     fn default() -> Self {
-        KernelConfig { hostname: b"caisson".to_vec(), domainname: b"(none)".to_vec(), tasks_max: 16_384, memory: host::process::machine().total_memory }
+        KernelConfig { hostname: b"caisson".to_vec(), domainname: b"(none)".to_vec(), tasks_max: 4096, memory: host::process::machine().total_memory }
     }
 }
 

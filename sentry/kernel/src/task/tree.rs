@@ -262,3 +262,24 @@ impl Tree {
         ProcessGroup::new(id, Session::new(id), kernel)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_ascend_and_wrap_above_the_reserved_ones() {
+        let mut tree = Tree::default();
+        assert_eq!((tree.allocate_pid(), tree.allocate_pid()), (Some(1), Some(2)));
+        tree.last_pid = PID_MAX - 1;
+        assert_eq!(tree.allocate_pid(), Some(RESERVED_PIDS));
+        assert!(tree.allocate_exact(7) && !tree.allocate_exact(0) && !tree.allocate_exact(PID_MAX));
+    }
+
+    #[test]
+    fn an_unknown_process_is_in_nobody_s_group() {
+        let tree = Tree::default();
+        assert_eq!((tree.group_of(5).id, tree.parent_of(5), tree.task_count()), (0, 0, 0));
+        assert!(tree.process_group(5).is_none() && tree.is_orphaned(5, None) && tree.is_orphaned_without(5, 1));
+    }
+}
