@@ -2,10 +2,10 @@
 trap 'echo exit trap $?' EXIT
 trap 'echo got USR1' USR1
 kill -USR1 $$
-sleep 0.3 & slow=$!
+sleep 5 & slow=$!
 (exit 7) & quick=$!
 wait $quick; echo "quick $?"
-kill -TERM $slow; wait $slow; echo "slow $?"
+sleep 0.1; kill -TERM $slow; wait $slow; echo "slow $?"
 for i in 1 2 3 4 5; do (sleep 0.0$i; exit $i) & pids[$i]=$!; done
 for i in 1 2 3 4 5; do wait ${pids[$i]}; echo "job $i: $?"; done
 wait; echo "none left $?"
