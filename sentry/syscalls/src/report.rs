@@ -49,3 +49,12 @@ pub fn markdown() -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_page_is_what_the_table_says() {
+        let page = include_str!("../../../docs/compatibility.md");
+        assert!(super::markdown() == page, "run `cargo run -- syscalls --markdown > docs/compatibility.md`");
+    }
+}
