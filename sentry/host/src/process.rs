@@ -41,9 +41,6 @@ pub struct Machine {
     pub free_memory: u64,
 }
 
-/// CPUs as the first caller saw them, at boot: threads are bound to fewer later on.
-static CPUS: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
-
 /// What the host is like.
 #[must_use]
 pub fn machine() -> Machine {
