@@ -97,8 +97,11 @@ fn show_info(i: &siginfo_t, child: i32) {
 }
 
 fn waitid_options() {
+    let (r, w) = pipe(0);
     let child = fork(|| {
         ok!(sys!(kill, getpid(), SIGSTOP));
+        // a zombie has not been continued any more
+        ok!(read(r, 1));
         unsafe { _exit(9) };
     });
     let mut i = info();
@@ -110,6 +113,7 @@ fn waitid_options() {
     ok!(sys!(kill, child, SIGCONT));
     ok!(sys!(waitid, P_PID, child, m(&mut i), WCONTINUED, 0));
     show_info(&i, child);
+    ok!(write(w, b"x"));
     ok!(sys!(waitid, P_ALL, 0, m(&mut i), WEXITED | WNOWAIT, 0));
     show_info(&i, child);
     ok!(sys!(waitid, P_ALL, 0, m(&mut i), WEXITED, 0));
