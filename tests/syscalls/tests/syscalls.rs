@@ -67,41 +67,6 @@ fn suite() -> anyhow::Result<(Suite, PathBuf)> {
             );
         }
     }
-    Ok((suite, scratch)) => {
-            let code = suite.run();
-            let _ = std::fs::remove_dir_all(scratch);
-            code
-        }
-        Err(e) => {
-            eprintln!("{e:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn suite() -> anyhow::Result<(Suite, PathBuf)> {
-    let guest = Path::new(env!("CARGO_BIN_EXE_caisson-guest"));
-    let scratch = binary::scratch("syscalls")?;
-    let tree = scratch.join("root");
-    root::bare(&tree, guest, "guest")?;
-    let list = Command::new(guest).arg("--list").output()?;
-    let mut suite = Suite::default();
-    for name in String::from_utf8(list.stdout)?.lines() {
-        let (tree, subtest) = (tree.clone(), name.to_string());
-        suite.compare(Case::new(name, move || {
-            Ok(Program::new(&tree, &["/bin/guest", &subtest]).timeout(40))
-        }));
-    }
-    for name in String::from_utf8(Command::new(guest).arg("--list").output()?.stdout)?.lines() {
-        let area = name.split("::").next().unwrap_or_default();
-        if IN_VOLUMES.contains(&area) && !NOT_IN_VOLUMES.contains(&name) {
-            let (tree, subtest, scratch) =
-                (scratch.join("root"), name.to_string(), scratch.clone());
-            suite.compare(Case::new(format!("volume::{name}"), move || {
-                in_volume(&tree, &scratch, &subtest)
-            }));
-        }
-    }
     Ok((suite, scratch))
 }
 
