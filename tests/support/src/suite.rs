@@ -66,16 +66,13 @@ impl Suite {
         }
     }
 
-    /// Adds a test of another kind. One that `known-gaps.txt` names is shown as ignored, and runs with `--ignored`.
+    /// Adds a test of another kind.
     pub fn add(
         &mut self,
         name: impl Into<String>,
         test: impl FnOnce() -> Result<(), Failed> + Send + 'static,
     ) {
-        let name = name.into();
-        let known = known_gaps().any(|gap| gap == name);
-        self.trials
-            .push(Trial::test(name, test).with_ignored_flag(known));
+        self.trials.push(Trial::test(name, test));
     }
 
     /// Runs what the command line asks for.
@@ -86,14 +83,6 @@ impl Suite {
         }
         libtest_mimic::run(&Arguments::from_args(), self.trials).exit_code()
     }
-}
-
-/// Tests that are known to fail, each with the reason behind its name in the file: what does not work yet, by name.
-fn known_gaps() -> impl Iterator<Item = &'static str> {
-    include_str!("../../known-gaps.txt")
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.split_whitespace().next())
 }
 
 /// The platforms to test, from `CAISSON_TEST_PLATFORMS`.
