@@ -59,11 +59,7 @@ pub fn sentry_and_gofer(runtime: i32) -> Option<(i32, i32)> {
     None
 }
 
-/// Memory of a process that is its own or a memory file's, in KiB.
-pub fn rss(pid: i32) -> Option<u64> {
-    status(pid, "VmRSS")?
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()
+/// A field of /proc/PID/status that counts memory (`RssAnon`, `RssShmem`, …), in KiB.
+pub fn memory(pid: i32, field: &str) -> Option<u64> {
+    status(pid, field)?.split_whitespace().next()?.parse().ok()
 }
