@@ -34,8 +34,9 @@ ln -s /proc/self/fd/0 "$r/dev/stdin"; ln -s /proc/self/fd/1 "$r/dev/stdout"; ln 
 while [ "$1" != -- ]; do mount --bind "${1%:*}" "$r${1##*:}"; shift; done
 shift
 cd "$r"
+# no signal is ignored, whatever nohup or a shell in the background did;
 # a new pid namespace only now, and nothing forked in it, so that the program's first child is process 2 as in a container
-exec unshare --pid --fork --kill-child=KILL --mount-proc="$r/proc" setsid env -i "$@"
+exec unshare --pid --fork --kill-child=KILL --mount-proc="$r/proc" setsid env --default-signal -i "$@"
 "#;
 
 impl Program {
