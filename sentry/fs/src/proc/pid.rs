@@ -4,7 +4,7 @@ use super::{descriptors, limits, mem, parse_id, stat, status};
 use crate::synthetic::{Directory, Entry, Fixed, parse_number};
 use abi::{Result, bail, error, fs::FileType};
 use kernel::{
-    cred::{CapSet, Credentials},
+    cred::CapSet,
     mm::Mm,
     task::{Task, current},
     user::UserAddr,
@@ -292,9 +292,4 @@ fn network(task: &Arc<Task>) -> Fixed {
         ("route", Entry::fixed("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT                                                       \n")),
         ("if_inet6", Entry::fixed("00000000000000000000000000000001 01 80 10 80       lo\n")),
     ])
-}
-
-/// A check of credentials that other files of a task need: whether these are the task's own user's.
-pub fn same_user(a: &Credentials, b: &Credentials) -> bool {
-    a.euid == b.euid
 }

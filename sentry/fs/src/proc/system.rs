@@ -6,7 +6,6 @@ use abi::Result;
 use kernel::{
     Kernel,
     kernel::{UTS_RELEASE, UTS_SYSNAME, UTS_VERSION},
-    vfs::SbFlags,
 };
 use std::fmt::Write;
 use std::sync::{Arc, atomic::Ordering};
@@ -173,7 +172,6 @@ fn version(_: &Kernel) -> String {
 }
 
 fn filesystems(kernel: &Kernel) -> String {
-    let _ = SbFlags::NODEV;
     kernel.vfs.fs_types().iter().fold(String::new(), |out, f| out + "nodev\t" + f.name() + "\n")
 }
 
