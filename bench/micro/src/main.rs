@@ -1,5 +1,5 @@
-//! What one call costs on the kernel under this program. `caisson-bench-micro [SCALE]` prints one line per row: name, a figure,
-//! `ns`. A row is the least of five rounds: what disturbs a round on a busy machine only ever makes it longer.
+//! What one call costs on the kernel under this program. `caisson-bench-micro [SCALE] [ROW…]` prints one line per row: name, a
+//! figure, its unit. A row is the best of five rounds: what disturbs a round on a busy machine only ever makes it worse.
 
 // Raw calls without the C library's caches are what is measured.
 #![allow(unsafe_code, clippy::undocumented_unsafe_blocks)]
@@ -12,11 +12,20 @@ const ROUNDS: u32 = 5;
 
 struct Bench {
     scale: f64,
+    /// Rows wanted; empty: all.
+    rows: Vec<String>,
 }
 
 impl Bench {
+    fn wants(&self, name: &str) -> bool {
+        self.rows.is_empty() || self.rows.iter().any(|r| r == name)
+    }
+
     /// Prints the cost of one `f`, of which a round at scale 1 does `n`.
     fn row(&self, name: &str, n: u32, mut f: impl FnMut()) {
+        if !self.wants(name) {
+            return;
+        }
         let n = ((f64::from(n) * self.scale) as u32).max(1);
         let mut best = f64::INFINITY;
         for _ in 0..ROUNDS {
@@ -48,10 +57,11 @@ fn main() {
         return;
     }
     let scale = std::env::args().nth(1).and_then(|a| a.parse().ok()).unwrap_or(1.0);
-    let b = Bench { scale };
+    let b = Bench { scale, rows: std::env::args().skip(2).collect() };
     calls(&b);
     files(&b);
     switches(&b);
+    crowd(&b);
     memory(&b);
     processes(&b);
 }
@@ -142,7 +152,86 @@ fn switches(b: &Bench) {
     });
 }
 
+/// Calls per second of so many threads together.
+fn rate(threads: u32, calls: u32) -> f64 {
+    let start = Instant::now();
+    std::thread::scope(|s| {
+        for _ in 0..threads {
+            s.spawn(|| {
+                let zero = must(i64::from(unsafe { libc::open(c"/dev/zero".as_ptr(), libc::O_RDONLY) }), "/dev/zero");
+                let mut byte = 0u8;
+                for _ in 0..calls {
+                    must(call(libc::SYS_read, zero, &raw mut byte as i64, 1, 0), "read");
+                }
+                call(libc::SYS_close, zero, 0, 0, 0);
+            });
+        }
+    });
+    f64::from(threads) * f64::from(calls) / start.elapsed().as_secs_f64()
+}
+
+/// Many threads that call all the time, on few processors: what they achieve together, and how that compares to two.
+fn crowd(b: &Bench) {
+    if !b.wants("calls_16_threads") {
+        return;
+    }
+    let calls = ((160_000.0 * b.scale) as u32).max(1000);
+    let best = |threads| (0..3).map(|_| rate(threads, calls / threads)).fold(0.0, f64::max);
+    let (two, sixteen) = (best(2), best(16));
+    println!("calls_2_threads {two:.0} calls/s\ncalls_16_threads {sixteen:.0} calls/s\ncalls_16_of_2_threads {:.0} %", 100.0 * sixteen / two);
+}
+
+/// Maps 10 GiB at scale 1 and writes to each page once: nanoseconds a page.
+fn touch(b: &Bench) {
+    if !b.wants("touch_10g_page") {
+        return;
+    }
+    let pages = ((f64::from(10u32 << 18) * b.scale) as usize).max(1 << 14);
+    let start = Instant::now();
+    unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let m = libc::mmap(std::ptr::null_mut(), pages * 4096, 3, flags, -1, 0);
+        if m == libc::MAP_FAILED {
+            must(-1, "mmap");
+        }
+        for page in 0..pages {
+            m.cast::<u8>().add(page * 4096).write_volatile(1);
+        }
+        println!("touch_10g_page {:.0} ns", start.elapsed().as_nanos() as f64 / pages as f64);
+        libc::munmap(m, pages * 4096);
+    }
+}
+
+/// Fork of a process with 2,000 areas that cannot be joined, half of them written to.
+fn fork_many_areas(b: &Bench) {
+    if !b.wants("fork_2000_areas") {
+        return;
+    }
+    let len = 1000 * 8192;
+    let m = unsafe { libc::mmap(std::ptr::null_mut(), len, 3, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) };
+    for area in 0..1000 {
+        unsafe {
+            let page = m.cast::<u8>().add(area * 8192);
+            page.write_volatile(1);
+            must(i64::from(libc::mprotect(page.add(4096).cast(), 4096, libc::PROT_READ)), "mprotect");
+        }
+    }
+    b.row("fork_2000_areas", 10, fork_wait);
+    unsafe { libc::munmap(m, len) };
+}
+
+fn fork_wait() {
+    unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            libc::_exit(0);
+        }
+        must(i64::from(libc::waitpid(child, std::ptr::null_mut(), 0)), "waitpid");
+    }
+}
+
 fn memory(b: &Bench) {
+    touch(b);
     b.row("mmap_touch16_munmap", 600, || unsafe {
         let m = libc::mmap(std::ptr::null_mut(), 65536, 3, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0).cast::<u8>();
         for page in 0..16 {
@@ -156,13 +245,8 @@ fn processes(b: &Bench) {
     b.row("thread_create_join", 200, || {
         let _ = std::thread::spawn(|| ()).join();
     });
-    b.row("fork_wait", 60, || unsafe {
-        let child = libc::fork();
-        if child == 0 {
-            libc::_exit(0);
-        }
-        libc::waitpid(child, std::ptr::null_mut(), 0);
-    });
+    b.row("fork_wait", 60, fork_wait);
+    fork_many_areas(b);
     let argv = [c"bench".as_ptr(), c"@exit".as_ptr(), std::ptr::null()];
     b.row("fork_exec_self", 30, || unsafe {
         let child = libc::fork();

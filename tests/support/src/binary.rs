@@ -19,12 +19,7 @@ fn find() -> Result<PathBuf> {
     if let Some(given) = std::env::var_os("CAISSON_BIN") {
         return Ok(PathBuf::from(given).canonicalize()?);
     }
-    // The test program is PROFILE/deps/NAME-HASH.
-    let me = std::env::current_exe()?;
-    let profile = me
-        .parent()
-        .and_then(Path::parent)
-        .context("the test program has no profile directory")?;
+    let profile = profile()?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args([
         "build",
@@ -50,6 +45,14 @@ fn find() -> Result<PathBuf> {
     Ok(profile.join("caisson").canonicalize()?)
 }
 
+/// Where the build put this program's profile: a test program is PROFILE/deps/NAME-HASH, a program PROFILE/NAME.
+pub fn profile() -> Result<PathBuf> {
+    let me = std::env::current_exe()?;
+    let dir = me.parent().context("the program has no directory")?;
+    let dir = if dir.ends_with("deps") { dir.parent().unwrap_or(dir) } else { dir };
+    Ok(dir.to_path_buf())
+}
+
 /// The workspace's directory.
 pub fn workspace() -> PathBuf {
     let mut dir = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
@@ -60,12 +63,7 @@ pub fn workspace() -> PathBuf {
 
 /// A directory for what a test run writes, on the disk of the build: it outlives no run and is shared by nobody.
 pub fn scratch(name: &str) -> Result<PathBuf> {
-    let me = std::env::current_exe()?;
-    let profile = me
-        .parent()
-        .and_then(Path::parent)
-        .context("the test program has no profile directory")?;
-    let dir = profile
+    let dir = profile()?
         .join("test-scratch")
         .join(format!("{name}-{}", std::process::id()));
     std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
