@@ -142,6 +142,8 @@ pub const SI_KERNEL: i32 = 0x80;
 pub const SI_QUEUE: i32 = -1;
 /// `SI_TIMER`: a POSIX timer expired.
 pub const SI_TIMER: i32 = -2;
+/// `SI_MESGQ`: a message came to an empty POSIX queue.
+pub const SI_MESGQ: i32 = -3;
 /// `SI_TKILL`: sent by tgkill(2).
 pub const SI_TKILL: i32 = -6;
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 /// Makes all file systems and devices known to the kernel.
 pub fn register(kernel: &Kernel) {
     kernel.register_fs(Arc::new(devpts::Devpts));
+    kernel.register_fs(Arc::new(kernel::ipc::mq::MqueueType));
     kernel.register_fs(Arc::new(overlay::OverlayType));
     kernel.register_fs(Arc::new(proc::Proc));
     kernel.register_fs(Arc::new(remote::RemoteType));

@@ -343,6 +343,17 @@ impl SocketOps for Netlink {
         Ok(if flags & libc::MSG_TRUNC != 0 { len } else { copied })
     }
 
+    fn deliver(&self, message: &[u8]) -> Result {
+        let mut queue = self.received.lock();
+        if queue.len() >= QUEUE_MAX {
+            bail!(EAGAIN, "nobody reads");
+        }
+        queue.push_back(message.to_vec());
+        drop(queue);
+        self.queue.notify(PollEvents::READABLE);
+        Ok(())
+    }
+
     fn poll(&self) -> PollEvents {
         let mut e = PollEvents::WRITABLE;
         e.set(PollEvents::READABLE, !self.received.lock().is_empty());

@@ -98,7 +98,7 @@ impl Builder<'_> {
             MountKind::Sysfs => self.file_system("sysfs", &options, None)?,
             MountKind::Tmpfs | MountKind::Dev => self.file_system("tmpfs", &options, None)?,
             MountKind::Devpts => self.file_system("devpts", &options, None)?,
-            MountKind::Mqueue => self.file_system_or_empty("mqueue")?,
+            MountKind::Mqueue => self.file_system("mqueue", "", None)?,
             MountKind::Cgroup => self.file_system_or_empty("cgroup")?,
         };
         let directory = !matches!(wanted.kind, MountKind::Bind { directory: false, .. });

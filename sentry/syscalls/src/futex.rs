@@ -98,7 +98,7 @@ pub fn restart(t: &mut CurrentTask, addr: UserAddr, value: u32, bitset: u32, op:
 /// `struct futex_waitv`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
-struct Waitv {
+pub struct Waitv {
     value: u64,
     addr: u64,
     flags: u32,

@@ -15,6 +15,7 @@ mod futex;
 mod fdutil;
 mod inotify;
 mod memory;
+mod mq;
 mod msgsem;
 mod mount;
 mod namei;
@@ -47,6 +48,7 @@ pub(crate) const FAMILIES: &[&[table::Entry]] = &[
     futex::ROWS,
     inotify::ROWS,
     memory::ROWS,
+    mq::ROWS,
     msgsem::ROWS,
     mount::ROWS,
     namei::ROWS,

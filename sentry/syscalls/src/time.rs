@@ -171,9 +171,9 @@ pub fn setitimer(t: &mut CurrentTask, which: i32, new: UserRef<Itimerval>, old: 
 #[repr(C)]
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable)]
 pub struct Sigevent {
-    value: u64,
-    signo: i32,
-    notify: i32,
+    pub(crate) value: u64,
+    pub(crate) signo: i32,
+    pub(crate) notify: i32,
     tid: i32,
     pad: [i32; 11],
 }

@@ -83,7 +83,7 @@ impl OverlayInode {
     }
 
     /// A file that is made here.
-    fn new_node(&self, sb: &Arc<SuperBlock>, node: &NewNode<'_>, perm: u32, owner: Owner) -> Arc<Inode> {
+    fn new_node(&self, sb: &Arc<SuperBlock>, node: &NewNode<'_>, perm: u32, owner: Owner) -> Result<Arc<Inode>> {
         let (kind, target, rdev) = match node {
             NewNode::Regular => (FileType::Regular, None, 0),
             NewNode::Directory => (FileType::Directory, None, 0),
@@ -91,6 +91,7 @@ impl OverlayInode {
             NewNode::Fifo => (FileType::Fifo, None, 0),
             NewNode::Socket => (FileType::Socket, None, 0),
             NewNode::Device(kind, dev) => (*kind, None, *dev),
+            NewNode::Queue(_) => bail!(EPERM, "no message queues here"),
         };
         let now = now();
         let meta = Attr {
@@ -119,7 +120,7 @@ impl OverlayInode {
         if let Some(d) = data {
             d.set_inode(&inode);
         }
-        inode
+        Ok(inode)
     }
 
     /// The file below.
@@ -338,7 +339,7 @@ impl InodeOps for OverlayInode {
     }
 
     fn create(&self, dir: &Arc<Inode>, name: &FsStr, node: NewNode<'_>, perm: u32, owner: Owner) -> Result<Arc<Inode>> {
-        let inode = self.new_node(&dir.sb, &node, perm, owner);
+        let inode = self.new_node(&dir.sb, &node, perm, owner)?;
         self.dir_changed(i32::from(inode.is_dir()))?;
         Self::set_place(&inode, dir, name);
         self.state.lock().names.put(name, inode.clone(), false);
@@ -346,7 +347,7 @@ impl InodeOps for OverlayInode {
     }
 
     fn tmpfile(&self, dir: &Arc<Inode>, perm: u32, owner: Owner) -> Result<Arc<Inode>> {
-        let inode = self.new_node(&dir.sb, &NewNode::Regular, perm, owner);
+        let inode = self.new_node(&dir.sb, &NewNode::Regular, perm, owner)?;
         if let Some(m) = ovl(&inode).map(|o| o.state.lock()).as_mut().and_then(|s| s.meta.as_mut()) {
             m.nlink = 0;
         }

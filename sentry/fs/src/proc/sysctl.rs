@@ -7,6 +7,7 @@ use abi::{Result, bail};
 use kernel::{
     Kernel,
     cred::CapSet,
+    ipc::mq,
     kernel::{UTS_RELEASE, UTS_SYSNAME, UTS_VERSION},
     task::current,
 };
@@ -191,11 +192,11 @@ fn fs_dir() -> Entry {
         (
             "mqueue",
             dir(vec![
-                ("msg_default", constant(10)),
-                ("msg_max", constant(10)),
-                ("msgsize_default", constant(8192)),
-                ("msgsize_max", constant(8192)),
-                ("queues_max", constant(256)),
+                ("msg_default", constant(mq::MSG_MAX)),
+                ("msg_max", constant(mq::MSG_MAX)),
+                ("msgsize_default", constant(mq::MSGSIZE_MAX)),
+                ("msgsize_max", constant(mq::MSGSIZE_MAX)),
+                ("queues_max", constant(mq::QUEUES_MAX)),
             ]),
         ),
     ])

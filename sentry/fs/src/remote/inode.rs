@@ -369,6 +369,7 @@ impl InodeOps for RemoteInode {
             NewNode::Fifo => client.mknod(at, n, libc::S_IFIFO | perm, 0, uid, gid)?,
             NewNode::Socket => client.mknod(at, n, libc::S_IFSOCK | perm, 0, uid, gid)?,
             NewNode::Device(kind, rdev) => client.mknod(at, n, kind.mode() | perm, rdev, uid, gid)?,
+            NewNode::Queue(_) => bail!(EPERM, "no message queues here"),
         };
         self.made(dir, entry, fd)
     }

@@ -97,6 +97,7 @@ impl TmpInode {
             NewNode::Fifo => (FileType::Fifo, Content::Special),
             NewNode::Socket => (FileType::Socket, Content::Special),
             NewNode::Device(kind, _) => (*kind, Content::Special),
+            NewNode::Queue(_) => bail!(EPERM, "no message queues here"),
         };
         let inode = Self::make(&self.shared, sb, kind, perm, owner, content)?;
         if let (NewNode::Device(_, dev), Some(t)) = (node, tmp(&inode)) {

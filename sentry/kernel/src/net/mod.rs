@@ -135,6 +135,10 @@ pub trait SocketOps: Send + Sync + Any {
     fn get_option(&self, _task: &Task, _level: i32, _name: i32) -> Option<Result<Vec<u8>>> {
         None
     }
+    /// A message from the kernel itself, to a netlink socket (mq_notify(2)); `EINVAL` for others, `EAGAIN` where it has no room.
+    fn deliver(&self, _message: &[u8]) -> Result {
+        bail!(EINVAL, "no netlink socket")
+    }
     /// The last descriptor is closed.
     fn release(&self);
     /// For downcasting.

@@ -57,10 +57,6 @@ impl Tree {
         self.processes.values().map(|p| p.group.clone()).collect()
     }
 
-    pub fn processes(&self) -> impl Iterator<Item = &Process> {
-        self.processes.values()
-    }
-
     pub fn task_count(&self) -> usize {
         self.tasks.len()
     }
@@ -93,11 +89,6 @@ impl Tree {
     /// Members of a process group.
     pub fn members(&self, pgid: i32) -> impl Iterator<Item = &Arc<ThreadGroup>> {
         self.processes.values().filter(move |p| p.process_group.id == pgid).map(|p| &p.group)
-    }
-
-    /// Processes of a session.
-    pub fn session_members(&self, sid: i32) -> impl Iterator<Item = &Arc<ThreadGroup>> {
-        self.processes.values().filter(move |p| p.process_group.session.id == sid).map(|p| &p.group)
     }
 
     /// Whether no process of the group (leaving out `ignored`, which is about to leave it) has a living parent in another group of

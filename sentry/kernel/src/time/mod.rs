@@ -30,6 +30,12 @@ pub fn instant_after(ns: u64) -> Instant {
     Instant::now().checked_add(Duration::from_nanos(ns)).unwrap_or_else(far_future)
 }
 
+/// The moment at which `CLOCK_REALTIME`, as it goes now, tells `ns`; a century from now at most.
+#[must_use]
+pub fn instant_at_realtime(ns: u64) -> Instant {
+    instant_after(ns.saturating_sub(host::time::realtime_ns()))
+}
+
 fn far_future() -> Instant {
     Instant::now() + Duration::from_secs(100 * 365 * 86_400)
 }

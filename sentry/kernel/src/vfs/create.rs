@@ -104,6 +104,13 @@ impl Walker<'_> {
         })
     }
 
+    /// What mq_open(2) does where the name is free; `limits` of the new queue.
+    pub(crate) fn make_queue(&self, root: &PathRef, name: &FsStr, mode: u32, limits: crate::ipc::mq::Limits) -> Result<PathRef> {
+        let parent = self.parent(root, name, Lookup::NOFOLLOW)?;
+        let perm = mode & 0o7777 & !self.umask;
+        self.make_name(&parent, false, |dir, name| new_node(dir, name, NewNode::Queue(limits), perm, &self.cred))
+    }
+
     /// link(2): another name for the place `old`.
     pub fn link(&self, old: &PathRef, start: &PathRef, path: &FsStr) -> Result {
         let parent = self.parent(start, path, Lookup::NOFOLLOW)?;

@@ -200,11 +200,6 @@ impl Dentry {
         self.state.lock().children.clear();
     }
 
-    /// Cached children that still live.
-    pub(super) fn live_children(&self) -> Vec<Arc<Dentry>> {
-        self.state.lock().children.values().filter_map(Weak::upgrade).collect()
-    }
-
     /// Gives it another name and directory. Both directories are locked, and what was at the new name is out of the cache.
     pub(super) fn move_to(self: &Arc<Self>, new_parent: &Arc<Dentry>, new_name: &FsStr) {
         if let Some(old_parent) = self.parent() {

@@ -89,6 +89,8 @@ pub enum NewNode<'a> {
     Socket,
     /// mknod(2) of a device: kind and number.
     Device(FileType, u64),
+    /// mq_open(2): a message queue that holds so much.
+    Queue(crate::ipc::mq::Limits),
 }
 
 bitflags! {

@@ -10,6 +10,7 @@ mod exec;
 mod lock;
 mod memory;
 mod mount;
+mod mq;
 mod notify;
 mod open;
 mod pipe;
@@ -37,6 +38,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         lock::TESTS,
         memory::TESTS,
         mount::TESTS,
+        mq::TESTS,
         notify::TESTS,
         open::TESTS,
         pipe::TESTS,
