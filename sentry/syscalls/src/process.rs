@@ -45,7 +45,7 @@ pub(crate) const ROWS: &[Entry] = &[
     row!("pidfd_open", pidfd_open, Partial("no pidfds of threads")),
     row!("pidfd_getfd", pidfd_getfd),
     row!("pidfd_send_signal", pidfd_send_signal, Partial("no PIDFD_SIGNAL_THREAD")),
-    gap!("setns", EINVAL, "one namespace of each kind"),
+    row!("setns", setns, Partial("one namespace of each kind, the caller's own")),
     gap!("ptrace", EPERM, "no tracing of guest processes yet"),
     gap!("seccomp", EINVAL, "no filters within the sandbox yet"),
     gap!("rseq", ENOSYS, "libraries do without"),
@@ -280,6 +280,11 @@ pub fn setsid(t: &mut CurrentTask) -> Result<i32> {
 pub fn set_tid_address(t: &mut CurrentTask, at: UserAddr) -> Result<i32> {
     t.info().clear_child_tid = at.0;
     Ok(t.tid())
+}
+
+pub fn setns(t: &mut CurrentTask, fd: Fd, kinds: i32) -> Result<()> {
+    let file = t.files().get(fd)?;
+    t.setns(&file, kinds)
 }
 
 pub fn unshare(t: &mut CurrentTask, flags: u64) -> Result<()> {

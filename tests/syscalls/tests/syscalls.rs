@@ -13,8 +13,6 @@ const NOT_IN_VOLUMES: &[&str] = &["attr::statfs_calls", "dir::getdents_order"];
 
 /// Where a sandbox is known to differ, and why. Natively these are tested; `--ignored` compares them.
 const GAPS: &[(&str, &str)] = &[
-    ("procfs::ns_links", "the links in /proc/PID/ns lead to nothing that could be opened"),
-    ("procfs::mem_file", "/proc/PID/mem does not write where the owner itself may not"),
     ("signal::siginfo_segv", "the platform does not learn a page fault's error code"),
     ("volume::attr::xattr_trusted", "a gofer may not use trusted attributes of the host"),
     ("volume::attr::noatime", "a gofer opens files that others own, for which O_NOATIME is refused"),

@@ -36,7 +36,7 @@ impl FileOps for Mem {
         let mut done = 0;
         while buf.remaining() > 0 {
             let n = CHUNK.min(buf.remaining());
-            let got = self.0.copy_in_partial(UserAddr(offset).offset(done as u64), &mut chunk[..n]);
+            let got = self.0.force_in_partial(UserAddr(offset).offset(done as u64), &mut chunk[..n]);
             if got == 0 {
                 break;
             }
@@ -50,7 +50,7 @@ impl FileOps for Mem {
         let mut done = 0;
         while buf.remaining() > 0 {
             let bytes = buf.read_all(CHUNK)?;
-            let put = self.0.copy_out_partial(UserAddr(offset).offset(done as u64), &bytes);
+            let put = self.0.force_out_partial(UserAddr(offset).offset(done as u64), &bytes);
             done += put;
             if put < bytes.len() {
                 break;

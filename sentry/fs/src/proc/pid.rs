@@ -8,7 +8,7 @@ use kernel::{
     mm::Mm,
     task::{Task, current},
     user::UserAddr,
-    vfs::{FsStr, FsString, PathRef},
+    vfs::{FsStr, FsString, Namespace, PathRef},
 };
 use std::sync::{Arc, atomic::Ordering};
 
@@ -121,7 +121,7 @@ fn entries(task: &Arc<Task>, process: bool) -> Vec<(&'static str, Entry)> {
         })),
         ("fd", Entry::dir(descriptors::Descriptors::new(task, false)).perm(0o500)),
         ("fdinfo", Entry::dir(descriptors::Descriptors::new(task, true)).perm(0o555)),
-        ("ns", Entry::dir(namespaces()).perm(0o511)),
+        ("ns", Entry::dir(namespaces(task)).perm(0o511)),
         ("net", Entry::dir(network(task))),
         ("children", text(|t| Ok(t.group().children().iter().map(|p| format!("{p} ")).collect::<String>().into_bytes()))),
     ];
@@ -253,20 +253,33 @@ impl Directory for Threads {
     }
 }
 
-/// `/proc/PID/ns`: there is one namespace of each kind, with the numbers that Linux's initial ones have.
-fn namespaces() -> Fixed {
-    let link = |text: &'static str| Entry::link(move || Ok(text.as_bytes().to_vec()));
+/// `/proc/PID/ns`
+fn namespaces(task: &Arc<Task>) -> Fixed {
+    let link = |namespace: Namespace| {
+        let (a, b) = (task.clone(), task.clone());
+        let may = |t: &Task| alive(t).and_then(|()| inspect(t));
+        Entry::magic(
+            move || {
+                may(&a)?;
+                Ok(namespace.text().into_bytes())
+            },
+            move |_| {
+                may(&b)?;
+                namespace.place(b.kernel())
+            },
+        )
+    };
     Fixed::new(vec![
-        ("cgroup", link("cgroup:[4026531835]")),
-        ("ipc", link("ipc:[4026531839]")),
-        ("mnt", link("mnt:[4026531841]")),
-        ("net", link("net:[4026531840]")),
-        ("pid", link("pid:[4026531836]")),
-        ("pid_for_children", link("pid:[4026531836]")),
-        ("time", link("time:[4026531834]")),
-        ("time_for_children", link("time:[4026531834]")),
-        ("user", link("user:[4026531837]")),
-        ("uts", link("uts:[4026531838]")),
+        ("cgroup", link(Namespace::Cgroup)),
+        ("ipc", link(Namespace::Ipc)),
+        ("mnt", link(Namespace::Mnt)),
+        ("net", link(Namespace::Net)),
+        ("pid", link(Namespace::Pid)),
+        ("pid_for_children", link(Namespace::Pid)),
+        ("time", link(Namespace::Time)),
+        ("time_for_children", link(Namespace::Time)),
+        ("user", link(Namespace::User)),
+        ("uts", link(Namespace::Uts)),
     ])
 }
 

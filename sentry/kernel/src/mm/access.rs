@@ -47,12 +47,27 @@ enum Missing {
     Denied,
 }
 
+/// What an access is for.
+#[derive(Clone, Copy)]
+struct Access {
+    write: bool,
+    /// Past the application's own protections (/proc/PID/mem).
+    forced: bool,
+}
+
+impl Access {
+    fn prot(self) -> Prot {
+        if self.write { Prot::WRITE } else { Prot::READ }
+    }
+}
+
 impl Mm {
     /// Finds up to `len` bytes at `addr` that lie together.
-    fn translate(&self, s: &State, addr: u64, len: usize, write: bool) -> Result<Piece, Missing> {
+    fn translate(&self, s: &State, addr: u64, len: usize, access: Access) -> Result<Piece, Missing> {
+        let write = access.write;
         let at = abi::page_down(addr);
         let Some((range, vma)) = s.vmas.get(at) else { return Err(Missing::Fault) };
-        if !vma.allows(if write { Prot::WRITE } else { Prot::READ }) {
+        if !vma.allows(access.prot()) && !(access.forced && vma.allows_forced(access.prot())) {
             return Err(Missing::Denied);
         }
         if let Some((found, page)) = s.pages.get(at) {
@@ -85,7 +100,11 @@ impl Mm {
 
     /// Calls `f` with the pieces of a range in order, under the lock; `f` returns how many bytes it has done, and fewer than the piece
     /// has to stop. Returns how many bytes were done in all.
-    fn pieces(&self, addr: u64, len: usize, write: bool, mut f: impl FnMut(usize, &Piece, Span) -> usize) -> usize {
+    fn pieces(&self, addr: u64, len: usize, write: bool, f: impl FnMut(usize, &Piece, Span) -> usize) -> usize {
+        self.pieces_for(addr, len, Access { write, forced: false }, f)
+    }
+
+    fn pieces_for(&self, addr: u64, len: usize, access: Access, mut f: impl FnMut(usize, &Piece, Span) -> usize) -> usize {
         let mut done = 0;
         let mut tries = 0;
         while done < len {
@@ -97,7 +116,7 @@ impl Mm {
                         return done;
                     }
                     let Some(at) = addr.checked_add(done as u64) else { return done };
-                    match self.translate(&s, at, len - done, write) {
+                    match self.translate(&s, at, len - done, access) {
                         Err(missing) => break missing,
                         Ok(piece) => {
                             let span = match &piece {
@@ -120,8 +139,8 @@ impl Mm {
             if matches!(missing, Missing::Denied) || tries > TRIES {
                 return done;
             }
-            let access = if write { Prot::WRITE } else { Prot::READ };
-            let faulted = addr.checked_add(done as u64).map(|at| self.fault_in(&mut self.state.write(), at, access));
+            let fault = |at| self.fault_in_as(&mut self.state.write(), at, access.prot(), access.forced);
+            let faulted = addr.checked_add(done as u64).map(fault);
             if !matches!(faulted, Some(Ok(()))) {
                 return done;
             }
@@ -141,6 +160,22 @@ impl Mm {
     /// Copies to the application; returns how many bytes could be written.
     pub fn copy_out_partial(&self, addr: UserAddr, src: &[u8]) -> usize {
         self.pieces(addr.0, src.len(), true, |at, _, span| match src.get(at..at + span.len()) {
+            Some(part) => span.write(part),
+            None => 0,
+        })
+    }
+
+    /// As [`copy_in_partial`](Self::copy_in_partial), past the protections that the application itself is held to (Linux's `FOLL_FORCE`).
+    pub fn force_in_partial(&self, addr: UserAddr, dst: &mut [u8]) -> usize {
+        self.pieces_for(addr.0, dst.len(), Access { write: false, forced: true }, |at, _, span| match dst.get_mut(at..at + span.len()) {
+            Some(part) => span.read(part),
+            None => 0,
+        })
+    }
+
+    /// As [`copy_out_partial`](Self::copy_out_partial), into private memory also where the application may not write: it gets copies.
+    pub fn force_out_partial(&self, addr: UserAddr, src: &[u8]) -> usize {
+        self.pieces_for(addr.0, src.len(), Access { write: true, forced: true }, |at, _, span| match src.get(at..at + span.len()) {
             Some(part) => span.write(part),
             None => 0,
         })

@@ -86,6 +86,11 @@ impl Mm {
 
     /// Makes the page at `addr` accessible. `access` empty: unknown, as much as the VMA allows.
     pub(super) fn fault_in(&self, s: &mut State, addr: u64, access: Prot) -> Result<(), Denied> {
+        self.fault_in_as(s, addr, access, false)
+    }
+
+    /// As [`fault_in`](Self::fault_in); `forced`: for the sentry, past the protection that the application is held to.
+    pub(super) fn fault_in_as(&self, s: &mut State, addr: u64, access: Prot, forced: bool) -> Result<(), Denied> {
         let at = abi::page_down(addr);
         let (range, vma) = match s.vmas.get(at) {
             Some((r, v)) => (r, v.clone()),
@@ -97,7 +102,7 @@ impl Mm {
                 }
             }
         };
-        if !vma.allows(access) {
+        if !vma.allows(access) && !(forced && vma.allows_forced(access)) {
             return Err(Denied::Protection);
         }
         let write = access.contains(Prot::WRITE) || access.is_empty() && vma.prot.contains(Prot::WRITE);

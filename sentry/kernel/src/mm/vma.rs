@@ -141,6 +141,12 @@ impl Vma {
         if access.intersects(Prot::WRITE | Prot::EXEC) { self.prot.contains(access - Prot::READ) } else { !self.prot.is_empty() }
     }
 
+    /// Whether a debugger may access it so, whatever its protection: writes go to a private copy only.
+    #[must_use]
+    pub fn allows_forced(&self, access: Prot) -> bool {
+        if access.contains(Prot::WRITE) { !self.is_shared() } else { self.max_prot.contains(Prot::READ) }
+    }
+
     /// The host's protection of pages that must not be written through: the file's own, or shared with another process.
     #[must_use]
     pub fn read_only_prot(&self) -> Prot {

@@ -20,6 +20,7 @@ pub mod locks;
 mod mount;
 mod namespace;
 pub mod notify;
+mod nsfs;
 mod open;
 pub mod perm;
 mod registry;
@@ -43,6 +44,7 @@ pub use file::{DirSink, File, FileOps, FileOwner, IoctlArg, Mappable, MappedPage
 pub use inode::{Attachments, Attr, Inode, InodeOps, NewNode, Owner, RenameFlags, SetAttr, SetTime, XattrFlags};
 pub use mount::{Mount, MountFlags, Propagation};
 pub use namespace::MountNamespace;
+pub use nsfs::Namespace;
 pub use open::{OpenHow, drop_set_id};
 pub use registry::{Opener, Vfs};
 pub use superblock::{FsType, MountSource, SbFlags, SuperBlock, SuperOps};

@@ -385,6 +385,31 @@ fn ns_links() {
         ok!(stat(c"/proc/self/ns/pid")).st_ino,
         ok!(stat(c"/proc/1/ns/pid")).st_ino
     );
+    let f = ok!(open(c"/proc/self/ns/uts", O_RDONLY));
+    let st = fstat(f);
+    say!("{:o} {} {}", st.st_mode, st.st_nlink, st.st_size);
+    let shown = std::fs::read_link(format!("/proc/self/fd/{f}")).unwrap();
+    eq!(shown, std::fs::read_link("/proc/self/ns/uts").unwrap());
+    eq!(shown.to_string_lossy(), format!("uts:[{}]", st.st_ino));
+    eq!(ok!(sys!(ioctl, f, 0xb703, 0)) as i32, CLONE_NEWUTS);
+    err!(sys!(ioctl, f, 0xb702, 0), EINVAL);
+    err!(read(f, 1), EINVAL);
+    err!(open(c"/proc/self/ns/uts", O_RDWR), EPERM);
+    // into one's own nothing happens
+    ok!(sys!(setns, f, 0));
+    ok!(sys!(setns, f, CLONE_NEWUTS));
+    err!(sys!(setns, f, CLONE_NEWNET), EINVAL);
+    let user = ok!(open(c"/proc/self/ns/user", O_RDONLY));
+    err!(sys!(setns, user, 0), EINVAL);
+    let (r, _) = pipe(0);
+    err!(sys!(setns, r, 0), EINVAL);
+    err!(sys!(setns, 99, 0), EBADF);
+    in_child(|| {
+        ok!(sys!(setresuid, 1000, 1000, 1000));
+        err!(sys!(setns, f, 0), EPERM);
+        err!(open(c"/proc/1/ns/uts", O_RDONLY), EACCES);
+        check!(std::fs::read_link("/proc/1/ns/uts").is_err());
+    });
 }
 
 fn gone_process() {
@@ -513,6 +538,21 @@ fn mem_file() {
     ));
     eq!(ok!(sys!(pwrite64, f, b"x".as_ptr(), 1, ro)), 1);
     eq!(unsafe { *(ro as *const u8) }, b'x');
+    // the copy is as read-only as before
+    let child = fork(|| unsafe { std::ptr::write_volatile(ro as *mut u8, 1) });
+    say!("{}", show_status(wait(child)));
+    // a file's private page is copied, the file stays; a shared one is written only where that is allowed
+    put("f", &[b'a'; 4096]);
+    let fd = ok!(open(c"f", O_RDWR));
+    let private = ok!(sys!(mmap, 0, 4096, PROT_NONE, MAP_PRIVATE, fd, 0));
+    eq!(ok!(sys!(pread64, f, m(&mut b), 1, private)), 1);
+    eq!(b[0], b'a');
+    eq!(ok!(sys!(pwrite64, f, b"y".as_ptr(), 1, private)), 1);
+    ok!(sys!(mprotect, private, 4096, PROT_READ));
+    eq!(unsafe { *(private as *const u8) }, b'y');
+    let shared = ok!(sys!(mmap, 0, 4096, PROT_READ, MAP_SHARED, fd, 0));
+    err!(sys!(pwrite64, f, b"z".as_ptr(), 1, shared), EIO);
+    eq!(get("f")[0], b'a');
 }
 
 fn uptime_grows() {
