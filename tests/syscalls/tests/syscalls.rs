@@ -15,7 +15,6 @@ const NOT_IN_VOLUMES: &[&str] = &["attr::statfs_calls", "dir::getdents_order"];
 const GAPS: &[(&str, &str)] = &[
     ("signal::siginfo_segv", "the platform does not learn a page fault's error code"),
     ("volume::attr::xattr_trusted", "a gofer may not use trusted attributes of the host"),
-    ("volume::attr::noatime", "a gofer opens files that others own, for which O_NOATIME is refused"),
 ];
 
 fn gap(name: &str) -> Option<&'static str> {

@@ -11,6 +11,7 @@ mod stat;
 mod status;
 mod sysctl;
 mod system;
+mod sysvipc;
 
 pub use system::cpus;
 

@@ -1,7 +1,7 @@
 //! The files directly under `/proc` that are about the whole sandbox.
 
-use super::{HostInfo, sysctl, viewer};
-use crate::synthetic::{Entry, Fixed};
+use super::{HostInfo, sysctl, sysvipc, viewer};
+use crate::synthetic::Entry;
 use abi::Result;
 use kernel::{
     Kernel,
@@ -44,7 +44,7 @@ pub fn entries(kernel: &Arc<Kernel>) -> Vec<(&'static str, Entry)> {
         ("swaps", Entry::fixed("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")),
         ("key-users", Entry::fixed("")),
         ("keys", Entry::fixed("")),
-        ("sysvipc", Entry::dir(Fixed::new(Vec::new()))),
+        ("sysvipc", sysvipc::tree(kernel)),
         ("sys", sysctl::tree(kernel)),
     ]
 }

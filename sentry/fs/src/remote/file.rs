@@ -7,6 +7,7 @@ use kernel::{
     vfs::{File, FileOps, Inode, Mappable},
 };
 use std::any::Any;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 /// The most that one host call transfers (`MAX_RW_COUNT`).
@@ -18,18 +19,22 @@ pub(super) struct RemoteFile {
     inode: Arc<Inode>,
     /// O_SYNC or O_DSYNC was asked for.
     sync: Option<bool>,
+    /// A descriptor of its own to read from, for O_NOATIME: others share theirs.
+    quiet: Option<OwnedFd>,
 }
 
 impl RemoteFile {
     /// Opens `inode`.
     pub(super) fn open(inode: &Arc<Inode>, flags: OpenFlags) -> Result<RemoteFile> {
         let handle = remote(inode)?.handle(inode, flags.readable(), flags.writable())?;
+        let noatime = flags.contains(OpenFlags::NOATIME) && flags.readable();
+        let quiet = if noatime { remote(inode)?.open_quiet()? } else { None };
         let sync = if flags.contains(OpenFlags::SYNC) {
             Some(false)
         } else {
             flags.contains(OpenFlags::DSYNC).then_some(true)
         };
-        Ok(RemoteFile { handle, inode: inode.clone(), sync })
+        Ok(RemoteFile { handle, inode: inode.clone(), sync, quiet })
     }
 
     fn host_size(&self) -> Result<u64> {
@@ -39,7 +44,8 @@ impl RemoteFile {
 
 impl FileOps for RemoteFile {
     fn read(&self, _file: &File, buf: &mut IoBuffer<'_>, offset: u64) -> Result<usize> {
-        buf.read_from_host(self.handle.fd(), Some(offset), MAX_RW)
+        let fd = self.quiet.as_ref().map_or(self.handle.fd(), AsFd::as_fd);
+        buf.read_from_host(fd, Some(offset), MAX_RW)
     }
 
     fn write(&self, _file: &File, buf: &mut IoBuffer<'_>, offset: u64, append: bool) -> Result<(usize, u64)> {

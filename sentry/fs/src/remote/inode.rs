@@ -18,6 +18,7 @@ use kernel::{
     vfs::{Attr, FileOps, FsStr, FsString, Inode, InodeOps, NewNode, Owner, PathRef, RenameFlags, SetAttr, XattrFlags},
 };
 use std::any::Any;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock, Weak};
 use sync::{Mutex, Rank};
 
@@ -238,6 +239,15 @@ impl RemoteInode {
         Ok(handle)
     }
 
+    /// A descriptor through which reading leaves the access time alone; `None` where the host refuses that to the gofer, which then has
+    /// not the rights that the application has here.
+    pub(super) fn open_quiet(&self) -> Result<Option<OwnedFd>> {
+        match self.fs.client.open(self.node()?, OpenMode::READ | OpenMode::NOATIME) {
+            Err(Errno::EPERM) => Ok(None),
+            other => Ok(Some(other?)),
+        }
+    }
+
     /// Remembers a new descriptor as long as somebody uses it, and one for reading a little longer.
     fn adopt(&self, handle: &Arc<Handle>) {
         let mut s = self.state.lock();
@@ -274,7 +284,7 @@ impl RemoteInode {
     }
 
     /// Takes over a file that was just made, with its descriptor.
-    fn made(&self, dir: &Arc<Inode>, entry: proto::Entry, fd: Option<std::os::fd::OwnedFd>) -> Result<Arc<Inode>> {
+    fn made(&self, dir: &Arc<Inode>, entry: proto::Entry, fd: Option<OwnedFd>) -> Result<Arc<Inode>> {
         self.names_changed();
         let mark = self.fs.mark();
         let inode = self.fs.inode_of(&dir.sb, entry, mark)?;

@@ -21,6 +21,7 @@ mod rw;
 mod sched;
 mod signal;
 mod signal_block;
+mod sysv;
 mod thread;
 mod time;
 mod tty;
@@ -49,6 +50,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         signal::TESTS,
         signal_block::TESTS,
         sched::TESTS,
+        sysv::TESTS,
         thread::TESTS,
         time::TESTS,
         tty::TESTS,
