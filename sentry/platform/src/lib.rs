@@ -73,6 +73,49 @@ pub struct Limits {
     pub xfeatures: u64,
 }
 
+/// A page as an address space was told to map it.
+#[derive(Clone, Copy, Debug)]
+pub struct HostPage {
+    /// The host file, which stays open while the page is mapped.
+    pub fd: RawFd,
+    /// Where in it.
+    pub offset: u64,
+    /// How it is protected.
+    pub prot: Prot,
+    /// Whether writes would reach the file.
+    pub shared: bool,
+}
+
+/// An instruction that makes system calls.
+#[derive(Clone, Copy, Debug)]
+pub struct CallSite<'a> {
+    /// The address behind it.
+    pub rip: u64,
+    /// The number that it was called with.
+    pub nr: u64,
+    /// The content of the page that this address lies in: private memory of the application that it cannot write.
+    pub bytes: &'a [u8],
+    /// What is mapped there.
+    pub host: HostPage,
+}
+
+/// What a thread may be told about itself without asking the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answers {
+    /// getpid(2)
+    pub pid: u32,
+    /// gettid(2)
+    pub tid: u32,
+    /// getuid(2)
+    pub uid: u32,
+    /// geteuid(2)
+    pub euid: u32,
+    /// getgid(2)
+    pub gid: u32,
+    /// getegid(2)
+    pub egid: u32,
+}
+
 /// A way of running application code.
 pub trait Platform: Send + Sync {
     /// Its name as `--platform` takes it.
@@ -98,6 +141,14 @@ pub trait AddressSpace: Send + Sync {
     fn protect(&self, addr: u64, len: u64, prot: Prot);
     /// Whether operations are queued that no context has carried out yet.
     fn is_dirty(&self) -> bool;
+    /// Makes a call cheaper that the application makes often (see [`Context::take_hot_call`]), if the platform knows how: it may show the application's
+    /// threads other bytes in place of the page. `gate` finds a page near by (fewer bytes away than its argument) where nothing
+    /// is mapped, for the platform's use from then on; what is mapped or unmapped there later is told as usual. Returns whether anything was done.
+    fn patch(&self, _site: &CallSite<'_>, _gate: &mut dyn FnMut(u64) -> Option<u64>) -> bool {
+        false
+    }
+    /// The sentry has changed the content of these pages past their protection: what was patched there is as it was mapped again.
+    fn unpatch(&self, _addr: u64, _len: u64) {}
     /// For a platform's own use.
     fn as_any(&self) -> &dyn std::any::Any;
 }
@@ -118,6 +169,13 @@ pub trait Context: Send {
     fn set_fp_state(&mut self, state: &FpState) -> Result<(), Errno>;
     /// Resets the extended state to the processor's initial one (execve).
     fn reset_fp_state(&mut self);
+    /// Where the call that [`switch`](Self::switch) has just returned was made, if it is made there so often that [`AddressSpace::patch`] should be
+    /// tried: the address behind it.
+    fn take_hot_call(&mut self) -> Option<u64> {
+        None
+    }
+    /// Lets the platform answer these calls itself from now on; `None`: not any more.
+    fn set_answers(&mut self, _answers: Option<Answers>) {}
     /// A handle by which any thread interrupts [`switch`](Self::switch).
     fn interrupter(&self) -> Arc<dyn Interrupt>;
     /// The application is about to leave this host thread for a blocking call (`true`) or is back (`false`): a hint for placement on CPUs.

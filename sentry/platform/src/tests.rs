@@ -12,6 +12,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 mod hostile;
+mod patched;
 
 const CODE: u64 = 0x40_0000;
 const DATA: u64 = 0x50_0000;
@@ -77,6 +78,33 @@ on_all_platforms!(
     a_context_dropped_by_a_stranger_does_not_hang,
     many_processes_at_once,
     cost,
+);
+
+/// Tests of what only the `trap` platform has.
+macro_rules! on_trap_platforms {
+    ($($test:ident),* $(,)?) => {
+        mod patched_on_looking_trap {
+            $(#[test] fn $test() { super::$test(super::make_looking_trap); })*
+        }
+        mod patched_on_trap {
+            $(#[test] fn $test() { super::$test(super::make_trap); })*
+        }
+    };
+}
+
+use patched::{
+    a_short_site_is_patched_too, answers_come_from_the_stub, interrupts_lose_no_call_and_show_no_stub, registers_are_as_without,
+    single_steps_see_the_original, threads_run_the_code_while_it_changes, what_is_mapped_anew_is_as_mapped,
+};
+
+on_trap_platforms!(
+    registers_are_as_without,
+    interrupts_lose_no_call_and_show_no_stub,
+    answers_come_from_the_stub,
+    a_short_site_is_patched_too,
+    single_steps_see_the_original,
+    what_is_mapped_anew_is_as_mapped,
+    threads_run_the_code_while_it_changes,
 );
 
 struct Guest {

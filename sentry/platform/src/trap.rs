@@ -17,6 +17,8 @@ mod code;
 mod context;
 mod filter;
 mod frame;
+mod image;
+mod patch;
 mod slots;
 mod spin;
 mod thread;
@@ -25,7 +27,7 @@ use crate::activity::Load;
 use crate::placement::Placement;
 use crate::ptrace;
 use crate::spawner;
-use crate::{AddressSpace, Context, Event, Limits, Platform, stub};
+use crate::{AddressSpace, Answers, Context, Event, Limits, Platform, stub};
 use abi::Errno;
 use slots::Slots;
 pub use spin::Policy;
@@ -47,8 +49,24 @@ pub const HOST_IOCTLS: &[(u64, &str)] = &[
     (host::notify::IOCTL_SET_FLAGS, "wake a stub thread on this processor"),
 ];
 
+/// The calls that a stub may answer itself, in the order of [`Answers`].
+const ANSWERED: &[i64] = &[
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_getuid,
+    libc::SYS_geteuid,
+    libc::SYS_getgid,
+    libc::SYS_getegid,
+];
+
+/// The answers in that order.
+fn answers(a: &Answers) -> [u32; ANSWERED.len()] {
+    [a.pid, a.tid, a.uid, a.euid, a.gid, a.egid]
+}
+
 /// What all address spaces and contexts share.
 struct Shared {
+    patches: Arc<patch::PatchMemory>,
     spawner: Arc<Spawner>,
     geometry: frame::Geometry,
     load: Arc<Load>,
@@ -96,7 +114,7 @@ impl Trap {
             1 => 0,
             n => n,
         });
-        let trap = Trap { shared: Arc::new(Shared { spawner, geometry, load, options }), min_address: ptrace::min_address() };
+        let trap = Trap { shared: Arc::new(Shared { patches: patch::PatchMemory::new()?, spawner, geometry, load, options }), min_address: ptrace::min_address() };
         trap.probe()?;
         Ok(trap)
     }

@@ -46,6 +46,10 @@ impl SyscallDispatcher for Dispatcher {
         }
         if self.strace { traced(row, t, &args) } else { (row.call)(t, &args) }
     }
+
+    fn must_see_all(&self) -> bool {
+        self.strace
+    }
 }
 
 /// Logs entry (for calls that may not come back, or come back as another program) and result.

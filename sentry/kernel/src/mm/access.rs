@@ -32,7 +32,7 @@ pub enum FutexKey {
 }
 
 /// Where application memory is.
-enum Piece {
+pub(super) enum Piece {
     /// In the memory file; `own`: it holds a reference of this address space.
     Memory { offset: u64, len: usize },
     /// In a window onto a file.
@@ -40,7 +40,7 @@ enum Piece {
 }
 
 /// Why there is nothing at an address.
-enum Missing {
+pub(super) enum Missing {
     /// A fault may help.
     Fault,
     /// Nothing will.
@@ -49,10 +49,10 @@ enum Missing {
 
 /// What an access is for.
 #[derive(Clone, Copy)]
-struct Access {
-    write: bool,
+pub(super) struct Access {
+    pub write: bool,
     /// Past the application's own protections (/proc/PID/mem).
-    forced: bool,
+    pub forced: bool,
 }
 
 impl Access {
@@ -63,7 +63,7 @@ impl Access {
 
 impl Mm {
     /// Finds up to `len` bytes at `addr` that lie together.
-    fn translate(&self, s: &State, addr: u64, len: usize, access: Access) -> Result<Piece, Missing> {
+    pub(super) fn translate(&self, s: &State, addr: u64, len: usize, access: Access) -> Result<Piece, Missing> {
         let write = access.write;
         let at = abi::page_down(addr);
         let Some((range, vma)) = s.vmas.get(at) else { return Err(Missing::Fault) };
@@ -175,10 +175,14 @@ impl Mm {
 
     /// As [`copy_out_partial`](Self::copy_out_partial), into private memory also where the application may not write: it gets copies.
     pub fn force_out_partial(&self, addr: UserAddr, src: &[u8]) -> usize {
-        self.pieces_for(addr.0, src.len(), Access { write: true, forced: true }, |at, _, span| match src.get(at..at + span.len()) {
+        let done = self.pieces_for(addr.0, src.len(), Access { write: true, forced: true }, |at, _, span| match src.get(at..at + span.len()) {
             Some(part) => span.write(part),
             None => 0,
-        })
+        });
+        // The platform may show the application a changed copy of what was there.
+        let pages = abi::page_down(addr.0)..abi::page_up(addr.0.saturating_add(done as u64)).unwrap_or(u64::MAX);
+        self.aspace.unpatch(pages.start, pages.end - pages.start);
+        done
     }
 
     /// Copies between the application's memory and other guest memory without a stop in between; returns how many bytes it could be.

@@ -41,7 +41,7 @@ impl Mm {
     fn copy_to(&self, s: &mut State, child: &Mm, c: &mut State) {
         let vmas: Vec<(Range<u64>, Vma)> = s.vmas.iter().map(|(r, v)| (r, v.clone())).collect();
         for (r, parent) in vmas {
-            if parent.flags.contains(VmaFlags::DONTFORK) {
+            if parent.flags.intersects(VmaFlags::DONTFORK | VmaFlags::GATE) {
                 continue;
             }
             let mut vma = parent.clone();

@@ -520,7 +520,7 @@ impl State {
         self.find_gap_down(len, limits.start..self.mmap_base).or_else(|| self.find_gap_up(len, limits))
     }
 
-    fn find_gap_down(&self, len: u64, within: Range<u64>) -> Option<u64> {
+    pub(super) fn find_gap_down(&self, len: u64, within: Range<u64>) -> Option<u64> {
         let above = self.vmas.at_or_after(within.end).map_or(within.end, |(r, v)| Self::start_with_gap(&r, v));
         let mut end = within.end.min(above);
         for (r, v) in self.vmas.iter_down_from(within.end) {
@@ -535,7 +535,7 @@ impl State {
         (end.saturating_sub(within.start) >= len).then(|| end - len)
     }
 
-    fn find_gap_up(&self, len: u64, within: Range<u64>) -> Option<u64> {
+    pub(super) fn find_gap_up(&self, len: u64, within: Range<u64>) -> Option<u64> {
         let mut start = within.start;
         for (r, v) in self.vmas.overlapping(within.clone()) {
             if Self::start_with_gap(&r, v).saturating_sub(start) >= len {

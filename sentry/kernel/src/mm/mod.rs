@@ -6,7 +6,7 @@
 //! descriptor and copied on write; fork shares pages and write-protects both sides.
 //!
 //! `map` places, maps and unmaps; `protect`, `remap`, `advise`, `brk` are the other calls; `fault` answers page faults and
-//! breaks copy-on-write; `access` is how the sentry reads and writes; `fork` copies; `show` writes /proc.
+//! breaks copy-on-write; `patch` lets the platform change code; `access` is how the sentry reads and writes; `fork` copies; `show` writes /proc.
 
 mod access;
 mod advise;
@@ -15,6 +15,7 @@ mod fault;
 mod fork;
 mod map;
 pub mod memory;
+mod patch;
 mod protect;
 pub mod ranges;
 mod remap;
@@ -269,6 +270,9 @@ impl Drop for Mm {
 
 impl State {
     fn count(&mut self, r: &Range<u64>, v: &Vma, add: bool) {
+        if v.flags.contains(VmaFlags::GATE) {
+            return;
+        }
         let len = r.end - r.start;
         let t = &mut self.totals;
         let apply = |n: &mut u64, when: bool| {

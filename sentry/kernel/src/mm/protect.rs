@@ -38,6 +38,9 @@ impl Mm {
         while at < end {
             // Everything before a hole is changed, as on Linux.
             let Some((range, vma)) = s.vmas.get(at).map(|(r, v)| (r, v.clone())) else { bail!(ENOMEM, "hole at {at:#x}") };
+            if vma.flags.contains(VmaFlags::GATE) {
+                bail!(ENOMEM, "hole at {at:#x}");
+            }
             let part = at..range.end.min(end);
             at = part.end;
             if vma.prot == prot {

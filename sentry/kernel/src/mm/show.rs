@@ -113,7 +113,8 @@ impl Mm {
 
     fn snapshot(&self) -> Vec<(Range<u64>, Vma)> {
         // Names are asked for without the lock; a file that is unmapped meanwhile is closed by whoever drops this.
-        self.state.read().vmas.iter().map(|(r, v)| (r, v.clone())).collect()
+        let s = self.state.read();
+        s.vmas.iter().filter(|(_, v)| !v.flags.contains(VmaFlags::GATE)).map(|(r, v)| (r, v.clone())).collect()
     }
 
     fn resident(&self, s: &State, r: &Range<u64>, vma: &Vma) -> Resident {

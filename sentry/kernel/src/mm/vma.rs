@@ -36,6 +36,8 @@ bitflags! {
         const RAND = 2048;
         /// All pages of the file that are not covered by copies are mapped on the host (unless the protection is none).
         const FILLED = 4096;
+        /// The platform's: to the application there is nothing.
+        const GATE = 8192;
     }
 }
 

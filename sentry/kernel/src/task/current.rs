@@ -14,6 +14,10 @@ pub trait SyscallDispatcher: Send + Sync {
     /// Carries out the call in `t.regs` (number in `orig_rax`). The run loop puts the result into `rax`, or restarts the call. A call that
     /// replaces the registers (rt_sigreturn, execve) returns what `rax` shall hold.
     fn dispatch(&self, t: &mut CurrentTask) -> Result<u64>;
+    /// Whether every call must come here, also one that the platform could answer itself.
+    fn must_see_all(&self) -> bool {
+        false
+    }
 }
 
 /// What `restart_syscall` goes on with after a stop or an ignored signal. Data only: a task can be saved while it waits.
@@ -71,6 +75,8 @@ pub struct CurrentTask {
     pub(crate) saved_mask: Option<SigSet>,
     /// The processor's words about the last fault, for signal frames.
     pub(crate) trap: TrapInfo,
+    /// The credentials and thread id by which the platform answers calls; `None`: it does not.
+    pub(super) published: Option<(Arc<crate::cred::Credentials>, i32)>,
     /// The present call's registers must not be turned into a restart (rt_sigreturn, execve).
     pub(crate) no_restart: bool,
 }

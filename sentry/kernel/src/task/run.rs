@@ -84,6 +84,7 @@ impl Start {
             saved_mask: None,
             trap: TrapInfo::default(),
             no_restart: false,
+            published: None,
         };
         current.run_loop();
     }
@@ -114,6 +115,7 @@ impl CurrentTask {
     }
 
     fn run_application(&mut self) -> State {
+        self.publish();
         let task = &self.task;
         let mm = task.mm();
         if let Err(e) = mm.sync(&mut *self.context) {
@@ -131,11 +133,36 @@ impl CurrentTask {
         task.clock.enter(false);
         task.in_application.store(false, Ordering::SeqCst);
         match event {
-            Event::Syscall => State::Syscall,
+            Event::Syscall => {
+                if let Some(rip) = self.context.take_hot_call() {
+                    mm.patch_call(rip, self.regs.orig_rax);
+                }
+                State::Syscall
+            }
             Event::Fault(fault) => State::Fault(fault),
             Event::Interrupted => State::Return(None),
             Event::Lost => self.lost(),
         }
+    }
+
+    /// Tells the platform what it may answer itself, if that has changed: ids, which only the task itself can change.
+    fn publish(&mut self) {
+        let (cred, tid) = (self.task.cred(), self.task.tid());
+        if self.published.as_ref().is_some_and(|(c, t)| Arc::ptr_eq(c, &cred) && *t == tid)
+            || self.kernel().dispatcher().is_none_or(|d| d.must_see_all())
+        {
+            return;
+        }
+        let id = i32::cast_unsigned;
+        self.context.set_answers(Some(platform::Answers {
+            pid: id(self.task.tgid()),
+            tid: id(tid),
+            uid: cred.uid,
+            euid: cred.euid,
+            gid: cred.gid,
+            egid: cred.egid,
+        }));
+        self.published = Some((cred, tid));
     }
 
     /// The host has taken the thread away: as if the process had been killed.

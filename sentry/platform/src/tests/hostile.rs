@@ -36,10 +36,10 @@ impl Drop for Watchdog {
 }
 
 /// xorshift64: hostile, and the same every time.
-struct Noise(u64);
+pub struct Noise(pub u64);
 
 impl Noise {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -47,7 +47,7 @@ impl Noise {
     }
 
     /// Registers with anything in them, now and then something that the stub might like.
-    fn regs(&mut self) -> UserRegs {
+    pub fn regs(&mut self) -> UserRegs {
         let mut r = regs();
         let liked = [0, 1, 2, CODE, DATA, stub::CODE, stub::OPS, SLOTS_BEGIN, SLOTS_BEGIN + 0x3b00, u64::MAX, 1 << 47];
         for place in [

@@ -3,7 +3,8 @@
 use super::thread::{Berth, HostThread, Outcome, Remains};
 use super::code::{BATCH, COUNT};
 use super::Shared;
-use crate::AddressSpace;
+use super::patch::Patches;
+use crate::{AddressSpace, CallSite};
 use crate::ops::{Op, Queue};
 use crate::spawner::{Id, Stub};
 use crate::stub::{CODE, OP_LEN};
@@ -23,6 +24,10 @@ pub struct Process {
     /// Held while operations are carried out: there is one list for all threads of a process.
     flush: Mutex<()>,
     threads: Mutex<Threads>,
+    /// Changed call sites.
+    patches: Mutex<Patches>,
+    /// Whether there are any.
+    is_patched: AtomicBool,
     /// Bytes of the list that were ever written.
     listed: AtomicUsize,
     /// It was killed, from outside or because the application tampered with the stub.
@@ -57,6 +62,16 @@ impl Process {
     /// Whether it is known to have been killed.
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Relaxed)
+    }
+
+    /// Its changed call sites.
+    pub fn patches(&self) -> std::sync::MutexGuard<'_, Patches> {
+        self.patches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there are any.
+    pub fn is_patched(&self) -> bool {
+        self.is_patched.load(Ordering::Acquire)
     }
 
     fn threads(&self) -> std::sync::MutexGuard<'_, Threads> {
@@ -228,8 +243,10 @@ impl Drop for Process {
         let Err(threads) = self.recycle(threads) else { return };
         // Before their listeners close: a thread that nobody holds would go astray.
         self.kill();
-        let slots = threads.berths.into_iter().filter_map(|b| b.slot).map(Remains);
-        let remains = slots.chain(threads.idle.into_iter().map(Remains::from)).collect();
+        let slots = threads.berths.into_iter().filter_map(|b| b.slot).map(Remains::Slot);
+        let patches = std::mem::take(self.patches.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let patches = Remains::Patches(patches.into_pages());
+        let remains = slots.chain(threads.idle.into_iter().map(Remains::from)).chain([patches]).collect();
         self.shared.spawner.end(self.id, self.is_dead(), remains);
     }
 }
@@ -250,6 +267,8 @@ impl TrapAddressSpace {
                 queue: Queue::default(),
                 flush: Mutex::new(()),
                 threads: Mutex::new(threads),
+                patches: Mutex::default(),
+                is_patched: AtomicBool::new(false),
                 listed: AtomicUsize::new(0),
                 dead: AtomicBool::new(false),
             }),
@@ -257,17 +276,53 @@ impl TrapAddressSpace {
     }
 }
 
+impl TrapAddressSpace {
+    /// Queues an operation that leaves nothing of what was in its range.
+    fn replace(&self, op: Op, addr: u64, len: u64) {
+        let process = &self.process;
+        if !process.is_patched() {
+            return process.queue.push(op);
+        }
+        let mut patches = process.patches();
+        patches.before_replacing(addr, len, |op| process.queue.push(op));
+        patches.replaced(addr, len);
+        process.queue.push(op);
+    }
+}
+
 impl AddressSpace for TrapAddressSpace {
     fn map(&self, addr: u64, len: u64, fd: RawFd, offset: u64, prot: Prot, shared: bool) {
-        self.process.queue.push(Op::Map { addr, len, fd, offset, prot, shared });
+        self.replace(Op::Map { addr, len, fd, offset, prot, shared }, addr, len);
     }
 
     fn unmap(&self, addr: u64, len: u64) {
-        self.process.queue.push(Op::Unmap { addr, len });
+        self.replace(Op::Unmap { addr, len }, addr, len);
     }
 
     fn protect(&self, addr: u64, len: u64, prot: Prot) {
-        self.process.queue.push(Op::Protect { addr, len, prot });
+        let process = &self.process;
+        if !process.is_patched() {
+            return process.queue.push(Op::Protect { addr, len, prot });
+        }
+        let mut patches = process.patches();
+        patches.before_replacing(addr, len, |op| process.queue.push(op));
+        patches.protected(addr, len, prot, |op| process.queue.push(op));
+        process.queue.push(Op::Protect { addr, len, prot });
+    }
+
+    fn patch(&self, site: &CallSite<'_>, gate: &mut dyn FnMut(u64) -> Option<u64>) -> bool {
+        let process = &self.process;
+        let mut patches = process.patches();
+        let done = patches.patch(&process.shared, site, gate, |op| process.queue.push(op));
+        process.is_patched.store(!patches.is_empty(), Ordering::Release);
+        done
+    }
+
+    fn unpatch(&self, addr: u64, len: u64) {
+        let process = &self.process;
+        if process.is_patched() {
+            process.patches().unpatch(addr, len, |op| process.queue.push(op));
+        }
     }
 
     fn is_dirty(&self) -> bool {

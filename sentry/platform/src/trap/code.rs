@@ -9,6 +9,10 @@
 //! that the thread's filter turns into a notification, whose arguments tell where the frame is. The answer to it
 //! is an order: the address of a frame to restore, or the same plus one for carrying out the list of operations.
 //!
+//! **Without a signal.** A call site that was patched ([`patch`](super::patch)) comes to `caisson_trap_call` by a jump. It finds its thread's slot by
+//! the base of gs, answers from there what the sentry has published, and else writes the registers where a signal's frame would have
+//! them. The extended state stays in the processor until somebody asks for it: an order says whether it is to be loaded.
+//!
 //! **Without a bell.** While the sentry looks at the slot, on another processor, the handler shows there what it would ring for, and looks
 //! for the next order in a line that the sentry writes and the stub can only read. Its patience is limited: then it rings all the
 //! same. Each order has a new number, and a ring tells the last one that the thread has seen, so that the sentry knows a ring that its
@@ -20,11 +24,8 @@
 use crate::stub::{self, CODE, OPS, OPS_LEN};
 use super::frame;
 use super::slots::SLOT;
+use super::thread::THREADS;
 
-/// Where this code begins in the page; the tracer's entries are before it.
-const BEGIN: usize = 512;
-/// Where the thread's filter is in the page.
-const FILTER: usize = 3072;
 /// The number of the call that rings. Never carried out.
 pub const RING_NR: i64 = libc::SYS_getpid;
 /// Where in the operations file's part of a process the lines of orders are: one for each of its first slots. The stub can
@@ -40,10 +41,25 @@ pub const ORDER: u64 = 0;
 pub const WATCH: u64 = 4;
 /// In a line: how often the stub looks for an order before it rings all the same.
 pub const PATIENCE: u64 = 8;
+/// In an order: the extended state is in the processor, not in the frame.
+pub const LIVE: u32 = 1;
 /// In an order: ring, then you get another one.
 pub const KICK: u32 = 2;
+/// In an order: registers are as a call leaves them, go back by a jump.
+pub const JUMP: u32 = 4;
+/// What an order's number grows by.
+pub const STEP: u32 = 8;
 /// Where in a slot a thread shows what it would ring for: the bases of fs and gs, why, and its last order.
 pub const POST: u64 = SLOT - 256;
+/// Where in a slot the answers to calls are: a word each, whose upper half is not zero if the lower one is an answer. The
+/// first stays zero.
+pub const ANSWERS: u64 = SLOT - 192;
+/// How many answers there are, the first included.
+pub const ANSWER_COUNT: usize = 8;
+/// In a record of a patched call site: the address behind the call, its number, where in a slot its answer is.
+pub const RECORD_NR: u64 = 8;
+/// As above.
+pub const RECORD_ANSWER: u64 = 12;
 /// Where in the operations file's part of a process the argument of sigaltstack(2) is.
 pub const STACK: u64 = OPS_LEN - 64;
 /// Where in it the number of operations is.
@@ -64,6 +80,12 @@ pub const ORDER_INTERRUPTED: u64 = 1;
 pub const EVENT_INTERRUPTED: u64 = 2;
 /// The signal came while the application ran; its state is in the frame.
 pub const INTERRUPTED: u64 = 3;
+/// A call of a patched site: the general registers are in the frame, with the call's number in rax.
+pub const CALL: u64 = 4;
+/// The same, and the signal came before the ring for it.
+pub const CALL_INTERRUPTED: u64 = 5;
+/// Where in a frame the pointer to the extended state is.
+const STATE: u64 = frame::REGS + 184;
 
 core::arch::global_asm!(
     ".pushsection .rodata.caisson_trap,\"a\",@progbits",
@@ -79,6 +101,16 @@ core::arch::global_asm!(
     ".globl caisson_trap_xsave", ".hidden caisson_trap_xsave",
     ".globl caisson_trap_frame", ".hidden caisson_trap_frame",
     ".globl caisson_trap_end", ".hidden caisson_trap_end",
+    ".globl caisson_trap_leaving", ".hidden caisson_trap_leaving",
+    ".globl caisson_trap_foreign", ".hidden caisson_trap_foreign",
+    ".globl caisson_trap_foreign_clean", ".hidden caisson_trap_foreign_clean",
+    ".globl caisson_trap_call", ".hidden caisson_trap_call",
+    ".globl caisson_trap_dirty", ".hidden caisson_trap_dirty",
+    ".globl caisson_trap_clean", ".hidden caisson_trap_clean",
+    ".globl caisson_trap_asked", ".hidden caisson_trap_asked",
+    ".globl caisson_trap_answered", ".hidden caisson_trap_answered",
+    ".globl caisson_trap_loaded", ".hidden caisson_trap_loaded",
+    ".globl caisson_trap_entering", ".hidden caisson_trap_entering",
     ".balign 64",
     "caisson_trap_begin:",
     // The line of orders (r9) for the slot that the frame rdi lies in. Changes rcx.
@@ -103,12 +135,14 @@ core::arch::global_asm!(
     "5: caisson_trap_line",
     "mov r8d, [r9]",
     "caisson_trap_entered:",
-    "2: rdfsbase rsi",
+    // A signal's own frame is not needed any more.
+    "2: mov rsp, rdi",
+    "rdfsbase rsi",
     "rdgsbase rdx",
     "caisson_trap_line",
     // Is the sentry looking at this thread's memory just now? Then show it there, and look for its answer for a while.
     "cmp dword ptr [r9 + {watch}], 0",
-    "je caisson_trap_ring",
+    "je caisson_trap_complete",
     "mov rbx, rdi",
     "and rbx, -{slot}",
     "mov [rbx + {post}], rsi",
@@ -122,13 +156,32 @@ core::arch::global_asm!(
     "pause",
     "dec ecx",
     "jnz 3b",
-    "jmp caisson_trap_ring",
+    "jmp caisson_trap_complete",
     // A new order in memory: to ring, or to go on.
     "4: test al, {kick}",
     "cmovnz r8d, eax",
-    "jnz caisson_trap_ring",
+    "jnz caisson_trap_complete",
+    "test al, {jump}",
+    "jnz caisson_trap_jump",
+    "test al, {live}",
     "mov rax, rdi",
-    "jmp caisson_trap_rung",
+    "jz caisson_trap_rung",
+    "jmp caisson_trap_live",
+    // Before it rings, the extended state goes to the frame if it is still in the processor: after a call, or where the
+    // sentry's signal came while an order was carried out that had left it there.
+    "caisson_trap_complete:",
+    "cmp r10d, {call}",
+    "jae 3f",
+    "cmp r10d, {order_interrupted}",
+    "jne caisson_trap_ring",
+    "test r8b, {live}",
+    "jz caisson_trap_ring",
+    "3: mov rbx, rdx",
+    "mov eax, [rip + caisson_trap_xfeatures]",
+    "mov edx, [rip + caisson_trap_xfeatures + 4]",
+    "mov rcx, [rip + caisson_trap_xsave]",
+    "xsave64 [rdi + rcx]",
+    "mov rdx, rbx",
     // Rings. rdi: the frame, rsi and rdx: the bases, r10: why, r8: the last order.
     "caisson_trap_ring:",
     "mov eax, {ring}",
@@ -146,7 +199,7 @@ core::arch::global_asm!(
     "mov edx, [rip + caisson_trap_xfeatures + 4]",
     "mov rcx, [rip + caisson_trap_xsave]",
     "xrstor64 [rsp + rcx]",
-    "mov rax, [rsp + {fs}]",
+    "9: mov rax, [rsp + {fs}]",
     "wrfsbase rax",
     "mov rax, [rsp + {gs}]",
     "wrgsbase rax",
@@ -203,34 +256,190 @@ core::arch::global_asm!(
     "syscall",
     "caisson_trap_done:",
     "jmp caisson_trap_rung",
-    // The sentry's signal. rsp: the frame. If it interrupted the application, that is all; if it interrupted this page, the
-    // application's frame is the one at the top of the stack.
+    // Goes on from the frame rsp, the extended state being in the processor.
+    "caisson_trap_live:",
+    "mov rsp, rax",
+    "push 2",
+    "popfq",
+    "jmp 9b",
+    // Goes on behind a call from the frame rdi, as `sysret` would.
+    "caisson_trap_jump:",
+    "mov rsp, rdi",
+    "mov r8, [rsp + {regs}]",
+    "mov r9, [rsp + {regs} + 8]",
+    "mov r10, [rsp + {regs} + 16]",
+    "mov r12, [rsp + {regs} + 32]",
+    "mov r13, [rsp + {regs} + 40]",
+    "mov r14, [rsp + {regs} + 48]",
+    "mov r15, [rsp + {regs} + 56]",
+    "mov rdi, [rsp + {regs} + 64]",
+    "mov rsi, [rsp + {regs} + 72]",
+    "mov rbp, [rsp + {regs} + 80]",
+    "mov rbx, [rsp + {regs} + 88]",
+    "mov rdx, [rsp + {regs} + 96]",
+    "mov r11, [rsp + {regs} + 136]",
+    "push r11",
+    "popfq",
+    "mov rax, [rsp + {regs} + 104]",
+    "mov rcx, [rsp + {regs} + 128]",
+    "mov rsp, [rsp + {regs} + 120]",
+    // From here to `entering`, rsp is the application's: a signal finds it as if the application ran, and the sentry knows how to go
+    // on from each instruction.
+    "caisson_trap_leaving:",
+    "jmp rcx",
+    // gs is not ours: the application has its own. The site's own `syscall` does it.
+    "caisson_trap_foreign:",
+    "add al, 0x7f",
+    "sahf",
+    "caisson_trap_foreign_clean:",
+    "mov r11, [rcx]",
+    "mov eax, [rcx + {record_nr}]",
+    "lea r11, [r11 - 2]",
+    "jmp r11",
+    // A patched site's call. rcx: its record. `syscall` would change rcx and r11, so that they are free; the flags are kept in ax meanwhile.
+    ".balign 16",
+    "caisson_trap_call:",
+    "lahf",
+    "seto al",
+    "caisson_trap_dirty:",
+    "rdgsbase r11",
+    "sub r11, [rip + caisson_trap_slots]",
+    "cmp r11, {slots_len}",
+    "jae caisson_trap_foreign",
+    "test r11d, {slot} - 1",
+    "jnz caisson_trap_foreign",
+    "add r11, [rip + caisson_trap_slots]",
+    "add al, 0x7f",
+    "sahf",
+    "caisson_trap_clean:",
+    "mov eax, [rcx + {record_answer}]",
+    "mov rax, [r11 + rax]",
+    "xchg rax, rcx",
+    "caisson_trap_asked:",
+    "jrcxz 3f",
+    "mov r11, [rax]",
+    "mov eax, ecx",
+    "caisson_trap_answered:",
+    "jmp r11",
+    "3: mov rcx, [rip + caisson_trap_frame]",
+    "lea r11, [r11 + rcx]",
+    "mov [r11 + {regs} + 120], rsp",
+    "mov rcx, [rax]",
+    "mov eax, [rax + {record_nr}]",
+    "caisson_trap_loaded:",
+    "mov rsp, r11",
+    "caisson_trap_entering:",
+    "jmp caisson_trap_switched",
+    // The sentry's signal came between `entering` and `kept`: all registers again as they were, from the signal's frame.
+    "caisson_trap_again:",
+    "mov rbx, [rsp + {state}]",
+    "mov eax, [rip + caisson_trap_xfeatures]",
+    "mov edx, [rip + caisson_trap_xfeatures + 4]",
+    "xrstor64 [rbx]",
+    "push qword ptr [rsp + {regs} + 136]",
+    "popfq",
+    "mov r8, [rsp + {regs}]",
+    "mov r9, [rsp + {regs} + 8]",
+    "mov r10, [rsp + {regs} + 16]",
+    "mov r12, [rsp + {regs} + 32]",
+    "mov r13, [rsp + {regs} + 40]",
+    "mov r14, [rsp + {regs} + 48]",
+    "mov r15, [rsp + {regs} + 56]",
+    "mov rdi, [rsp + {regs} + 64]",
+    "mov rsi, [rsp + {regs} + 72]",
+    "mov rbp, [rsp + {regs} + 80]",
+    "mov rbx, [rsp + {regs} + 88]",
+    "mov rdx, [rsp + {regs} + 96]",
+    "mov rax, [rsp + {regs} + 104]",
+    "mov rcx, [rsp + {regs} + 112]",
+    "mov rsp, [rsp + {regs} + 120]",
+    "caisson_trap_switched:",
+    "pushfq",
+    "pop r11",
+    "mov [rsp + {regs} + 136], r11",
+    "mov [rsp + {regs} + 24], r11",
+    "mov [rsp + {regs} + 104], rax",
+    "mov [rsp + {regs} + 112], rcx",
+    "mov [rsp + {regs} + 128], rcx",
+    "mov [rsp + {regs}], r8",
+    "mov [rsp + {regs} + 8], r9",
+    "mov [rsp + {regs} + 16], r10",
+    "mov [rsp + {regs} + 32], r12",
+    "mov [rsp + {regs} + 40], r13",
+    "mov [rsp + {regs} + 48], r14",
+    "mov [rsp + {regs} + 56], r15",
+    "mov [rsp + {regs} + 64], rdi",
+    "mov [rsp + {regs} + 72], rsi",
+    "mov [rsp + {regs} + 80], rbp",
+    "mov [rsp + {regs} + 88], rbx",
+    "mov [rsp + {regs} + 96], rdx",
+    "caisson_trap_kept:",
+    "mov rdi, rsp",
+    "mov r10d, {call}",
+    "jmp 5b",
+    // The sentry's signal. rsp: its frame. If it interrupted the application, that is all; if it interrupted this page, the
+    // application's frame is the one at the top of the stack. Up to `decided` rsp stays, so that one which interrupts this begins again.
     ".balign 16",
     "caisson_trap_interrupt:",
-    "mov rax, [rsp + {regs} + 128]",
+    "mov r12, [rsp + {regs} + 128]",
     "mov r11, [rsp + {regs}]",
     "mov rbx, [rsp + {regs} + 16]",
     "lea rcx, [rip + caisson_trap_begin]",
-    "mov rdx, rax",
+    "mov rdx, r12",
     "xor rdx, rcx",
     "shr rdx, 12",
     "mov r10d, {interrupted}",
     "mov rdi, rsp",
     "jnz 5b",
-    "and rsp, -{slot}",
-    "add rsp, [rip + caisson_trap_frame]",
-    "mov rdi, rsp",
+    "lea rcx, [rip + caisson_trap_leaving]",
+    "cmp r12, rcx",
+    "jb 3f",
+    "lea rcx, [rip + caisson_trap_entering]",
+    "cmp r12, rcx",
+    "jb 5b",
+    "lea rcx, [rip + caisson_trap_again]",
+    "cmp r12, rcx",
+    "jb caisson_trap_again",
+    "lea rcx, [rip + caisson_trap_switched]",
+    "cmp r12, rcx",
+    "jb 4f",
+    "lea rcx, [rip + caisson_trap_kept]",
+    "cmp r12, rcx",
+    "jb caisson_trap_again",
+    "lea rcx, [rip + caisson_trap_interrupt]",
+    "cmp r12, rcx",
+    "jb 3f",
+    "lea rcx, [rip + caisson_trap_decided]",
+    "cmp r12, rcx",
+    "jae 3f",
+    "4: mov rsp, [rsp + {regs} + 120]",
+    "jmp caisson_trap_interrupt",
+    // The extended state of the application may have been in the processor.
+    "3: mov rcx, [rsp + {state}]",
+    "mov eax, [rip + caisson_trap_xfeatures]",
+    "mov edx, [rip + caisson_trap_xfeatures + 4]",
+    "xrstor64 [rcx]",
+    "and rdi, -{slot}",
+    "add rdi, [rip + caisson_trap_frame]",
+    // Between `kept` and the handler: a call, not shown yet.
+    "lea rcx, [rip + caisson_trap_kept]",
+    "cmp r12, rcx",
+    "mov eax, {call}",
+    "cmovae ebx, eax",
+    "jae 8f",
     "mov r10d, {order_interrupted}",
     "lea rcx, [rip + caisson_trap_rung]",
-    "cmp rax, rcx",
+    "cmp r12, rcx",
     "jae 5b",
     "lea rcx, [rip + caisson_trap_why_known]",
-    "cmp rax, rcx",
+    "cmp r12, rcx",
+    "mov eax, {event}",
+    "cmovb ebx, eax",
     "jb 8f",
     "cmp ebx, {order_interrupted}",
     "je 5b",
     "lea rcx, [rip + caisson_trap_entered]",
-    "cmp rax, rcx",
+    "cmp r12, rcx",
     "jb 8f",
     // It had looked at its last order, and a new one has come: that was interrupted.
     "caisson_trap_line",
@@ -238,14 +447,22 @@ core::arch::global_asm!(
     "cmp ecx, r11d",
     "jne 5b",
     "mov r10d, {event_interrupted}",
+    "mov eax, {call_interrupted}",
+    "cmp ebx, {call}",
+    "cmovae r10d, eax",
     "mov r8d, r11d",
     "jmp 2b",
     "8: mov r10d, {event_interrupted}",
+    "mov eax, {call_interrupted}",
+    "cmp ebx, {call}",
+    "cmovae r10d, eax",
     "jmp 5b",
+    "caisson_trap_decided:",
     ".balign 8",
     "caisson_trap_xfeatures: .quad 0",
     "caisson_trap_xsave: .quad 0",
     "caisson_trap_frame: .quad 0",
+    "caisson_trap_slots: .quad {slots}",
     "caisson_trap_end:",
     ".purgem caisson_trap_line",
     ".popsection",
@@ -268,113 +485,16 @@ core::arch::global_asm!(
     patience = const PATIENCE,
     post = const POST,
     kick = const KICK,
+    live = const LIVE,
+    jump = const JUMP,
+    call = const CALL,
+    call_interrupted = const CALL_INTERRUPTED,
+    event = const EVENT,
+    record_nr = const RECORD_NR,
+    record_answer = const RECORD_ANSWER,
+    slots_len = const THREADS * SLOT,
+    state = const STATE,
     interrupted = const INTERRUPTED,
     order_interrupted = const ORDER_INTERRUPTED,
     event_interrupted = const EVENT_INTERRUPTED,
 );
-
-unsafe extern "C" {
-    static caisson_trap_begin: u8;
-    static caisson_trap_fault: u8;
-    static caisson_trap_ring: u8;
-    static caisson_trap_rung: u8;
-    static caisson_trap_operated: u8;
-    static caisson_trap_done: u8;
-    static caisson_trap_interrupt: u8;
-    static caisson_trap_xfeatures: u8;
-    static caisson_trap_xsave: u8;
-    static caisson_trap_frame: u8;
-    static caisson_trap_end: u8;
-}
-
-/// A place in the code, as an address in a stub.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// The handler of faults and trapped calls.
-    Fault,
-    /// The handler of the sentry's signal.
-    Interrupt,
-    /// Where a new thread begins.
-    Ring,
-    /// Behind the call that rings.
-    Rung,
-    /// Behind the call of an operation.
-    Operated,
-    /// Behind the call that reports what became of the operations.
-    Done,
-}
-
-fn offset(label: *const u8) -> usize {
-    BEGIN + (label as usize - &raw const caisson_trap_begin as usize)
-}
-
-impl Place {
-    /// Its address in every stub.
-    pub fn address(self) -> u64 {
-        let label = match self {
-            Place::Fault => &raw const caisson_trap_fault,
-            Place::Interrupt => &raw const caisson_trap_interrupt,
-            Place::Ring => &raw const caisson_trap_ring,
-            Place::Rung => &raw const caisson_trap_rung,
-            Place::Operated => &raw const caisson_trap_operated,
-            Place::Done => &raw const caisson_trap_done,
-        };
-        CODE + offset(label) as u64
-    }
-
-    /// The place that a notification came from.
-    pub fn of(ip: u64) -> Option<Place> {
-        [Place::Rung, Place::Operated, Place::Done].into_iter().find(|p| p.address() == ip)
-    }
-}
-
-/// The address of the thread's filter in a stub, as seccomp(2) takes it.
-pub const PROGRAM: u64 = CODE + FILTER as u64;
-
-fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
-    if let Some(place) = image.get_mut(at..at + bytes.len()) {
-        place.copy_from_slice(bytes);
-    }
-}
-
-/// The content of the stub page.
-pub fn image(geometry: &frame::Geometry) -> Vec<u8> {
-    let mut image = vec![0; abi::PAGE_SIZE as usize];
-    put(&mut image, 0, stub::code());
-    let begin = &raw const caisson_trap_begin;
-    let len = &raw const caisson_trap_end as usize - begin as usize;
-    // SAFETY: the assembler laid these bytes out between the two labels, in read-only data.
-    put(&mut image, BEGIN, unsafe { std::slice::from_raw_parts(begin, len) });
-    put(&mut image, offset(&raw const caisson_trap_xfeatures), &geometry.xfeatures.to_le_bytes());
-    put(&mut image, offset(&raw const caisson_trap_xsave), &geometry.xsave.to_le_bytes());
-    put(&mut image, offset(&raw const caisson_trap_frame), &geometry.frame.to_le_bytes());
-    let filter = super::filter::of_threads();
-    put(&mut image, FILTER, &(filter.len() as u16).to_le_bytes());
-    put(&mut image, FILTER + 8, &(PROGRAM + 16).to_le_bytes());
-    for (i, f) in filter.iter().enumerate() {
-        let at = FILTER + 16 + 8 * i;
-        put(&mut image, at, &f.code.to_le_bytes());
-        put(&mut image, at + 2, &[f.jt, f.jf]);
-        put(&mut image, at + 4, &f.k.to_le_bytes());
-    }
-    image
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn everything_fits_the_page() {
-        assert!(stub::code().len() <= BEGIN);
-        assert!(offset(&raw const caisson_trap_end) <= FILTER);
-        assert!(FILTER + 16 + 8 * super::super::filter::of_threads().len() <= abi::PAGE_SIZE as usize);
-        let image = image(&frame::Geometry { xfeatures: 7, xsave: 448, frame: 0x3000, xsave_len: 832 });
-        for p in [Place::Rung, Place::Operated, Place::Done] {
-            let at = (p.address() - CODE) as usize;
-            assert_eq!(image[at - 2..at], [0x0f, 0x05], "{p:?}");
-            assert_eq!(Place::of(p.address()), Some(p));
-        }
-        assert_eq!(Place::of(Place::Ring.address()), None);
-    }
-}

@@ -8,7 +8,7 @@ use crate::activity::Activity;
 use super::{Shared, code};
 use crate::interrupt::Interrupter;
 use crate::stub::{INTERRUPT, USER_END};
-use crate::{AddressSpace, Context, Event, Fault, FpState, Interrupt, UserRegs};
+use crate::{AddressSpace, Answers, Context, Event, Fault, FpState, Interrupt, UserRegs};
 use abi::Errno;
 use abi::mm::Prot;
 use abi::signal::Signal;
@@ -23,6 +23,8 @@ const SYS_URETPROBE: u64 = 335;
 /// Bits of a page fault's error code: it was a write; it was a fetch of an instruction.
 const PF_WRITE: u64 = 1 << 1;
 const PF_FETCH: u64 = 1 << 4;
+/// In the flags: a trap after each instruction.
+const TRAP_FLAG: u64 = 0x100;
 
 /// A guest thread's execution state.
 pub struct TrapContext {
@@ -35,6 +37,10 @@ pub struct TrapContext {
     /// The serving thread has said so.
     begun: bool,
     spin: Spin,
+    /// Where the last call of a patched site goes back to, and the bases of fs and gs.
+    last_call: Option<[u64; 3]>,
+    hot: Option<u64>,
+    answers: Option<Answers>,
 }
 
 impl TrapContext {
@@ -47,6 +53,9 @@ impl TrapContext {
             activity: Activity::new(&shared.load),
             begun: false,
             spin: Spin::new(shared.options.looking),
+            last_call: None,
+            hot: None,
+            answers: None,
         }
     }
 
@@ -54,7 +63,7 @@ impl TrapContext {
     fn join(&mut self, process: &Arc<Process>) -> Result<HostThread, Errno> {
         let mut thread = process.take_thread()?;
         let fp = self.fp.take().unwrap_or_else(|| self.shared.spawner.layout.initial());
-        if let Err(e) = thread.hold(process.pid()).and_then(|()| frame::write_fp(&thread.slot, &self.shared.geometry, &fp)) {
+        if let Err(e) = thread.hold(process.pid()).and_then(|()| frame::write_fp(&thread.slot, &self.shared.geometry, &fp)).and_then(|()| self.show(&thread)) {
             tracing::debug!(tid = thread.tid, "cannot take over a stub thread: {e}");
             self.fp = Some(fp);
             process.kill();
@@ -62,6 +71,25 @@ impl TrapContext {
             return Err(e);
         }
         Ok(thread)
+    }
+
+    /// Shows the application in `thread` what it may be told without asking the kernel.
+    fn show(&self, thread: &HostThread) -> Result<(), Errno> {
+        match &self.answers {
+            Some(a) => thread.show(&super::answers(a).map(|a| u64::from(a) | 1 << 32)),
+            None => thread.show(&[0; super::ANSWERED.len()]),
+        }
+    }
+
+    /// Sees to it that the extended state is in the frame.
+    fn settle(&mut self) {
+        if let Some((thread, process)) = &mut self.thread
+            && thread.is_live()
+            && let Err(e) = thread.hold(process.pid())
+        {
+            tracing::debug!(tid = thread.tid, "a stub thread does not give its state: {e}");
+            process.kill();
+        }
     }
 
     /// Gives the host thread back. The extended state that it had is forgotten.
@@ -113,32 +141,36 @@ impl TrapContext {
             // IRETQ would fault in the stub.
             return Ok(Event::Fault(general_protection()));
         }
-        frame::write(&thread.slot, &self.shared.geometry, regs)?;
+        frame::write(&thread.slot, &self.shared.geometry, regs, thread.area())?;
         self.interrupter.enter(process.pid(), thread.tid);
         let event = loop {
             if self.interrupter.take() {
                 regs.orig_rax = u64::MAX;
                 break Event::Interrupted;
             }
-            let ring = self.resume(thread)?;
-            if let Some(event) = self.classify(thread, ring, regs)? {
+            let ring = self.resume(thread, regs)?;
+            if let Some(event) = self.classify(thread, process, ring, regs)? {
                 break event;
             }
-            frame::write(&thread.slot, &self.shared.geometry, regs)?;
+            frame::write(&thread.slot, &self.shared.geometry, regs, thread.area())?;
         };
         self.interrupter.leave();
         Ok(event)
     }
 
     /// Lets the application run, and waits for what comes next.
-    fn resume(&mut self, thread: &mut HostThread) -> Result<Ring, Errno> {
+    fn resume(&mut self, thread: &mut HostThread, regs: &UserRegs) -> Result<Ring, Errno> {
+        // As behind `syscall`: then no more is to be loaded than the general registers.
+        let jump = self.last_call == Some([regs.rip, regs.fs_base, regs.gs_base])
+            && (regs.rcx, regs.r11) == (regs.rip, regs.eflags)
+            && regs.eflags & TRAP_FLAG == 0;
         let blocked = self.activity.take_has_blocked();
         let way = if thread.has_line() { self.spin.way(self.activity.load(), blocked) } else { Way::Bell };
         thread.set_watched(way != Way::Bell)?;
         if matches!(way, Way::Begin(_)) {
             thread.set_together(false)?;
         }
-        if thread.resume()? {
+        if thread.resume(jump)? {
             self.interrupter.repeat();
         }
         let turns = match way {
@@ -161,17 +193,43 @@ impl TrapContext {
     }
 
     /// What a ring means. `None`: nothing to the application. Fills `regs` with its state.
-    fn classify(&self, thread: &HostThread, ring: Ring, regs: &mut UserRegs) -> Result<Option<Event>, Errno> {
+    fn classify(&mut self, thread: &HostThread, process: &Process, ring: Ring, regs: &mut UserRegs) -> Result<Option<Event>, Errno> {
         let saved = frame::read(&thread.slot, &self.shared.geometry)?;
+        let gs_base = if ring.gs_base == thread.area() { 0 } else { ring.gs_base };
         let bases = match ring.why {
             code::ORDER_INTERRUPTED => (regs.fs_base, regs.gs_base),
-            _ => (ring.fs_base, ring.gs_base),
+            _ => (ring.fs_base, gs_base),
         };
         *regs = saved.regs;
         (regs.fs_base, regs.gs_base) = bases;
         Ok(match ring.why {
-            code::EVENT | code::EVENT_INTERRUPTED => event(&saved, regs),
-            _ => None,
+            code::CALL | code::CALL_INTERRUPTED => {
+                self.last_call = Some([regs.rip, regs.fs_base, regs.gs_base]);
+                regs.orig_rax = regs.rax;
+                regs.rax = (-i64::from(libc::ENOSYS)).cast_unsigned();
+                Some(Event::Syscall)
+            }
+            code::EVENT | code::EVENT_INTERRUPTED => match event(&saved, regs) {
+                Some(Event::Syscall) => {
+                    if saved.signal == libc::SIGSYS && process.patches().count(regs.rip) {
+                        self.hot = Some(regs.rip);
+                    }
+                    Some(Event::Syscall)
+                }
+                Some(Event::Fault(fault)) if process.is_patched() => {
+                    let rip = regs.rip;
+                    let moved = process.patches().put_back(regs);
+                    // A page of trampolines was taken away while a thread was on its way there.
+                    if moved && fault.signal == Signal::SEGV && fault.addr == rip { None } else { Some(Event::Fault(fault)) }
+                }
+                event => event,
+            },
+            _ => {
+                if process.is_patched() {
+                    process.patches().put_back(regs);
+                }
+                None
+            }
         })
     }
 }
@@ -246,6 +304,7 @@ impl Context for TrapContext {
     }
 
     fn fp_state(&mut self) -> FpState {
+        self.settle();
         if let Some((thread, _)) = &self.thread
             && let Ok(fp) = frame::read_fp(&thread.slot, &self.shared.geometry, &self.shared.spawner.layout)
         {
@@ -256,6 +315,7 @@ impl Context for TrapContext {
 
     fn set_fp_state(&mut self, state: &FpState) -> Result<(), Errno> {
         self.shared.spawner.layout.check(state)?;
+        self.settle();
         match &self.thread {
             Some((thread, _)) => frame::write_fp(&thread.slot, &self.shared.geometry, state)?,
             None => self.fp = Some(state.clone()),
@@ -264,6 +324,7 @@ impl Context for TrapContext {
     }
 
     fn reset_fp_state(&mut self) {
+        self.settle();
         let initial = self.shared.spawner.layout.initial();
         if let Some((thread, _)) = &self.thread
             && frame::write_fp(&thread.slot, &self.shared.geometry, &initial).is_err()
@@ -275,6 +336,19 @@ impl Context for TrapContext {
 
     fn set_blocked(&mut self, blocked: bool) {
         self.activity.set_running(!blocked);
+    }
+
+    fn take_hot_call(&mut self) -> Option<u64> {
+        self.hot.take()
+    }
+
+    fn set_answers(&mut self, answers: Option<Answers>) {
+        self.answers = answers;
+        if let Some((thread, _)) = &self.thread
+            && self.show(thread).is_err()
+        {
+            tracing::debug!("the memory of a stub thread is gone");
+        }
     }
 
     fn interrupter(&self) -> Arc<dyn Interrupt> {

@@ -4,7 +4,8 @@
 //! installed by each thread for application code, with a listener of its own: from then on the three calls of the
 //! [stub's code](super::code) are notifications, and every other call from wherever is a trap.
 
-use super::code::{Place, RING_NR};
+use super::code::RING_NR;
+use super::image::Place;
 use crate::stub::{self, CODE};
 use libc::{BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, sock_filter};
 

@@ -115,13 +115,14 @@ pub fn read(slot: &Slot, geometry: &Geometry) -> Result<Saved, Errno> {
     })
 }
 
-/// Writes registers to the frame of a slot, such that the stub can load them.
-pub fn write(slot: &Slot, geometry: &Geometry, r: &UserRegs) -> Result<(), Errno> {
+/// Writes registers to the frame of a slot, such that the stub can load them. `area`: where the slot is in the stub, which is what the base of
+/// gs is as long as the application has not set it.
+pub fn write(slot: &Slot, geometry: &Geometry, r: &UserRegs, area: u64) -> Result<(), Errno> {
     let base = |b: u64| if b < USER_END { b } else { 0 };
     let eflags = r.eflags & USER_FLAGS | FIXED_FLAGS;
     let words = [
         r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.rdi, r.rsi, r.rbp, r.rbx, r.rdx, r.rax, r.rcx, r.rsp, r.rip,
-        eflags, 0, 0, 0, 0, 0, 0, base(r.fs_base), base(r.gs_base),
+        eflags, 0, 0, 0, 0, 0, 0, base(r.fs_base), if r.gs_base == 0 { area } else { base(r.gs_base) },
     ];
     let mut b = [0u8; 26 * 8];
     for (place, word) in b.chunks_exact_mut(8).zip(words) {

@@ -1,7 +1,9 @@
 //! A stub thread for application code, and how it is made.
 
-use super::code::{self, POST, Place, SLOTS_BEGIN};
+use super::code::{self, ANSWER_COUNT, ANSWERS, POST, SLOTS_BEGIN};
+use super::image::{self, Place};
 use super::filter;
+use super::patch::PatchPage;
 use super::frame::{Geometry, STACK_LEN};
 use super::slots::{SLOT, Slot, Slots};
 use crate::UserRegs;
@@ -16,7 +18,7 @@ use host::notify::{Listener, Notification};
 use std::sync::Arc;
 
 /// Threads that a process may have.
-const THREADS: u64 = 16 << 10;
+pub const THREADS: u64 = 16 << 10;
 const _: () = assert!(SLOTS_BEGIN + THREADS * SLOT <= stub::USER_END);
 
 /// How often a stub looks for an order before it rings all the same: some 10 µs.
@@ -48,6 +50,8 @@ pub struct HostThread {
     posted: bool,
     /// It may show something in its slot.
     watched: bool,
+    /// The application's extended state is in the processor, not in the frame.
+    live: bool,
     /// The last order.
     word: u32,
     /// The line of orders: offset in the operations file.
@@ -60,7 +64,7 @@ pub struct HostThread {
 /// What a thread says when it rings.
 #[derive(Clone, Copy, Debug)]
 pub struct Ring {
-    /// One of the four reasons in [`code`].
+    /// One of the reasons in [`code`].
     pub why: u64,
     /// The base of fs.
     pub fs_base: u64,
@@ -99,7 +103,7 @@ impl HostThread {
                 return Ok(ring);
             }
             // It rang before it saw the last order.
-            if ring.why != code::EVENT {
+            if !matches!(ring.why, code::EVENT | code::CALL) {
                 // And a signal has come meanwhile, which the caller must know of.
                 return Ok(Ring { why: code::ORDER_INTERRUPTED, ..ring });
             }
@@ -115,6 +119,8 @@ impl HostThread {
         }
         self.held = Some(n.id);
         self.posted = false;
+        // It has seen to that before it rang.
+        self.live = false;
         Ok(Ring { why, fs_base, gs_base })
     }
 
@@ -126,7 +132,10 @@ impl HostThread {
                 self.slot.copy_in(POST, &mut bytes)?;
                 let word = |i: usize| bytes.get(8 * i..8 * i + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
                 self.posted = true;
-                return Ok(Some(Ring { why: word(2), fs_base: word(0), gs_base: word(1) }));
+                let why = word(2);
+                self.live = matches!(why, code::CALL | code::CALL_INTERRUPTED)
+                    || why == code::ORDER_INTERRUPTED && self.word & code::LIVE != 0;
+                return Ok(Some(Ring { why, fs_base: word(0), gs_base: word(1) }));
             }
             std::hint::spin_loop();
         }
@@ -169,8 +178,8 @@ impl HostThread {
     }
 
     fn next_order(&mut self, kind: u32) -> Result<(), Errno> {
-        // The two lowest bits are the kind.
-        self.word = (self.word & !3).wrapping_add(4) | kind;
+        // The lowest bits are the kind.
+        self.word = (self.word & !(code::STEP - 1)).wrapping_add(code::STEP) | kind;
         match self.line {
             Some(line) => self.ops.swap_u32(line + code::ORDER, self.word).map(drop),
             None => Ok(()),
@@ -184,7 +193,7 @@ impl HostThread {
         }
         if self.posted {
             self.set_watched(false)?;
-            self.next_order(code::KICK)?;
+            self.next_order(code::KICK | if self.live { code::LIVE } else { 0 })?;
             if !self.listener.wait(HOLD_MS)? {
                 // The application has forged what the slot shows, and runs. Out of this it cannot talk itself.
                 host::signals::tgkill(process, self.tid, INTERRUPT)?;
@@ -198,9 +207,31 @@ impl HostThread {
         self.listener.answer(id, order.cast_signed()).map_err(gone)
     }
 
-    /// Lets it run application code from its frame. Returns whether that was done without an answer to a ring.
-    pub fn resume(&mut self) -> Result<bool, Errno> {
-        self.next_order(0)?;
+    /// Whether the application's extended state is in the processor: [`hold`](Self::hold) it before reading or writing the frame's.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
+    /// The address of its slot in the stub.
+    pub fn area(&self) -> u64 {
+        SLOTS_BEGIN + self.number * SLOT
+    }
+
+    /// Shows the application answers to calls: zero where there is none.
+    pub fn show(&self, answers: &[u64]) -> Result<(), Errno> {
+        let bytes: Vec<u8> = answers.iter().take(ANSWER_COUNT - 1).flat_map(|a| a.to_le_bytes()).collect();
+        self.slot.copy_out(ANSWERS + 8, &bytes)
+    }
+
+    /// Lets it run application code from its frame. `jump`: all registers are as they were, but for those that a call may change. Returns whether
+    /// that was done without an answer to a ring.
+    pub fn resume(&mut self, jump: bool) -> Result<bool, Errno> {
+        let kind = match (self.live, jump) {
+            (false, _) => 0,
+            (true, false) => code::LIVE,
+            (true, true) => code::LIVE | code::JUMP,
+        };
+        self.next_order(kind)?;
         match self.held.take() {
             Some(id) => self.answer(id, self.frame).map(|()| false),
             None if std::mem::take(&mut self.posted) => Ok(true),
@@ -250,13 +281,19 @@ impl HostThread {
     }
 }
 
-/// What ended threads leave behind: memory that must not be used again before their process has ended.
-pub struct Remains(#[expect(dead_code, reason = "held, not used")] pub Slot);
+/// What must not be used again before a process has ended.
+#[expect(dead_code, reason = "held, not used")]
+pub enum Remains {
+    /// The memory of a thread.
+    Slot(Slot),
+    /// Copies of pages and trampolines.
+    Patches(Vec<PatchPage>),
+}
 
 impl From<HostThread> for Remains {
     fn from(thread: HostThread) -> Remains {
         // Without a listener nothing holds the thread any more; but its process has been killed.
-        Remains(thread.slot)
+        Remains::Slot(thread.slot)
     }
 }
 
@@ -298,7 +335,7 @@ impl Workshop {
         run::syscall(tid, libc::SYS_sigaltstack, [OPS + code::STACK, 0, 0, 0, 0, 0])?;
         let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
         let mode = u64::from(libc::SECCOMP_SET_MODE_FILTER);
-        let fd = run::syscall(tid, libc::SYS_seccomp, [mode, flags, code::PROGRAM, 0, 0, 0])?;
+        let fd = run::syscall(tid, libc::SYS_seccomp, [mode, flags, image::PROGRAM, 0, 0, 0])?;
         // SAFETY: the host has just made this descriptor in the table that stubs share with this process.
         let listener = unsafe { Listener::from_raw(i32::try_from(fd).map_err(|_| Errno::EIO)?) };
         listener.set_sync_wake_up(true)?;
@@ -308,7 +345,7 @@ impl Workshop {
         let line = (berth.number < code::NO_LINE).then_some(site.slot * OPS_LEN + code::LINES + berth.number * code::LINE);
         let ops = Arc::clone(site.ops);
         let mut thread =
-            HostThread { tid, slot, number: berth.number, listener, held: None, frame, posted: false, watched: false, word: 0, line, ops };
+            HostThread { tid, slot, number: berth.number, listener, held: None, frame, posted: false, watched: false, live: false, word: 0, line, ops };
         thread.begin()?;
         Ok(thread)
     }
@@ -323,7 +360,7 @@ impl Kind for Workshop {
         let faults = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS];
         let mut handlers: Vec<(i32, u64)> = faults.iter().map(|&s| (s, Place::Fault.address())).collect();
         handlers.push((INTERRUPT, Place::Interrupt.address()));
-        Confinement { image: code::image(&self.geometry), filter: filter::of_stub(), handlers }
+        Confinement { image: image::image(&self.geometry), filter: filter::of_stub(), handlers }
     }
 
     fn make_thread(&mut self, site: Site<'_>, berth: Berth) -> Result<HostThread, Errno> {

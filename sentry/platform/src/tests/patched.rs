@@ -1,0 +1,330 @@
+//! Call sites that the `trap` platform changes: to the kernel and to the application nothing changes.
+
+use super::hostile::Noise;
+use super::*;
+use crate::{Answers, CallSite, HostPage};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Where the code begins in its page, and the number of the call that it makes.
+const AT: u64 = 0x10;
+const NR: u64 = 1000;
+const GATE: u64 = CODE - 0x10_0000;
+
+/// `loop: mov eax, 1000; syscall; inc rbx; jmp loop`
+const COUNTING: &[u8] = &[0xb8, 0xe8, 0x03, 0, 0, 0x0f, 0x05, 0x48, 0xff, 0xc3, 0xeb, 0xf4];
+/// `loop: mov eax, 39; syscall; cmp eax, ebp; jne fail; inc rbx; jmp loop; fail: hlt`
+const ASKING: &[u8] = &[0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0x39, 0xe8, 0x75, 5, 0x48, 0xff, 0xc3, 0xeb, 0xf0, 0xf4];
+/// `loop: xor eax, eax; syscall; cmp rax, -4096; ja out; jmp loop`, padding, `out: jmp loop`
+const READING: &[u8] = &[
+    0x31, 0xc0, 0x0f, 0x05, 0x48, 0x3d, 0, 0xf0, 0xff, 0xff, 0x77, 8, 0xeb, 0xf2, 0x66, 0x0f, 0x1f, 0x44, 0, 0, 0xeb, 0xea,
+];
+
+struct Patched {
+    guest: Guest,
+    space: Arc<dyn AddressSpace>,
+    ctx: Box<dyn Context>,
+    /// The address behind the call.
+    behind: u64,
+}
+
+/// The page at [`CODE`] with `code` in it.
+fn page_with(code: &[u8]) -> Vec<u8> {
+    let mut page = vec![0xf4; PAGE_SIZE as usize];
+    page[AT as usize..AT as usize + code.len()].copy_from_slice(code);
+    page
+}
+
+fn patch(g: &Guest, space: &Arc<dyn AddressSpace>, rip: u64, nr: u64) -> bool {
+    let mut bytes = vec![0; PAGE_SIZE as usize];
+    g.memory.copy_in(0, &mut bytes).expect("copy");
+    let host = HostPage { fd: g.memory.fd().as_raw_fd(), offset: 0, prot: RX, shared: true };
+    space.patch(&CallSite { rip, nr, bytes: &bytes, host }, &mut |_| Some(GATE))
+}
+
+/// Lets `code` make its first call often enough, and patches it.
+fn patched(make: Make, code: &[u8], call_len: u64, nr: u64) -> Patched {
+    let g = Guest::new(make);
+    let space = g.space(&page_with(code), 0);
+    let mut ctx = g.context();
+    let behind = CODE + AT + call_len;
+    let mut r = start();
+    let mut calls = 0;
+    loop {
+        assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
+        assert_eq!((r.orig_rax, r.rip), (nr, behind));
+        calls += 1;
+        if let Some(rip) = ctx.take_hot_call() {
+            assert_eq!(rip, behind);
+            break;
+        }
+        assert!(calls < 1000, "never worth it");
+        r.rip = CODE + AT;
+    }
+    assert!(patch(&g, &space, behind, nr));
+    Patched { guest: g, space, ctx, behind }
+}
+
+fn start() -> UserRegs {
+    UserRegs { rip: CODE + AT, rsp: DATA + 2048, ..regs() }
+}
+
+pub fn registers_are_as_without(make: Make) {
+    let mut p = patched(make, COUNTING, 7, NR);
+    let mut noise = Noise(7);
+    for i in 0..2000u64 {
+        let mut r = noise.regs();
+        // A stack in the stub would be the thread's death.
+        (r.rip, r.rsp, r.fs_base) = (CODE + AT, noise.next() >> 20, 0x1000 * i);
+        // Sometimes the base of gs is the application's own.
+        r.gs_base = if i % 5 == 4 { 0x5000 } else { 0 };
+        // No trap flag, no alignment checks.
+        r.eflags = 0x202 | noise.next() & 0xcd5;
+        let mut fp = p.ctx.fp_state();
+        if i % 3 == 0 {
+            fp.0[160..176].copy_from_slice(&[i as u8; 16]);
+            fp.0[512] |= 3;
+            p.ctx.set_fp_state(&fp).expect("set");
+        }
+        let before = r;
+        let mut turns = 1 + i % 4;
+        loop {
+            assert_eq!(p.ctx.switch(&p.space, &mut r), Event::Syscall);
+            turns -= 1;
+            if turns == 0 {
+                break;
+            }
+            // As a call returns.
+            r.rax = 5;
+        }
+        assert_eq!((r.orig_rax, r.rax as i64, r.rip), (NR, -38, p.behind));
+        assert_eq!((r.rcx, r.r11 & 0xfff), (p.behind, r.eflags & 0xfff));
+        assert_eq!(r.rbx, before.rbx.wrapping_add(i % 4));
+        if i % 4 == 0 {
+            assert_eq!(r.eflags, before.eflags);
+        }
+        assert_eq!(
+            (r.rdx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10),
+            (before.rdx, before.rsi, before.rdi, before.rbp, before.rsp, before.r8, before.r9, before.r10)
+        );
+        assert_eq!((r.r12, r.r13, r.r14, r.r15), (before.r12, before.r13, before.r14, before.r15));
+        assert_eq!((r.fs_base, r.gs_base), (before.fs_base, before.gs_base));
+        if i % 7 < 3 {
+            assert_eq!(p.ctx.fp_state().0[160..176], fp.0[160..176], "{i}");
+        }
+    }
+    // The page itself was never written.
+    let mut bytes = vec![0; PAGE_SIZE as usize];
+    p.guest.memory.copy_in(0, &mut bytes).expect("copy");
+    assert_eq!(bytes, page_with(COUNTING));
+}
+
+/// Interrupts a context all the time until dropped.
+struct Storm(Arc<AtomicBool>, Option<std::thread::JoinHandle<()>>);
+
+impl Storm {
+    fn new(handle: Arc<dyn crate::Interrupt>, every_us: u64) -> Storm {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stop2 = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !stop2.load(Ordering::Relaxed) {
+                handle.interrupt();
+                std::thread::sleep(Duration::from_micros(every_us));
+            }
+        });
+        Storm(stop, Some(thread))
+    }
+}
+
+impl Drop for Storm {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+        if let Some(t) = self.1.take() {
+            let _ = t.join();
+        }
+    }
+}
+
+pub fn interrupts_lose_no_call_and_show_no_stub(make: Make) {
+    let mut p = patched(make, COUNTING, 7, NR);
+    let mut r = start();
+    r.rbx = 0;
+    let storm = Storm::new(p.ctx.interrupter(), 20);
+    let (mut calls, mut interrupted) = (0, 0);
+    let mut fp = p.ctx.fp_state();
+    fp.0[160..176].copy_from_slice(&[0x5a; 16]);
+    fp.0[512] |= 3;
+    p.ctx.set_fp_state(&fp).expect("set");
+    while calls < 20_000 || interrupted < 50 {
+        match p.ctx.switch(&p.space, &mut r) {
+            Event::Syscall => {
+                calls += 1;
+                assert_eq!((r.orig_rax, r.rip, r.rbx), (NR, p.behind, calls - 1));
+                r.rax = 0;
+            }
+            Event::Interrupted => {
+                interrupted += 1;
+                assert!([0, 5, 7, 10].contains(&(r.rip - CODE - AT)), "{:#x}", r.rip);
+                if interrupted % 16 == 0 {
+                    assert_eq!(p.ctx.fp_state().0[160..176], [0x5a; 16]);
+                }
+            }
+            e => panic!("{e:?}"),
+        }
+        assert!(calls < 10_000_000, "no interrupt is seen");
+    }
+    drop(storm);
+    assert_eq!(p.ctx.fp_state().0[160..176], [0x5a; 16]);
+}
+
+pub fn answers_come_from_the_stub(make: Make) {
+    let mut p = patched(make, ASKING, 7, libc::SYS_getpid as u64);
+    let answers = |pid| Some(Answers { pid, tid: 2, uid: 3, euid: 4, gid: 5, egid: 6 });
+    let mut last = 0;
+    for pid in [1, 77, u32::MAX] {
+        p.ctx.set_answers(answers(pid));
+        let mut r = start();
+        r.rbp = pid.into();
+        let _storm = Storm::new(p.ctx.interrupter(), 50);
+        for _ in 0..500 {
+            // Not one call arrives, whatever instruction the signal meets.
+            assert_eq!(p.ctx.switch(&p.space, &mut r), Event::Interrupted);
+            assert!([0, 5, 7, 9, 11, 14].contains(&(r.rip - CODE - AT)), "{:#x}", r.rip);
+            // It may have been put in front of the call, which then comes as a trap, once.
+            if r.rip == CODE + AT + 5 {
+                assert_eq!(r.rax, libc::SYS_getpid as u64);
+                r.rip = CODE + AT;
+            }
+        }
+        assert!(r.rbx > last);
+        last = 0;
+    }
+    // Each thread has its own, also a new one in the place of another.
+    p.ctx.set_answers(None);
+    let mut r = start();
+    loop {
+        match p.ctx.switch(&p.space, &mut r) {
+            Event::Interrupted => {}
+            e => break assert_eq!((e, r.orig_rax), (Event::Syscall, libc::SYS_getpid as u64)),
+        }
+    }
+    p.ctx.set_answers(answers(9));
+    let mut other = p.guest.context();
+    assert_eq!(other.switch(&p.space, &mut start()), Event::Syscall);
+}
+
+pub fn a_short_site_is_patched_too(make: Make) {
+    let mut p = patched(make, READING, 4, 0);
+    let mut r = start();
+    // Zero and parity, as `xor` leaves them.
+    for _ in 0..200 {
+        assert_eq!(p.ctx.switch(&p.space, &mut r), Event::Syscall);
+        assert_eq!((r.orig_rax, r.rip, r.eflags & 0x8c5), (0, p.behind, 0x44));
+        r.rax = if r.rdi % 2 == 0 { 0 } else { u64::MAX };
+        r.rdi += 1;
+    }
+}
+
+pub fn single_steps_see_the_original(make: Make) {
+    let mut p = patched(make, COUNTING, 7, NR);
+    let mut r = start();
+    for _ in 0..10 {
+        r.eflags |= 0x100;
+        (r.rip, r.rax) = (CODE + AT, 0);
+        let event = p.ctx.switch(&p.space, &mut r);
+        assert!(matches!(event, Event::Fault(Fault { signal: Signal::TRAP, .. })), "{event:?}");
+        assert_eq!((r.rip, r.rax), (CODE + AT + 5, NR));
+        assert_eq!(p.ctx.switch(&p.space, &mut r), Event::Syscall);
+        assert_eq!((r.rip, r.orig_rax), (p.behind, NR));
+    }
+}
+
+pub fn what_is_mapped_anew_is_as_mapped(make: Make) {
+    let Patched { guest, space, mut ctx, behind } = patched(make, COUNTING, 7, NR);
+    let fd = guest.memory.fd().as_raw_fd();
+    let see = |ctx: &mut Box<dyn Context>| {
+        let mut r = start();
+        for _ in 0..3 {
+            assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
+            assert_eq!((r.orig_rax, r.rip), (NR, behind));
+        }
+    };
+    let peek = || {
+        let mem = std::fs::File::open(format!("/proc/{}/mem", pid_of(&space))).expect("mem");
+        let mut b = [0; 1];
+        std::os::unix::fs::FileExt::read_exact_at(&mem, &mut b, CODE + AT).expect("read");
+        b[0]
+    };
+    see(&mut ctx);
+    assert_eq!(peek(), 0xe9);
+    // The page becomes writable: the application's own bytes are there, and what it writes counts.
+    space.protect(CODE, PAGE_SIZE, RW);
+    ctx.flush(&space).expect("flush");
+    assert_eq!(peek(), 0xb8);
+    space.protect(CODE, PAGE_SIZE, RX);
+    see(&mut ctx);
+    assert_eq!(peek(), 0xb8);
+    assert!(patch(&guest, &space, behind, NR));
+    see(&mut ctx);
+    assert_eq!(peek(), 0xe9);
+    // Another mapping there.
+    guest.memory.copy_out(32 * PAGE_SIZE, &page_with(COUNTING)).expect("copy");
+    guest.memory.copy_out(32 * PAGE_SIZE + AT, &[0xb8, 0xe9]).expect("copy");
+    space.map(CODE, PAGE_SIZE, fd, 32 * PAGE_SIZE, RX, true);
+    let mut r = start();
+    assert_eq!((ctx.switch(&space, &mut r), r.orig_rax), (Event::Syscall, NR + 1));
+    space.map(CODE, PAGE_SIZE, fd, 0, RX, true);
+    assert!(patch(&guest, &space, behind, NR));
+    see(&mut ctx);
+    // The application takes the trampolines away.
+    space.unmap(GATE - PAGE_SIZE, 4 * PAGE_SIZE);
+    see(&mut ctx);
+    assert_eq!(peek(), 0xb8);
+    // Code that is rewritten all the time is left alone in the end.
+    let patched_again = (0..20).filter(|_| {
+        space.map(CODE, PAGE_SIZE, fd, 0, RX, true);
+        patch(&guest, &space, behind, NR)
+    });
+    assert!(patched_again.count() < 10);
+    see(&mut ctx);
+}
+
+pub fn threads_run_the_code_while_it_changes(make: Make) {
+    let Patched { guest, space, mut ctx, behind } = patched(make, COUNTING, 7, NR);
+    let guest = Arc::new(guest);
+    let stop = Arc::new(AtomicBool::new(false));
+    let workers: Vec<_> = (0..3)
+        .map(|_| {
+            ctx.prepare_sibling(&space).expect("sibling");
+            let (guest, space, stop) = (Arc::clone(&guest), Arc::clone(&space), Arc::clone(&stop));
+            host::thread::spawn("task", move || {
+                let mut ctx = guest.context();
+                let mut r = start();
+                let mut calls = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
+                    assert_eq!((r.orig_rax, r.rip, r.rbx), (NR, behind, calls));
+                    calls += 1;
+                    r.rax = 0;
+                }
+                calls
+            })
+            .expect("spawn")
+        })
+        .collect();
+    let fd = guest.memory.fd().as_raw_fd();
+    for i in 0..200 {
+        match i % 4 {
+            0 => space.map(CODE, PAGE_SIZE, fd, 0, RX, true),
+            1 => space.protect(CODE, PAGE_SIZE, RX),
+            2 => space.unmap(GATE, PAGE_SIZE),
+            _ => {}
+        }
+        patch(&guest, &space, behind, NR);
+        ctx.flush(&space).expect("flush");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    stop.store(true, Ordering::Relaxed);
+    for w in workers {
+        assert!(w.join().expect("join") > 10);
+    }
+}

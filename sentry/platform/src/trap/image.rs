@@ -1,0 +1,198 @@
+//! The stub page as bytes, and the places in it.
+
+use crate::UserRegs;
+use crate::stub::{self, CODE};
+use super::code::{RECORD_ANSWER, RECORD_NR};
+use super::frame;
+
+/// Where the code of [`code`](super::code) begins in the page; the tracer's entries are before it.
+const BEGIN: usize = 512;
+/// Where the thread's filter is in the page.
+const FILTER: usize = 3072;
+
+unsafe extern "C" {
+    static caisson_trap_begin: u8;
+    static caisson_trap_fault: u8;
+    static caisson_trap_ring: u8;
+    static caisson_trap_rung: u8;
+    static caisson_trap_operated: u8;
+    static caisson_trap_done: u8;
+    static caisson_trap_interrupt: u8;
+    static caisson_trap_xfeatures: u8;
+    static caisson_trap_xsave: u8;
+    static caisson_trap_frame: u8;
+    static caisson_trap_end: u8;
+    static caisson_trap_leaving: u8;
+    static caisson_trap_foreign: u8;
+    static caisson_trap_foreign_clean: u8;
+    static caisson_trap_call: u8;
+    static caisson_trap_dirty: u8;
+    static caisson_trap_clean: u8;
+    static caisson_trap_asked: u8;
+    static caisson_trap_answered: u8;
+    static caisson_trap_loaded: u8;
+    static caisson_trap_entering: u8;
+}
+
+/// A place in the code, as an address in a stub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The handler of faults and trapped calls.
+    Fault,
+    /// The handler of the sentry's signal.
+    Interrupt,
+    /// Where a new thread begins.
+    Ring,
+    /// Behind the call that rings.
+    Rung,
+    /// Behind the call of an operation.
+    Operated,
+    /// Behind the call that reports what became of the operations.
+    Done,
+    /// Where the calls of patched sites come.
+    Call,
+}
+
+fn offset(label: *const u8) -> usize {
+    BEGIN + (label as usize - &raw const caisson_trap_begin as usize)
+}
+
+impl Place {
+    /// Its address in every stub.
+    pub fn address(self) -> u64 {
+        let label = match self {
+            Place::Fault => &raw const caisson_trap_fault,
+            Place::Interrupt => &raw const caisson_trap_interrupt,
+            Place::Ring => &raw const caisson_trap_ring,
+            Place::Rung => &raw const caisson_trap_rung,
+            Place::Operated => &raw const caisson_trap_operated,
+            Place::Done => &raw const caisson_trap_done,
+            Place::Call => &raw const caisson_trap_call,
+        };
+        CODE + offset(label) as u64
+    }
+
+    /// The place that a notification came from.
+    pub fn of(ip: u64) -> Option<Place> {
+        [Place::Rung, Place::Operated, Place::Done].into_iter().find(|p| p.address() == ip)
+    }
+}
+
+/// How to go on from a place of the page where the application's stack pointer is loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Underway {
+    /// The call of the record at this address has not begun.
+    Calling(u64),
+    /// Back in the application, here.
+    Back(u64),
+}
+
+/// The arithmetic flags: OF, and those that LAHF knows.
+const OVERFLOW: u64 = 0x800;
+const LOW_FLAGS: u64 = 0xd5;
+
+/// What a thread was about that a signal found in the page with the application's stack pointer. `None`: nothing of ours. Mends its
+/// flags. What the registers say is the application's word, and only it will be deceived.
+pub fn underway(regs: &mut UserRegs) -> Option<Underway> {
+    let at = regs.rip.checked_sub(CODE).and_then(|o| usize::try_from(o).ok())?;
+    let is = |label: *const u8| at >= offset(label);
+    if !is(&raw const caisson_trap_leaving) || is(&raw const caisson_trap_entering) {
+        return None;
+    }
+    if !is(&raw const caisson_trap_foreign) {
+        return Some(Underway::Back(regs.rcx));
+    }
+    let in_foreign = !is(&raw const caisson_trap_call);
+    let clean = if in_foreign { &raw const caisson_trap_foreign_clean } else { &raw const caisson_trap_clean };
+    if (in_foreign || is(&raw const caisson_trap_dirty)) && !is(clean) {
+        let mut kept = regs.rax >> 8 & LOW_FLAGS;
+        // At the very last, SAHF, the addition has made OF what it was.
+        kept |= if at + 1 == offset(clean) { regs.eflags & OVERFLOW } else { (regs.rax & 1) * OVERFLOW };
+        regs.eflags = regs.eflags & !(OVERFLOW | LOW_FLAGS) | kept;
+    }
+    Some(if in_foreign || !is(&raw const caisson_trap_asked) {
+        Underway::Calling(regs.rcx)
+    } else if is(&raw const caisson_trap_loaded) {
+        // The number is in rax already: the site's own `syscall` takes it.
+        Underway::Back(regs.rcx.wrapping_sub(2))
+    } else if at == offset(&raw const caisson_trap_answered) {
+        Underway::Back(regs.r11)
+    } else {
+        Underway::Calling(regs.rax)
+    })
+}
+
+/// Bytes of a trampoline with its record.
+pub const TRAMPOLINE: u64 = 32;
+/// Where in it the record is.
+pub const RECORD: u64 = 16;
+
+/// A trampoline, to be placed `at` bytes behind the word that holds the address of [`Place::Call`]. `zeroes`: the site makes the number by
+/// `xor eax, eax`, which sets flags.
+pub fn trampoline(at: u64, back: u64, nr: u32, answer: u64, zeroes: bool) -> [u8; TRAMPOLINE as usize] {
+    let mut t = [0xcc; TRAMPOLINE as usize];
+    let mut code: Vec<u8> = if zeroes { vec![0x31, 0xc0] } else { Vec::new() };
+    // lea rcx, [rip + record]
+    let end = code.len() as u64 + 7;
+    code.extend([0x48, 0x8d, 0x0d]);
+    code.extend(((RECORD - end) as u32).to_le_bytes());
+    // jmp [rip + word]
+    code.extend([0xff, 0x25]);
+    code.extend((-((at + end + 6) as i64) as i32).to_le_bytes());
+    put(&mut t, 0, &code);
+    put(&mut t, RECORD as usize, &back.to_le_bytes());
+    put(&mut t, (RECORD + RECORD_NR) as usize, &nr.to_le_bytes());
+    put(&mut t, (RECORD + RECORD_ANSWER) as usize, &(answer as u32).to_le_bytes());
+    t
+}
+
+/// The address of the thread's filter in a stub, as seccomp(2) takes it.
+pub const PROGRAM: u64 = CODE + FILTER as u64;
+
+fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
+    if let Some(place) = image.get_mut(at..at + bytes.len()) {
+        place.copy_from_slice(bytes);
+    }
+}
+
+/// The content of the stub page.
+pub fn image(geometry: &frame::Geometry) -> Vec<u8> {
+    let mut image = vec![0; abi::PAGE_SIZE as usize];
+    put(&mut image, 0, stub::code());
+    let begin = &raw const caisson_trap_begin;
+    let len = &raw const caisson_trap_end as usize - begin as usize;
+    // SAFETY: the assembler laid these bytes out between the two labels, in read-only data.
+    put(&mut image, BEGIN, unsafe { std::slice::from_raw_parts(begin, len) });
+    put(&mut image, offset(&raw const caisson_trap_xfeatures), &geometry.xfeatures.to_le_bytes());
+    put(&mut image, offset(&raw const caisson_trap_xsave), &geometry.xsave.to_le_bytes());
+    put(&mut image, offset(&raw const caisson_trap_frame), &geometry.frame.to_le_bytes());
+    let filter = super::filter::of_threads();
+    put(&mut image, FILTER, &(filter.len() as u16).to_le_bytes());
+    put(&mut image, FILTER + 8, &(PROGRAM + 16).to_le_bytes());
+    for (i, f) in filter.iter().enumerate() {
+        let at = FILTER + 16 + 8 * i;
+        put(&mut image, at, &f.code.to_le_bytes());
+        put(&mut image, at + 2, &[f.jt, f.jf]);
+        put(&mut image, at + 4, &f.k.to_le_bytes());
+    }
+    image
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_fits_the_page() {
+        assert!(stub::code().len() <= BEGIN);
+        assert!(offset(&raw const caisson_trap_end) <= FILTER);
+        assert!(FILTER + 16 + 8 * super::super::filter::of_threads().len() <= abi::PAGE_SIZE as usize);
+        let image = image(&frame::Geometry { xfeatures: 7, xsave: 448, frame: 0x3000, xsave_len: 832 });
+        for p in [Place::Rung, Place::Operated, Place::Done] {
+            let at = (p.address() - CODE) as usize;
+            assert_eq!(image[at - 2..at], [0x0f, 0x05], "{p:?}");
+            assert_eq!(Place::of(p.address()), Some(p));
+        }
+        assert_eq!(Place::of(Place::Ring.address()), None);
+    }
+}
