@@ -10,11 +10,15 @@ use crate::server::Root;
 use crate::spec::{Attach, GoferSpec, Propagation};
 use abi::libc;
 use anyhow::{Context, Result, bail};
-use rustix::fs::{CWD, Mode, OFlags};
-use rustix::mount::{MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags};
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
 /// Where the new root is put together: a directory that is there on every host that shows us our descriptors.
 const STAGE: &str = "/proc";
@@ -141,7 +145,30 @@ fn attach_at(attach: &Attach, tree: &OwnedFd, path: &str) -> Result<OwnedFd> {
         attrs |= libc::MOUNT_ATTR_RDONLY;
     }
     set_flags(tree, attrs, attach.propagation == Propagation::Private)?;
+    for masked in &attach.masked {
+        mask(tree, masked).with_context(|| format!("hide {}", masked.display()))?;
+    }
     Ok(rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Puts an empty directory over one of a tree that is mounted.
+fn mask(tree: &OwnedFd, path: &Path) -> Result<()> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let place = match rustix::fs::openat2(tree, path, flags, Mode::empty(), resolve) {
+        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+        other => other?,
+    };
+    let context = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(context.as_fd(), "mode", "0555")?;
+    rustix::mount::fsconfig_create(context.as_fd())?;
+    let attrs = MountAttrFlags::MOUNT_ATTR_RDONLY
+        | MountAttrFlags::MOUNT_ATTR_NOSUID
+        | MountAttrFlags::MOUNT_ATTR_NODEV
+        | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    let empty = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attrs)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(rustix::mount::move_mount(&empty, c"", &place, c"", flags)?)
 }
 
 /// Mounts a copied tree at `path`.

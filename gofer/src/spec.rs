@@ -38,6 +38,10 @@ pub struct Attach {
     /// Whether later mounts on the host show.
     #[serde(default)]
     pub propagation: Propagation,
+    /// Directories of the tree that show nothing, by their paths below the source: file systems of the host's kernel that are none of the
+    /// sandbox's business. One that is not there needs no hiding.
+    #[serde(default)]
+    pub masked: Vec<PathBuf>,
     /// The sentry may connect to unix sockets in the tree.
     #[serde(default)]
     pub allow_unix_connect: bool,
@@ -55,6 +59,7 @@ impl Attach {
             readonly: false,
             recursive: true,
             propagation: Propagation::Private,
+            masked: Vec::new(),
             allow_unix_connect: false,
             allow_unix_bind: false,
         }

@@ -36,6 +36,10 @@ fn platforms_that_cannot_be_had() {
     // With a /dev/kvm that can be opened the answer is that the platform is not built.
     let there = std::fs::File::options().read(true).write(true).open("/dev/kvm").is_ok();
     fails(caisson().args(["--platform=kvm", "do", "true"]), if there { 109 } else { 110 }, &["kvm"]);
+    // In a mount namespace with an empty /dev there is none, whatever the host has.
+    let mut without = Command::new("unshare");
+    without.args(["--mount", "sh", "-c", "mount -t tmpfs none /dev && exec \"$0\" --platform=kvm do true"]);
+    fails(without.arg(common::program()), 110, &["/dev/kvm", "--platform=ptrace"]);
 }
 
 #[test]

@@ -85,6 +85,11 @@ fn the_gofer_sees_its_trees_only() {
         assert_eq!(effective & (1 << 21 | 1 << 19 | 1 << 16 | 1 << 12 | 1 << 17), 0);
         assert!(!root_of(gofer).iter().any(|name| name == "proc" || name == "etc"), "{:?}", root_of(gofer));
         assert_ne!(namespace(gofer, "mnt"), namespace(std::process::id().cast_signed(), "mnt"));
+        let served = std::path::PathBuf::from(format!("/proc/{gofer}/root/attach/0"));
+        assert!(served.join("etc/passwd").is_file());
+        for hidden in ["proc", "sys", "dev"] {
+            assert_eq!(std::fs::read_dir(served.join(hidden)).expect(hidden).count(), 0, "the host's /{hidden}");
+        }
     });
 }
 

@@ -53,7 +53,9 @@ fn plan(args: &Args, settings: &Settings) -> Result<Plan> {
         .ok()
         .filter(|path| path.is_dir())
         .ok_or_else(|| Failure::new(Status::NoRootfs, format!("--root: {} is not a directory", root.display())))?;
-    let mut attaches = vec![Attach { source: root, readonly: true, recursive: true }];
+    // The host's own /proc, /sys and /dev lie under the sandbox's; the gofer shall not reach them either.
+    let masked = ["proc", "sys", "dev"].map(Into::into).to_vec();
+    let mut attaches = vec![Attach { source: root, readonly: true, recursive: true, masked }];
     let mut mounts = system_mounts();
     for volume in &args.volume {
         mounts.push(self::volume(volume, settings, &mut attaches)?);

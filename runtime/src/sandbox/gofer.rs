@@ -114,6 +114,7 @@ fn spec(plan: &Plan, log: &Log, rootless: bool) -> Result<Vec<u8>> {
             readonly: attach.readonly,
             // In a user namespace of one's own, a tree cannot be had without what is mounted on it.
             recursive: attach.recursive || rootless,
+            masked: attach.masked.clone(),
             ..Attach::new(&attach.source)
         })
         .collect();

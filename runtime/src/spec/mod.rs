@@ -47,6 +47,8 @@ pub struct Attach {
     pub readonly: bool,
     /// Mounts below the source are part of it.
     pub recursive: bool,
+    /// Directories below the source that show nothing: file systems of the host's kernel.
+    pub masked: Vec<PathBuf>,
 }
 
 /// Loads the bundle in `bundle`.
@@ -127,6 +129,7 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
         source: rootfs,
         readonly: readonly || settings.root_overlay == control::Overlay::Memory,
         recursive: true,
+        masked: Vec::new(),
     }];
     let mounts = mounts::convert(spec.mounts().as_deref().unwrap_or(&[]), bundle, settings, &mut attaches)?;
     let linux = spec.linux().as_ref();

@@ -72,7 +72,7 @@ pub fn bind(
     })?;
     let overlay = if flags.readonly { Overlay::None } else { settings.bind_overlay };
     let attach = u32::try_from(attaches.len()).map_err(|_| bad(field, "there are too many bind mounts"))?;
-    attaches.push(Attach { source, readonly: flags.readonly || overlay == Overlay::Memory, recursive });
+    attaches.push(Attach { source, readonly: flags.readonly || overlay == Overlay::Memory, recursive, masked: Vec::new() });
     let kind = MountKind::Bind { attach, directory: metadata.is_dir(), overlay };
     Ok(Mount { destination, kind, flags, data: Vec::new() })
 }

@@ -7,7 +7,7 @@ use abi::{Result, bail, libc, poll::PollEvents, signal::Signal};
 use kernel::{
     io::IoBuffer,
     task::{Task, current},
-    vfs::{File, FileOps, IoctlArg},
+    vfs::{File, FileOps, IoctlArg, ReadTimer},
 };
 use std::any::Any;
 use std::sync::Arc;
@@ -148,13 +148,18 @@ impl FileOps for Slave {
         }
     }
 
-    fn read_timeout(&self, _: &File) -> Option<Duration> {
+    fn times_reads(&self) -> bool {
+        true
+    }
+
+    fn read_timer(&self, _: &File) -> Option<ReadTimer> {
         self.tty.with(|s, _| {
             let t = &s.ldisc.termios;
             let tenths = u64::from(t.cc[libc::VTIME]);
+            let waiting = s.ldisc.available();
             // With a minimum the time runs from the first byte on.
-            let runs = t.cc[libc::VMIN] == 0 || s.ldisc.available() > 0;
-            (!t.local(libc::ICANON) && runs && tenths > 0).then(|| Duration::from_millis(tenths * 100))
+            let runs = t.cc[libc::VMIN] == 0 || waiting > 0;
+            (!t.local(libc::ICANON) && runs && tenths > 0).then(|| ReadTimer { limit: Duration::from_millis(tenths * 100), waiting })
         })
     }
 

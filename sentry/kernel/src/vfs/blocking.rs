@@ -1,6 +1,6 @@
 //! Reading and writing with waiting: the one place where `EAGAIN` of a [`FileOps`] becomes waiting, a short count or the caller's `EAGAIN`.
 
-use super::{Fd, FdTable, File, locks, notify, open::drop_set_id};
+use super::{Fd, FdTable, File, ReadTimer, locks, notify, open::drop_set_id};
 use crate::{io::IoBuffer, task::Task};
 use abi::{Errno, Error, Result, bail, fs::FileType, poll::PollEvents};
 use std::sync::Arc;
@@ -66,21 +66,28 @@ pub fn read(task: &Task, file: &Arc<File>, buf: &mut IoBuffer<'_>, at: At, nowai
     Ok(n)
 }
 
-/// A file without a position; a terminal may end the wait with nothing after a time of its own.
+/// A file without a position; a terminal may end the wait after a time of its own, which begins anew with each byte that comes.
 fn read_stream(task: &Task, file: &Arc<File>, buf: &mut IoBuffer<'_>, nonblocking: bool) -> Result<usize> {
     let ops = file.ops();
-    let Some(timeout) = ops.read_timeout(file).filter(|_| !nonblocking) else {
+    let Some(queue) = ops.poll_queue().filter(|_| ops.times_reads() && !nonblocking) else {
         return wait_for(task, file, PollEvents::READABLE, nonblocking, || ops.read(file, buf, 0));
     };
-    let deadline = Instant::now() + timeout;
-    let ready = || match ops.read(file, buf, 0) {
-        Err(Error::Errno(Errno::EAGAIN)) => None,
-        r => Some(r),
-    };
-    let queues: Vec<_> = ops.poll_queue().map(|q| (q, PollEvents::READABLE)).into_iter().collect();
-    match task.wait_on(&queues, Some(deadline), ready)? {
-        Some(r) => r,
-        None => ops.read_expired(file, buf),
+    enum Step {
+        Done(Result<usize>),
+        Timer(Option<ReadTimer>),
+    }
+    let mut timer = None;
+    loop {
+        let deadline = timer.and_then(|t: ReadTimer| Instant::now().checked_add(t.limit));
+        let ready = || match ops.read(file, buf, 0) {
+            Err(Error::Errno(Errno::EAGAIN)) => Some(ops.read_timer(file)).filter(|now| *now != timer).map(Step::Timer),
+            r => Some(Step::Done(r)),
+        };
+        match task.wait_on(&[(queue, PollEvents::READABLE)], deadline, ready)? {
+            Some(Step::Done(r)) => return r,
+            Some(Step::Timer(now)) => timer = now,
+            None => return ops.read_expired(file, buf),
+        }
     }
 }
 

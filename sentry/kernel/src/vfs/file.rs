@@ -89,6 +89,15 @@ pub trait Mappable: Send + Sync {
     }
 }
 
+/// The timer of a read that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReadTimer {
+    /// How long it runs.
+    pub limit: std::time::Duration,
+    /// Bytes that are there but not enough.
+    pub waiting: usize,
+}
+
 /// What an open file can do. Reads and writes **never block on other tasks**: where Linux would wait, return `EAGAIN`, and notify the
 /// [`poll_queue`](FileOps::poll_queue) when that changes; the caller waits, with O_NONBLOCK, signals and timeouts handled in one place.
 pub trait FileOps: Send + Sync + Any {
@@ -131,8 +140,13 @@ pub trait FileOps: Send + Sync + Any {
         Ok(if data { offset } else { size })
     }
 
-    /// How long a read may wait before it ends with nothing read (a terminal with `VMIN` 0 and `VTIME` set); `None`: for ever.
-    fn read_timeout(&self, _file: &File) -> Option<std::time::Duration> {
+    /// Whether [`read_timer`](Self::read_timer) may ever run (terminals).
+    fn times_reads(&self) -> bool {
+        false
+    }
+
+    /// The timer that ends a waiting read (a terminal's `VTIME`); `None`: it does not run now. It begins anew whenever this changes.
+    fn read_timer(&self, _file: &File) -> Option<ReadTimer> {
         None
     }
 

@@ -202,6 +202,19 @@ fn raw_min_time() {
     let t = now(CLOCK_MONOTONIC);
     show("min 5 time 1", read(b, 9));
     check!(now(CLOCK_MONOTONIC) - t >= 0.08);
+    // the time runs from the first byte on, and anew with each
+    cc(5, 4);
+    let child = fork(|| {
+        let t = now(CLOCK_MONOTONIC);
+        show("min 5 time 4", read(b, 9));
+        check!(now(CLOCK_MONOTONIC) - t >= 0.75);
+    });
+    until("it waits", || state(child) == 'S');
+    ms(200);
+    ok!(write(a, b"m"));
+    ms(200);
+    ok!(write(a, b"n"));
+    eq!(wait(child), 0);
 }
 
 fn echo_modes() {
