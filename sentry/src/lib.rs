@@ -86,6 +86,7 @@ fn run(args: &[String], server: &server::Server) -> Result<i32, Failure> {
     };
 
     let host = host_info();
+    let steady_counter = keeps_time_by_counter();
     jail::enter_empty_root().map_err(Failure::host("cannot enter an empty root"))?;
     jail::drop_privileges().map_err(Failure::host("cannot drop privileges"))?;
     signals::prepare().map_err(Failure::internal("signals"))?;
@@ -93,7 +94,7 @@ fn run(args: &[String], server: &server::Server) -> Result<i32, Failure> {
     host::forbidden::report_to(log.into()).map_err(Failure::internal("SIGSYS"))?;
     filter::install(spec.platform).map_err(Failure::host("cannot install the seccomp filter"))?;
 
-    let sandbox = boot::boot(&spec, platform, host, gofer, terminal)?;
+    let sandbox = boot::boot(&spec, platform, host, gofer, terminal, steady_counter)?;
     server.started();
     server.serve(&sandbox)?;
     Ok(sandbox.wait())
@@ -105,6 +106,11 @@ fn host_info() -> fs::proc::HostInfo {
         // Without it, programs find out about the processor by themselves.
         cpuinfo: std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default(),
     }
+}
+
+/// Whether the host keeps time by the time stamp counter: then all processors agree on it. Where the host does not say, it does not.
+fn keeps_time_by_counter() -> bool {
+    std::fs::read("/sys/devices/system/clocksource/clocksource0/current_clocksource").is_ok_and(|name| name.trim_ascii() == b"tsc")
 }
 
 fn read_spec() -> Result<BootSpec, Failure> {

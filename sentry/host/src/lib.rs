@@ -27,6 +27,7 @@ pub mod signals;
 pub mod span;
 pub mod thread;
 pub mod time;
+pub mod vdso;
 
 pub use span::Span;
 

@@ -53,10 +53,23 @@ pub fn machine() -> Machine {
     }
 }
 
-/// CPUs that this process may use, as it was when first asked: threads of the sentry are bound to single ones later.
+/// CPUs that this process may use, and whether these are the first ones of the host, as it was when first asked: threads of the
+/// sentry are bound to single ones later.
+fn cpus() -> (usize, bool) {
+    static CPUS: std::sync::OnceLock<(usize, bool)> = std::sync::OnceLock::new();
+    *CPUS.get_or_init(|| {
+        crate::thread::affinity(0).map_or((1, false), |s| (s.count().max(1), s.iter().max() == s.count().checked_sub(1)))
+    })
+}
+
 fn usable_cpus() -> usize {
-    static CPUS: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
-    *CPUS.get_or_init(|| crate::thread::affinity(0).map_or(1, |s| s.count().max(1)))
+    cpus().0
+}
+
+/// Whether the CPUs that this process may use are numbered from 0 on without a gap.
+#[must_use]
+pub fn has_first_cpus() -> bool {
+    cpus().1
 }
 
 /// A limit of this process's, as (soft, hard); `None` is unlimited.

@@ -4,7 +4,7 @@ use crate::futex::FutexTable;
 use crate::mm::MemoryPool;
 use crate::task::tree::Tree;
 use crate::task::{ExitStatus, ProcessGroup, SyscallDispatcher, Task, ThreadGroup};
-use crate::time::TimerQueue;
+use crate::time::{TimerQueue, Vdso};
 use crate::vfs::{Attachments, FsType, Vfs};
 use abi::poll::PollEvents;
 use platform::Platform;
@@ -26,11 +26,13 @@ pub struct KernelConfig {
     pub tasks_max: usize,
     /// Bytes of memory that the sandbox may use: the host's, or its limit.
     pub memory: u64,
+    /// The host keeps time by the processor's time stamp counter: the vDSO may, too.
+    pub steady_counter: bool,
 }
 
 impl Default for KernelConfig {
     fn default() -> Self {
-        KernelConfig { hostname: b"caisson".to_vec(), domainname: b"(none)".to_vec(), tasks_max: 4096, memory: host::process::machine().total_memory }
+        KernelConfig { hostname: b"caisson".to_vec(), domainname: b"(none)".to_vec(), tasks_max: 4096, memory: host::process::machine().total_memory, steady_counter: false }
     }
 }
 
@@ -64,6 +66,8 @@ pub struct Kernel {
     pub config: KernelConfig,
     /// Timers of every kind; one thread serves them.
     pub timers: Arc<TimerQueue>,
+    /// Tells the time to whoever has it mapped.
+    pub vdso: Vdso,
     /// Futexes.
     pub futexes: FutexTable,
     /// State of upper crates (abstract socket names, …), one value of each type.
@@ -84,9 +88,11 @@ impl Kernel {
     /// [init](crate::task::InitArgs).
     pub fn new(platform: Arc<dyn Platform>, memory: Arc<MemoryPool>, config: KernelConfig) -> abi::Result<Arc<Kernel>> {
         let uts = UtsNames { nodename: config.hostname.clone(), domainname: config.domainname.clone() };
+        let vdso = Vdso::new(&memory, config.steady_counter)?;
         Ok(Arc::new(Kernel {
             platform,
             memory,
+            vdso,
             vfs: Vfs::default(),
             config,
             timers: TimerQueue::start()?,

@@ -22,18 +22,19 @@ pub struct Sandbox {
     terminal: Option<Arc<Terminal>>,
 }
 
-/// Boots, and starts the first process.
+/// Boots, and starts the first process. `steady_counter`: see [`KernelConfig`].
 pub fn boot(
     spec: &BootSpec,
     platform: Arc<dyn platform::Platform>,
     host: fs::proc::HostInfo,
     gofer: OwnedFd,
     terminal: Option<OwnedFd>,
+    steady_counter: bool,
 ) -> Result<Arc<Sandbox>, Failure> {
     let memory = MemoryPool::new(host::memfile::MemoryFile::DEFAULT_LEN).map_err(Failure::host("application memory"))?;
     // A guest thread that waits in the kernel leaves its processor to others.
     sync::observe(platform::set_blocked);
-    let kernel = Kernel::new(platform, Arc::new(memory), config(spec)).map_err(Failure::host("cannot boot"))?;
+    let kernel = Kernel::new(platform, Arc::new(memory), config(spec, steady_counter)).map_err(Failure::host("cannot boot"))?;
     register(&kernel, spec, host);
     let terminal = match terminal {
         Some(host) => {
@@ -50,12 +51,13 @@ pub fn boot(
     Ok(Arc::new(Sandbox { kernel, _namespace: namespace, init, terminal }))
 }
 
-fn config(spec: &BootSpec) -> KernelConfig {
+fn config(spec: &BootSpec, steady_counter: bool) -> KernelConfig {
     let or_default = |name: &str, default: Vec<u8>| if name.is_empty() { default } else { name.as_bytes().to_vec() };
     let defaults = KernelConfig::default();
     KernelConfig {
         hostname: or_default(&spec.hostname, defaults.hostname),
         domainname: or_default(&spec.domainname, defaults.domainname),
+        steady_counter,
         ..defaults
     }
 }

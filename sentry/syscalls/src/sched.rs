@@ -84,6 +84,9 @@ pub fn sched_setaffinity(t: &mut CurrentTask, pid: i32, len: u32, from: UserAddr
     if mask.iter().all(|&w| w == 0) {
         bail!(EINVAL, "none of these CPUs is there");
     }
+    if mask != possible {
+        t.kernel().vdso.hide_cpu();
+    }
     task.info().affinity = mask;
     Ok(())
 }
@@ -304,7 +307,9 @@ pub fn ioprio_set(t: &mut CurrentTask, which: i32, who: i32, value: u32) -> Resu
 
 pub fn getcpu(t: &mut CurrentTask, cpu: UserRef<u32>, node: UserRef<u32>) -> Result<()> {
     let mask = t.info().affinity;
-    let here = mask.iter().enumerate().find(|(_, w)| **w != 0).map_or(0, |(i, w)| i as u32 * 64 + w.trailing_zeros());
+    let on_host = t.kernel().vdso.cpu().filter(|c| mask.get(c / 64).is_some_and(|w| w >> (c % 64) & 1 == 1));
+    let first = mask.iter().enumerate().find(|(_, w)| **w != 0).map_or(0, |(i, w)| i as u32 * 64 + w.trailing_zeros());
+    let here = on_host.map_or(first, |c| c as u32);
     if let Some(at) = cpu.non_null() {
         t.mm().write(at, &here)?;
     }

@@ -38,6 +38,7 @@ pub(crate) const ROWS: &[Entry] = &[
 
 pub fn clock_gettime(t: &mut CurrentTask, clock: i32, to: UserRef<Timespec>) -> Result<()> {
     let now = Clock::from_id(&t.task, clock)?.now();
+    t.kernel().vdso.refresh();
     t.mm().write(to, &Timespec::from_nanos(now))
 }
 
@@ -99,6 +100,7 @@ type Timezone = [i32; 2];
 
 pub fn gettimeofday(t: &mut CurrentTask, to: UserRef<Timeval>, zone: UserRef<Timezone>) -> Result<()> {
     let now = Timeval::from_nanos(Clock::Realtime.now());
+    t.kernel().vdso.refresh();
     if let Some(to) = to.non_null() {
         t.mm().write(to, &now)?;
     }
@@ -109,7 +111,9 @@ pub fn gettimeofday(t: &mut CurrentTask, to: UserRef<Timeval>, zone: UserRef<Tim
 }
 
 pub fn time(t: &mut CurrentTask, to: UserRef<i64>) -> Result<i64> {
-    let now = (Clock::Realtime.now() / 1_000_000_000) as i64;
+    // As files are stamped: whoever makes one afterwards never finds it older.
+    let now = (Clock::RealtimeCoarse.now() / 1_000_000_000) as i64;
+    t.kernel().vdso.refresh();
     if let Some(to) = to.non_null() {
         t.mm().write(to, &now)?;
     }

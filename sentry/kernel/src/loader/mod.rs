@@ -95,7 +95,8 @@ pub fn load(kernel: &Kernel, request: Request<'_>) -> Result<Image> {
             let mm = Mm::new(&kernel.memory, &kernel.platform)?;
             mm.set_limits(limits);
             let loaded = elf::map(&mm, &file, &program, interpreter.as_ref(), randomize)?;
-            let start = stack::Start { path, argv: &argv, envp: &envp, ids, randomize };
+            let vdso = kernel.vdso.map(&mm)?;
+            let start = stack::Start { path, argv: &argv, envp: &envp, ids, randomize, vdso };
             let stack_pointer = stack::build(&mm, &start, &loaded, &limits)?;
             mm.update_layout(|l| l.exe = Some(file.clone()));
             return Ok(Image { mm, entry: loaded.start, stack_pointer, exe: file, comm: comm(path) });

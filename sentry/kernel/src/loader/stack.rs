@@ -24,6 +24,8 @@ pub struct Start<'a> {
     pub ids: Ids,
     /// Whether the stack's place is random.
     pub randomize: bool,
+    /// `AT_SYSINFO_EHDR`
+    pub vdso: u64,
 }
 
 /// Maps the stack and writes it; returns the stack pointer.
@@ -95,11 +97,12 @@ pub fn build(mm: &Mm, start: &Start<'_>, loaded: &Loaded, limits: &MemLimits) ->
     Ok(pointer)
 }
 
-/// The auxiliary vector. No `AT_SYSINFO_EHDR`: there is no vDSO; no `AT_RSEQ_*`: rseq(2) takes its classical size.
+/// The auxiliary vector. No `AT_RSEQ_*`: rseq(2) takes its classical size.
 fn auxiliary(start: &Start<'_>, loaded: &Loaded, execfn: u64, random: u64, platform: u64) -> Vec<(u64, u64)> {
     let host = host::process::hardware_capabilities();
     let ids = &start.ids;
     vec![
+        (libc::AT_SYSINFO_EHDR, start.vdso),
         (libc::AT_MINSIGSTKSZ, host.min_signal_stack),
         (libc::AT_HWCAP, host.hwcap),
         (libc::AT_PAGESZ, PAGE_SIZE),

@@ -73,6 +73,17 @@ pub enum MapSource {
         /// Shown in /proc/PID/maps.
         label: Arc<str>,
     },
+    /// Pages of the kernel's own, private: the vDSO.
+    Special {
+        /// Gives them.
+        mappable: Arc<dyn Mappable>,
+        /// Names them.
+        id: ObjectId,
+        /// Shown in /proc/PID/maps.
+        label: Arc<str>,
+        /// What mprotect(2) may allow.
+        max_prot: Prot,
+    },
 }
 
 /// A mapping to be made: mmap(2) after decoding.
@@ -219,6 +230,10 @@ impl Mm {
                     vma.max_prot -= Prot::WRITE;
                 }
                 vma.backing = Some(Backing::new(mappable.clone(), None, *id, label.clone(), request.prot.contains(Prot::WRITE)));
+            }
+            MapSource::Special { mappable, id, label, max_prot } => {
+                vma.max_prot = *max_prot;
+                vma.backing = Some(Backing::new(mappable.clone(), None, *id, label.clone(), false));
             }
             MapSource::File { file, offset, shared } => {
                 if !offset.is_multiple_of(PAGE_SIZE) {

@@ -55,6 +55,8 @@ pub enum ObjectId {
     Anonymous(u64),
     /// A System V segment, by its id.
     Segment(i32),
+    /// A page of the kernel's own, which has no number.
+    Special,
 }
 
 /// The file or object behind a mapping. One for each mmap(2) that made VMAs, and for each process: counts as a mapping of the file.

@@ -3,18 +3,24 @@
 //! * [`Clock`] – the clocks of clock_gettime(2).
 //! * [`TimerQueue`] and [`Timer`] – expiries, served by one thread of the sentry; timerfd, POSIX timers and itimers build on them.
 //! * [`ProcessTimers`] – timer_create(2) and setitimer(2) of one process.
+//! * [`Vdso`] – the pages by which a process tells the time without a call.
 
 mod clock;
 mod cpu_alarm;
 mod process_timers;
 mod sleep;
 mod timer;
+mod vdso;
 
 pub use clock::{Clock, CpuClock};
 pub use process_timers::{ItimerKind, ProcessTimers, TimerNotify};
 pub use timer::{Timer, TimerQueue, TimerSetting};
+pub use vdso::Vdso;
 
 use std::time::{Duration, Instant};
+
+/// Nanoseconds of a second.
+const SECOND: u64 = 1_000_000_000;
 
 /// The moment that `ns` of `CLOCK_MONOTONIC` (as [`Clock::Monotonic`] tells it) stands for.
 #[must_use]

@@ -119,7 +119,7 @@ pub fn helper(role: &str, args: &[String]) {
                 std::ffi::CStr::from_ptr(get(AT_PLATFORM) as *const c_char)
             });
             check!(
-                get(AT_RANDOM) != 0 && get(AT_PHDR) != 0 && get(AT_ENTRY) != 0 && get(AT_PHNUM) > 2
+                get(AT_SYSINFO_EHDR) != 0 && get(AT_RANDOM) != 0 && get(AT_PHDR) != 0 && get(AT_ENTRY) != 0 && get(AT_PHNUM) > 2
             );
         }
         "@names" => {

@@ -5,7 +5,7 @@ use crate::{check, eq, err, list, ok, say, sys};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 pub const TESTS: &[crate::Test] = list!["time";
-    clocks, clock_args, vdso_agrees, nanosleep_calls, nanosleep_args, itimer_real, itimer_virtual_prof, itimer_args, alarm_call, posix_timers, posix_timer_args, timer_sigev_thread_id,
+    clocks, clock_args, vdso_agrees, vdso_functions, vdso_other_clocks, vdso_pages, nanosleep_calls, nanosleep_args, itimer_real, itimer_virtual_prof, itimer_args, alarm_call, posix_timers, posix_timer_args, timer_sigev_thread_id,
     timer_overrun, timerfd_once, timerfd_interval, timerfd_abs, timerfd_args, timerfd_nonblock, clock_settime_refused, time_calls, cpu_clocks, monotonic, timers_not_inherited, process_clock_of_other,
 ];
 
@@ -65,6 +65,117 @@ fn vdso_agrees() {
     let mut cpu = 0u32;
     ok!(sys!(getcpu, m(&mut cpu), 0, 0));
     check!(unsafe { sched_getcpu() } >= 0);
+}
+
+/// The address of a function of the vDSO, found as a C library finds it: ELF header, dynamic section, symbols.
+fn vdso_function(name: &str) -> usize {
+    unsafe {
+        let base = getauxval(AT_SYSINFO_EHDR) as usize;
+        check!(base != 0);
+        let header = &*(base as *const Elf64_Ehdr);
+        eq!(header.e_ident[..4], *b"\x7fELF");
+        let segments = std::slice::from_raw_parts((base + header.e_phoff as usize) as *const Elf64_Phdr, header.e_phnum.into());
+        let dynamic = segments.iter().find(|s| s.p_type == PT_DYNAMIC).map(|s| (base + s.p_offset as usize) as *const [usize; 2]).unwrap();
+        let entry = |tag: usize| (0..).map(|i| *dynamic.add(i)).take_while(|e| e[0] != 0).find(|e| e[0] == tag).map(|e| base + e[1]);
+        // DT_STRTAB, DT_SYMTAB, DT_HASH, DT_VERSYM
+        let (strings, symbols, hash) = (entry(5).unwrap(), entry(6).unwrap() as *const Elf64_Sym, entry(4).unwrap() as *const u32);
+        check!(entry(0x6fff_fff0).is_some());
+        let count = *hash.add(1) as usize;
+        let found = (1..count).map(|i| &*symbols.add(i)).find(|s| {
+            let text = std::ffi::CStr::from_ptr((strings + s.st_name as usize) as *const c_char);
+            s.st_shndx != 0 && text.to_bytes() == name.as_bytes()
+        });
+        base + found.map_or(0, |s| s.st_value as usize)
+    }
+}
+
+type ClockCall = extern "C" fn(i32, *mut timespec) -> i32;
+
+fn clock_call(name: &str) -> ClockCall {
+    unsafe { std::mem::transmute(vdso_function(name)) }
+}
+
+fn seconds(t: &timespec) -> f64 {
+    t.tv_sec as f64 + t.tv_nsec as f64 * 1e-9
+}
+
+fn vdso_functions() {
+    let gettime = clock_call("__vdso_clock_gettime");
+    // long enough for several renewals of what the page says
+    let mut last = 0.0;
+    for round in 0..60_000 {
+        let mut t = ts(0);
+        eq!(gettime(CLOCK_MONOTONIC, &mut t), 0);
+        check!(seconds(&t) >= last && (0..1_000_000_000).contains(&t.tv_nsec));
+        last = seconds(&t);
+        if round % 100 == 0 {
+            let before = now(CLOCK_MONOTONIC);
+            eq!(gettime(CLOCK_MONOTONIC, &mut t), 0);
+            check!(before <= seconds(&t) + 1e-6 && seconds(&t) <= now(CLOCK_MONOTONIC) + 1e-6);
+            last = seconds(&t);
+        }
+    }
+    let time: extern "C" fn(*mut time_t) -> time_t = unsafe { std::mem::transmute(vdso_function("__vdso_time")) };
+    let gettimeofday: extern "C" fn(*mut timeval, *mut [i32; 2]) -> i32 = unsafe { std::mem::transmute(vdso_function("__vdso_gettimeofday")) };
+    for _ in 0..1000 {
+        let (mut stored, mut tv) = (0, timeval { tv_sec: 0, tv_usec: 0 });
+        let before = now(CLOCK_REALTIME_COARSE) as time_t;
+        let told = time(&mut stored);
+        check!(told == stored && before <= told && told <= now(CLOCK_REALTIME_COARSE) as time_t);
+        let before = now(CLOCK_REALTIME);
+        eq!(gettimeofday(&mut tv, std::ptr::null_mut()), 0);
+        let told = tv.tv_sec as f64 + tv.tv_usec as f64 * 1e-6;
+        check!(before <= told + 2e-6 && told <= now(CLOCK_REALTIME) + 2e-6 && (0..1_000_000).contains(&tv.tv_usec));
+    }
+    check!(time(std::ptr::null_mut()) > 1_700_000_000);
+    let mut zone = [7; 2];
+    eq!(gettimeofday(std::ptr::null_mut(), &mut zone), 0);
+    say!("zone {zone:?}");
+    let getcpu: extern "C" fn(*mut u32, *mut u32, usize) -> i32 = unsafe { std::mem::transmute(vdso_function("__vdso_getcpu")) };
+    let mut cpu = 1 << 20;
+    eq!(getcpu(&mut cpu, std::ptr::null_mut(), 0), 0);
+    check!(cpu < 8192);
+    // what a task has asked for is where it is
+    let mut one = [0u64; 128];
+    one[0] = 1;
+    ok!(sys!(sched_setaffinity, 0, 128, p(&one)));
+    eq!(getcpu(&mut cpu, std::ptr::null_mut(), 0), 0);
+    say!("bound to processor {cpu}");
+}
+
+fn vdso_other_clocks() {
+    let (gettime, getres) = (clock_call("__vdso_clock_gettime"), clock_call("__vdso_clock_getres"));
+    for clock in [CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_MONOTONIC_RAW, CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE, CLOCK_BOOTTIME, CLOCK_TAI, CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID] {
+        let (mut told, mut by_call, mut t) = (ts(9), ts(8), ts(0));
+        eq!(getres(clock, &mut told), 0);
+        ok!(sys!(clock_getres, clock, m(&mut by_call)));
+        check!((told.tv_sec, told.tv_nsec) == (by_call.tv_sec, by_call.tv_nsec));
+        eq!(getres(clock, std::ptr::null_mut()), 0);
+        let before = now(clock);
+        eq!(gettime(clock, &mut t), 0);
+        check!(before <= seconds(&t) + 2e-6 && seconds(&t) <= now(clock) + 2e-6);
+    }
+    let mut t = ts(0);
+    for bad in [12, 99, i32::MAX] {
+        say!("clock {bad}: {} {}", gettime(bad, &mut t), getres(bad, &mut t));
+    }
+}
+
+fn vdso_pages() {
+    let image = unsafe { getauxval(AT_SYSINFO_EHDR) } as usize;
+    let vvar = String::from_utf8(get("/proc/self/maps")).unwrap();
+    let vvar = vvar.lines().find(|l| l.ends_with("[vvar]")).and_then(|l| usize::from_str_radix(l.split('-').next()?, 16).ok()).unwrap();
+    err!(sys!(mprotect, vvar, 4096, PROT_READ | PROT_WRITE), EACCES);
+    for at in [vvar, image] {
+        let status = wait(fork(|| unsafe { (at as *mut u8).write_volatile(1) }));
+        say!("written to: signal {}", WTERMSIG(status));
+    }
+    // a child has them, too
+    in_child(|| {
+        let mut t = ts(0);
+        eq!(clock_call("__vdso_clock_gettime")(CLOCK_MONOTONIC, &mut t), 0);
+        check!(seconds(&t) > 0.0);
+    });
 }
 
 fn monotonic() {
