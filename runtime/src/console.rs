@@ -34,6 +34,13 @@ pub fn open(size: Option<WindowSize>) -> Result<(OwnedFd, OwnedFd)> {
     open().map_err(Failure::context(Status::Console, "cannot make a pseudo-terminal"))
 }
 
+/// A new pseudo-terminal whose master side is sent to the socket at `path`: the slave.
+pub fn open_and_send(size: Option<WindowSize>, path: &Path) -> Result<OwnedFd> {
+    let (master, slave) = open(size)?;
+    send(path, master)?;
+    Ok(slave)
+}
+
 /// The size of the terminal that the runtime runs on, if it does.
 fn own_size() -> Option<Winsize> {
     let size = tcgetwinsize(rustix::stdio::stdin()).or_else(|_| tcgetwinsize(rustix::stdio::stdout())).ok()?;
@@ -41,7 +48,7 @@ fn own_size() -> Option<Winsize> {
 }
 
 /// Sends the master side to the socket at `path`, as runc does: one message with the terminal's name and the descriptor.
-pub fn send(path: &Path, master: OwnedFd) -> Result<()> {
+fn send(path: &Path, master: OwnedFd) -> Result<()> {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
     let failed = |error: std::io::Error| {
         Failure::new(Status::Console, format!("--console-socket {}: {error}", path.display()))

@@ -12,11 +12,12 @@
 //! An application may of course end with any of these itself; the line on standard error (and in `--log`) tells which it was.
 
 use control::FailureKind;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::process::ExitCode;
 
 /// Why `caisson` itself ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Status {
     /// The command line is wrong.
@@ -59,12 +60,24 @@ pub enum Status {
     Output = 117,
     /// The sentry could not put the configuration into force, for example because `process.cwd` does not exist.
     Refused = 118,
+    /// There is no container of this name.
+    NoContainer = 119,
+    /// The container is not in a state in which this can be done.
+    WrongState = 120,
+    /// The container's application does not run.
+    NotRunning = 121,
+    /// A hook failed.
+    Hook = 122,
+    /// Control groups cannot be made or set as the configuration wants.
+    Cgroup = 123,
     /// The sentry or the gofer ended unexpectedly, or Caisson has a bug.
     Internal = 125,
     /// The program exists and cannot be executed.
     NotExecutable = 126,
     /// The program does not exist.
     NotFound = 127,
+    /// The container was killed while a process in it was waited for.
+    Killed = 137,
 }
 
 /// A failure: one line that says what is wrong and, where that is not plain, what to do.

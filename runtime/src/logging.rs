@@ -4,6 +4,7 @@ use crate::exit::{Failure, Result, Status};
 use control::logging::{Format, json_line, timestamp};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use tracing::level_filters::LevelFilter;
 
@@ -16,6 +17,8 @@ pub struct Log {
     pub format: Format,
     /// Which lines are written, by this process and the sandbox's.
     pub level: LevelFilter,
+    /// The number of the descriptor that this process's own lines are written to.
+    own: RawFd,
 }
 
 impl Log {
@@ -33,9 +36,32 @@ impl Log {
             ),
             None => None,
         };
-        let log = Log { file, format, level };
-        control::logging::init(log.descriptor()?, format, level);
+        let mut log = Log { file, format, level, own: 2 };
+        let descriptor = log.descriptor()?;
+        log.own = descriptor.as_raw_fd();
+        control::logging::init(descriptor, format, level);
         Ok(log)
+    }
+
+    /// Whether lines go to standard error although nobody asked for them: then a process in the background must not keep that open.
+    fn is_unasked(&self) -> bool {
+        self.file.is_none() && self.level <= LevelFilter::ERROR
+    }
+
+    /// The log of a sandbox in the background.
+    pub fn without_streams(&self) -> Result<Log> {
+        let file = match &self.file {
+            Some(file) => Some(file.try_clone()),
+            None if self.is_unasked() => Some(OpenOptions::new().write(true).open("/dev/null")),
+            None => None,
+        };
+        let file = file.transpose().map_err(Failure::context(Status::Output, "the log"))?;
+        Ok(Log { file, ..*self })
+    }
+
+    /// In a process that stays in the background: leaves the standard streams to the application.
+    pub fn release_streams(&self) -> std::io::Result<()> {
+        crate::sandbox::release_streams(self.is_unasked().then_some(self.own))
     }
 
     /// A descriptor of its own for a child: the log file, or else standard error.

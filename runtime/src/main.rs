@@ -4,10 +4,12 @@
 //! `caisson sentry` and `caisson gofer`. This file only tells them apart.
 
 mod cli;
+mod client;
 mod console;
 mod container;
 mod exit;
 mod logging;
+mod process;
 mod sandbox;
 mod spec;
 

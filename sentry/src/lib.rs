@@ -76,14 +76,12 @@ impl Failure {
 fn run(args: &[String], server: &server::Server) -> Result<i32, Failure> {
     let log = File::from(host::inherit::take(FdLayout::LOG).map_err(Failure::internal("the log's descriptor"))?);
     let spec = read_spec()?;
+    let gofer = host::inherit::take(FdLayout::GOFER).map_err(Failure::internal("the gofer's descriptor"))?;
+    // A sandbox without a name has none: nobody could find it.
+    let listener = host::inherit::take(FdLayout::LISTENER).ok();
+    let streams = boot::Streams::inherited(&spec.process)?;
     start_logging(args, &log)?;
     panic::install(server);
-    let gofer = host::inherit::take(FdLayout::GOFER).map_err(Failure::internal("the gofer's descriptor"))?;
-    let terminal = if spec.process.terminal {
-        Some(host::inherit::take(FdLayout::TERMINAL).map_err(Failure::internal("the terminal's descriptor"))?)
-    } else {
-        None
-    };
 
     let host = host_info();
     let steady_counter = keeps_time_by_counter();
@@ -94,10 +92,12 @@ fn run(args: &[String], server: &server::Server) -> Result<i32, Failure> {
     host::forbidden::report_to(log.into()).map_err(Failure::internal("SIGSYS"))?;
     filter::install(spec.platform).map_err(Failure::host("cannot install the seccomp filter"))?;
 
-    let sandbox = boot::boot(&spec, platform, host, gofer, terminal, steady_counter)?;
-    server.started();
-    server.serve(&sandbox)?;
-    Ok(sandbox.wait())
+    let sandbox = boot::boot(&spec, platform, host, gofer, streams, steady_counter)?;
+    server.serve(&sandbox, listener)?;
+    server.created();
+    let wait_status = sandbox.wait();
+    server.finish();
+    Ok(wait_status)
 }
 
 /// What the application is told about the machine, read while the host's files still have names here.

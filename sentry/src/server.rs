@@ -1,77 +1,245 @@
-//! The sentry's end of the control socket.
+//! The sentry's end of its control connections.
+//!
+//! One was there from the start: its other end is the process that keeps the container, and when it goes, so does the sentry. More
+//! come in over the listening socket, one for each verb that wants something (`start`, `kill`, `exec`, …). A process that was started
+//! over a connection ends with it.
 
-use crate::{Failure, boot::Sandbox, signals};
-use control::{Event, FailureKind, MAX_MESSAGE, Request, decode, encode};
+use crate::boot::{Further, Sandbox, Streams};
+use crate::{Failure, signals};
+use control::{Event, ExecSpec, FailureKind, MAX_DESCRIPTORS, MAX_MESSAGE, ProcessInfo, Request, decode, encode};
+use std::fs::File;
+use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
-/// The connection to the runtime. Copies share it.
+/// The longest description of a process, in bytes.
+const MAX_EXEC_SPEC: u64 = 16 << 20;
+/// How long the reports of processes that end with the container may take.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How many processes one message lists: with command lines cut short, they fit.
+const LISTED: usize = 16;
+
+/// The connection to the process that keeps the container. Copies share it.
 #[derive(Clone, Debug)]
-pub struct Server(Arc<OwnedFd>);
+pub struct Server {
+    keeper: Connection,
+    /// Processes whose end has not been reported yet.
+    waiting: Arc<AtomicUsize>,
+}
 
-impl Server {
-    /// Over this socket.
-    pub fn new(socket: OwnedFd) -> Server {
-        Server(Arc::new(socket))
+/// One connection. Copies share it.
+#[derive(Clone, Debug)]
+struct Connection(Arc<OwnedFd>);
+
+impl Connection {
+    fn send(&self, event: &Event) {
+        let sent = encode(event).map_err(|error| error.to_string()).and_then(|packet| {
+            host::io::send_bytes(&*self.0, &packet, &[], libc::MSG_NOSIGNAL).map_err(|error| error.to_string())
+        });
+        if let Err(error) = sent {
+            tracing::debug!("cannot report {event:?}: {error}");
+        }
     }
 
-    /// Reports that the application is about to run.
-    pub fn started(&self) {
-        self.send(&Event::Started);
-    }
-
-    /// Reports the application's end.
-    pub fn exited(&self, wait_status: i32) {
-        self.send(&Event::Exited { wait_status });
-    }
-
-    /// Reports that the sentry gives up.
-    pub fn failed(&self, kind: FailureKind, message: &str) {
+    fn failed(&self, kind: FailureKind, message: &str) {
         // A message that is too long would be lost.
         let message = message.chars().take(MAX_MESSAGE / 8).collect();
         self.send(&Event::Failed { kind, message });
     }
 
-    fn send(&self, event: &Event) {
-        let sent = encode(event)
-            .map_err(|error| error.to_string())
-            .and_then(|packet| {
-                host::io::send_bytes(&*self.0, &packet, &[], libc::MSG_NOSIGNAL).map_err(|error| error.to_string())
-            });
-        if let Err(error) = sent {
-            tracing::warn!("cannot report {event:?}: {error}");
+    /// The next request with its descriptors; `None` at the end.
+    fn receive(&self) -> Option<(Result<Request, control::Error>, Vec<OwnedFd>)> {
+        let mut buffer = vec![0; MAX_MESSAGE + 1];
+        loop {
+            match host::io::recv_bytes(&*self.0, &mut buffer, MAX_DESCRIPTORS, 0) {
+                Ok(received) if received.len > 0 => {
+                    return Some((decode(buffer.get(..received.len).unwrap_or_default()), received.fds));
+                }
+                Err(abi::Errno::EINTR) => {}
+                _ => return None,
+            }
         }
+    }
+}
+
+impl Server {
+    /// Over this socket.
+    pub fn new(socket: OwnedFd) -> Server {
+        Server { keeper: Connection(Arc::new(socket)), waiting: Arc::default() }
+    }
+
+    /// Reports that the container is ready to be started.
+    pub fn created(&self) {
+        self.keeper.send(&Event::Created);
+    }
+
+    /// Reports the application's end.
+    pub fn exited(&self, wait_status: i32) {
+        self.keeper.send(&Event::Exited { wait_status });
+    }
+
+    /// Reports that the sentry gives up.
+    pub fn failed(&self, kind: FailureKind, message: &str) {
+        self.keeper.failed(kind, message);
     }
 
     /// Starts the threads that take requests and signals.
-    pub fn serve(&self, sandbox: &Arc<Sandbox>) -> Result<(), Failure> {
+    pub fn serve(&self, sandbox: &Arc<Sandbox>, listener: Option<OwnedFd>) -> Result<(), Failure> {
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            host::thread::spawn(name, work).map(drop).map_err(Failure::host("a thread"))
+        };
         let (server, target) = (self.clone(), sandbox.clone());
-        host::thread::spawn("control", move || server.requests(&target)).map_err(Failure::host("a thread"))?;
+        spawn(
+            "control",
+            Box::new(move || {
+                server.converse(&server.keeper, &target);
+                tracing::debug!("the runtime is gone");
+                std::process::exit(crate::FAILED);
+            }),
+        )?;
+        if let Some(listener) = listener {
+            let (server, target) = (self.clone(), sandbox.clone());
+            spawn("listener", Box::new(move || server.listen(&listener, &target)))?;
+        }
         let target = sandbox.clone();
-        host::thread::spawn("signals", move || {
-            while let Ok(signal) = signals::wait() {
-                target.host_signal(signal);
-            }
-        })
-        .map_err(Failure::host("a thread"))?;
-        Ok(())
+        spawn(
+            "signals",
+            Box::new(move || {
+                while let Ok(signal) = signals::wait() {
+                    if let Err(failure) = target.signal(signal, false) {
+                        tracing::debug!("{}", failure.message);
+                    }
+                }
+            }),
+        )
     }
 
-    /// Carries out requests until the runtime is gone; then there is nobody left to run for.
-    fn requests(&self, sandbox: &Sandbox) {
-        let mut buffer = vec![0; MAX_MESSAGE + 1];
+    /// Waits until the ends of all processes have been reported, for a moment at most.
+    pub fn finish(&self) {
+        let deadline = Instant::now() + LAST_WORDS;
+        while self.waiting.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
+            host::time::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Takes connections.
+    fn listen(&self, listener: &OwnedFd, sandbox: &Arc<Sandbox>) {
         loop {
-            match host::io::recv_bytes(&*self.0, &mut buffer, 0, 0) {
-                Ok(received) if received.len > 0 => match decode(buffer.get(..received.len).unwrap_or_default()) {
-                    Ok(Request::Signal { sig }) => sandbox.signal(sig),
-                    Err(error) => tracing::warn!("from the runtime: {error}"),
-                },
-                Err(abi::Errno::EINTR) => {}
-                _ => {
-                    tracing::debug!("the runtime is gone");
-                    std::process::exit(crate::FAILED);
+            let socket = match rustix::net::accept_with(listener, rustix::net::SocketFlags::CLOEXEC) {
+                Ok(socket) => socket,
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNABORTED) => continue,
+                Err(error) => {
+                    // Descriptors or memory are short: for a moment, it is to be hoped.
+                    tracing::warn!("control connections: {error}");
+                    host::time::sleep(Duration::from_millis(100));
+                    continue;
                 }
+            };
+            let connection = Connection(Arc::new(socket));
+            let (server, target) = (self.clone(), sandbox.clone());
+            if let Err(error) = host::thread::spawn("control", move || server.converse(&connection, &target)) {
+                tracing::warn!("a control connection: {error}");
             }
         }
     }
+
+    /// Carries out the requests of one connection, until its other end is closed.
+    fn converse(&self, connection: &Connection, sandbox: &Arc<Sandbox>) {
+        let mut own = None;
+        while let Some((request, descriptors)) = connection.receive() {
+            let request = match request {
+                Ok(request) => request,
+                Err(error) => {
+                    connection.failed(FailureKind::Internal, &format!("from the runtime: {error}"));
+                    continue;
+                }
+            };
+            let answer = match request {
+                Request::Exec => self.exec(connection, sandbox, &mut own, descriptors),
+                request => carry_out(request, sandbox, own.as_deref()),
+            };
+            match answer {
+                Ok(events) => events.iter().for_each(|event| connection.send(event)),
+                Err(failure) => connection.failed(failure.kind, &failure.message),
+            }
+        }
+        if let Some(process) = own {
+            process.kill();
+        }
+    }
+
+    /// [`Request::Exec`].
+    fn exec(
+        &self,
+        connection: &Connection,
+        sandbox: &Arc<Sandbox>,
+        own: &mut Option<Arc<Further>>,
+        mut descriptors: Vec<OwnedFd>,
+    ) -> Result<Vec<Event>, Failure> {
+        if own.is_some() || descriptors.is_empty() {
+            return Err(Failure::new(FailureKind::Internal, "one process for each connection, and its description"));
+        }
+        let mut text = Vec::new();
+        File::from(descriptors.remove(0))
+            .take(MAX_EXEC_SPEC)
+            .read_to_end(&mut text)
+            .map_err(Failure::internal("the description of a process"))?;
+        let spec = ExecSpec::from_json(&text).map_err(Failure::internal("the description of a process"))?;
+        let streams = Streams::received(&spec.process, descriptors)?;
+        let process = Arc::new(sandbox.exec(&spec.process, streams)?);
+        *own = Some(process.clone());
+        // Before its end can be told.
+        connection.send(&Event::Started { pid: process.pid() });
+        let (connection, waiting) = (connection.clone(), self.waiting.clone());
+        waiting.fetch_add(1, Ordering::AcqRel);
+        let undo = waiting.clone();
+        let watch = move || {
+            connection.send(&Event::Exited { wait_status: process.wait() });
+            waiting.fetch_sub(1, Ordering::AcqRel);
+        };
+        host::thread::spawn("exec", watch).map(|_| Vec::new()).map_err(|error| {
+            undo.fetch_sub(1, Ordering::AcqRel);
+            Failure::host("a thread")(error)
+        })
+    }
+}
+
+/// Every request but [`Request::Exec`]; `own` is the process of the connection.
+fn carry_out(request: Request, sandbox: &Sandbox, own: Option<&Further>) -> Result<Vec<Event>, Failure> {
+    match request {
+        Request::Start => return Ok(vec![Event::Started { pid: sandbox.start()? }]),
+        Request::Signal { sig, all } => sandbox.signal(sig, all)?,
+        // A foreground process that has ended gets no more signals, and says nothing of it.
+        Request::SignalOwn { sig } => {
+            let sent = own.map_or_else(|| sandbox.signal(sig, false), |process| process.signal(sig));
+            if let Err(failure) = sent {
+                tracing::debug!("{}", failure.message);
+            }
+            return Ok(Vec::new());
+        }
+        Request::Resize => {
+            own.map_or_else(|| sandbox.resize(), Further::resize);
+            return Ok(Vec::new());
+        }
+        Request::Processes => return Ok(pages(sandbox.processes())),
+        Request::Pause => sandbox.pause(true),
+        Request::Resume => sandbox.pause(false),
+        Request::Status => return Ok(vec![Event::Status { phase: sandbox.phase() }]),
+        Request::Usage => {
+            let (cpu_ns, memory, tasks) = sandbox.usage();
+            return Ok(vec![Event::Usage { cpu_ns, memory, tasks }]);
+        }
+        Request::Exec => return Err(Failure::new(FailureKind::Internal, "exec is carried out elsewhere")),
+    }
+    Ok(vec![Event::Done])
+}
+
+/// A list in messages that are not too long.
+fn pages(list: Vec<ProcessInfo>) -> Vec<Event> {
+    let mut pages: Vec<Event> =
+        list.chunks(LISTED).map(|part| Event::Processes { list: part.to_vec(), more: true }).collect();
+    pages.push(Event::Processes { list: Vec::new(), more: false });
+    pages
 }

@@ -1,13 +1,12 @@
 //! The sentry's own host signals.
 //!
-//! Whoever signals the sentry's process means the application: the signal is passed on to its first process. SIGWINCH and SIGHUP are
-//! about the host terminal.
+//! Whoever signals the sentry's process means the application: the signal is passed on to its first process.
 
 use host::signals::HostSigSet;
 
 /// The signals that are taken as messages. Not among them: faults, what the platform and the kernel use between threads
 /// (SIGCHLD, SIGURG, the last real-time signals), and what cannot be taken.
-const TAKEN: [i32; 9] = [
+const TAKEN: [i32; 8] = [
     libc::SIGHUP,
     libc::SIGINT,
     libc::SIGQUIT,
@@ -16,7 +15,6 @@ const TAKEN: [i32; 9] = [
     libc::SIGUSR2,
     libc::SIGALRM,
     libc::SIGCONT,
-    libc::SIGWINCH,
 ];
 
 /// The set that [`wait`] waits for.

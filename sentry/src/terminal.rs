@@ -2,7 +2,7 @@
 //!
 //! The host's is the slave side of a pseudo-terminal in raw mode, and merely carries characters. The application's is a
 //! pseudo-terminal of the sandbox ([`fs::devpts`]), where echo, line editing, signals and job control happen.
-//! Two threads carry characters, one each way; sizes and hang-ups come as host signals ([`crate::signals`]).
+//! Two threads carry characters, one each way; that the size has changed is told by the runtime ([`control::Request::Resize`]).
 
 use crate::Failure;
 use abi::poll::PollEvents;

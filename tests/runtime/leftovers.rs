@@ -85,15 +85,18 @@ fn a_detached_container_ends_without_a_trace() {
     assert_eq!(output.status.code(), Some(0));
     let pid: i32 = std::fs::read_to_string(&pid_file).expect("the PID file").parse().expect("a number");
     assert!(lives(pid));
-    let state: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(scratch.state().join("detached/state.json")).expect("state")).expect("JSON");
-    assert_eq!(state["status"], "running");
-    assert_eq!(state["pid"], pid);
-    // The name is taken as long as it runs.
+    assert_eq!(scratch.status("detached"), "running");
+    // The name is taken until it is deleted.
     let again = finish(scratch.run(&bundle, "detached").stderr(Stdio::piped()).spawn().expect("spawn"));
     assert_eq!(again.status.code(), Some(112), "{again:?}");
+    let all = descendants(pid);
     kill(pid);
-    assert!(eventually(10, || !lives(pid) && scratch.state_is_empty()));
+    assert!(eventually(10, || !lives(pid) && scratch.status("detached") == "stopped"));
+    for pid in all {
+        assert!(eventually(10, || !lives(pid)), "{} is left", common::command_line(pid));
+    }
+    assert_eq!(common::outcome(&mut scratch.verb(&["delete", "detached"])).0, 0);
+    assert!(scratch.state_is_empty());
 }
 
 #[test]

@@ -138,7 +138,7 @@ fn a_detached_container_writes_its_pid_and_runs_on() {
     command.arg("--detach").stdout(Stdio::null()).stderr(Stdio::null());
     let output = finish(command.spawn().expect("spawn"));
     assert_eq!(output.status.code(), Some(0));
-    assert!(!scratch.state_is_empty());
-    assert!(eventually(20, || scratch.state_is_empty()));
+    assert_eq!(scratch.status("on"), "running");
+    assert!(eventually(20, || scratch.status("on") == "stopped"));
     assert_eq!(std::fs::read_to_string(shared.join("out")).expect("out"), "done\n");
 }

@@ -55,6 +55,8 @@ pub struct Process {
     pub terminal: bool,
     /// The terminal's first size.
     pub console_size: Option<WindowSize>,
+    /// Further descriptors that the process finds open, from 3 on: `LISTEN_FDS` and `--preserve-fds`.
+    pub preserved: u32,
 }
 
 /// User and groups of the first process, as guest numbers.
@@ -229,6 +231,56 @@ impl FdLayout {
     pub const LOG: i32 = 6;
     /// The host terminal's slave side, if [`Process::terminal`].
     pub const TERMINAL: i32 = 7;
+    /// A listening socket, where verbs other than the one that started the sentry ask.
+    pub const LISTENER: i32 = 8;
+    /// The application's standard input, output and error, if not [`Process::terminal`].
+    pub const STREAMS: [i32; 3] = [9, 10, 11];
+    /// The first of [`Process::preserved`].
+    pub const PRESERVED: i32 = 12;
+    /// How many of [`Process::preserved`] there can be.
+    pub const MAX_PRESERVED: u32 = 48;
+}
+
+/// A further process of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExecSpec {
+    /// The process.
+    pub process: Process,
+}
+
+impl ExecSpec {
+    /// Parses and checks what the runtime wrote.
+    pub fn from_json(bytes: &[u8]) -> Result<ExecSpec, Error> {
+        let spec: ExecSpec = serde_json::from_slice(bytes)?;
+        spec.process.check()?;
+        Ok(spec)
+    }
+
+    /// The JSON that [`from_json`](Self::from_json) reads.
+    pub fn to_json(&self) -> Result<Vec<u8>, Error> {
+        Ok(serde_json::to_vec(self)?)
+    }
+}
+
+impl Process {
+    /// What the sentry relies on beyond the types.
+    fn check(&self) -> Result<(), Error> {
+        if self.args.is_empty() {
+            return Err(Error::Invalid("process.args"));
+        }
+        if self.args.iter().chain(&self.env).any(|s| s.contains('\0')) {
+            return Err(Error::Invalid("process.args or process.env"));
+        }
+        if self.preserved > FdLayout::MAX_PRESERVED {
+            return Err(Error::Invalid("process.preserved"));
+        }
+        absolute("process.cwd", &self.cwd)
+    }
+}
+
+fn absolute(what: &'static str, path: &str) -> Result<(), Error> {
+    if path.starts_with('/') && !path.contains('\0') { Ok(()) } else { Err(Error::Invalid(what)) }
 }
 
 impl BootSpec {
@@ -246,16 +298,7 @@ impl BootSpec {
 
     /// What the sentry relies on beyond the types.
     fn check(&self) -> Result<(), Error> {
-        let absolute = |what: &'static str, path: &str| {
-            if path.starts_with('/') && !path.contains('\0') { Ok(()) } else { Err(Error::Invalid(what)) }
-        };
-        if self.process.args.is_empty() {
-            return Err(Error::Invalid("process.args"));
-        }
-        if self.process.args.iter().chain(&self.process.env).any(|s| s.contains('\0')) {
-            return Err(Error::Invalid("process.args or process.env"));
-        }
-        absolute("process.cwd", &self.process.cwd)?;
+        self.process.check()?;
         for mount in &self.mounts {
             absolute("mounts.destination", &mount.destination)?;
         }

@@ -11,7 +11,9 @@ pub mod logging;
 mod message;
 
 pub use boot::{
-    BootSpec, Capabilities, Credentials, FdLayout, Mount, MountFlags, MountKind, Network, Overlay, Platform, Process,
+    BootSpec, Capabilities, Credentials, ExecSpec, FdLayout, Mount, MountFlags, MountKind, Network, Overlay, Platform, Process,
     ResourceLimit, Root, WindowSize,
 };
-pub use message::{Error, Event, FailureKind, MAX_MESSAGE, Request, decode, encode};
+pub use message::{
+    Error, Event, FailureKind, MAX_DESCRIPTORS, MAX_MESSAGE, Phase, ProcessInfo, Request, decode, encode,
+};

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 /// The longest packet, in bytes. A longer one arrives truncated and is refused.
 pub const MAX_MESSAGE: usize = 16 << 10;
 
+/// The most descriptors that come with one request.
+pub const MAX_DESCRIPTORS: usize = 64;
+
 /// What is wrong with a message or a boot specification.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -19,35 +22,119 @@ pub enum Error {
     Invalid(&'static str),
 }
 
-/// From the runtime to the sentry.
+/// From the runtime to the sentry. Each is answered on the same connection: by [`Event::Done`] unless it says otherwise, or by
+/// [`Event::Failed`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// Send this signal to the first process, as if from outside its PID namespace.
+    /// Run the container's first process, which has been waiting since boot. Answered by [`Event::Started`].
+    Start,
+    /// Send this signal as if from outside the PID namespace.
     Signal {
         /// 1 to 64.
         sig: i32,
+        /// To every process, not only to the first.
+        all: bool,
     },
+    /// Run a further process. With the request come a file that holds its [`ExecSpec`](crate::ExecSpec), its standard streams (or, in
+    /// their place, its terminal), and what else it finds open. Answered by [`Event::Started`], and at its end by [`Event::Exited`]. The
+    /// process ends with the connection.
+    Exec,
+    /// Send this signal to the process that was started over this connection, or else to the first. Not answered.
+    SignalOwn {
+        /// 1 to 64.
+        sig: i32,
+    },
+    /// The terminal of that process has another size, which the host's terminal tells. Not answered.
+    Resize,
+    /// List the processes. Answered by one or more [`Event::Processes`].
+    Processes,
+    /// Stop every process where it is.
+    Pause,
+    /// Let them go on.
+    Resume,
+    /// What the container is doing. Answered by [`Event::Status`].
+    Status,
+    /// What has been used. Answered by [`Event::Usage`].
+    Usage,
 }
 
 /// From the sentry to the runtime.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Event {
-    /// The first process is about to execute its first instruction.
-    Started,
-    /// The first process has ended; the last message.
+    /// The container is ready: [`Request::Start`] runs it.
+    Created,
+    /// A process is about to execute its first instruction.
+    Started {
+        /// Its process ID inside.
+        pid: i32,
+    },
+    /// The process has ended; the last message about it.
     Exited {
         /// What wait(2) would give: exit status in bits 8 to 15, or a signal in bits 0 to 6.
         wait_status: i32,
     },
-    /// The container could not be started, or the sentry cannot go on; the last message.
+    /// What was asked for is done.
+    Done,
+    /// What was asked for failed, the container could not be started, or the sentry cannot go on.
     Failed {
         /// What kind of failure it is.
         kind: FailureKind,
         /// One line for the user.
         message: String,
     },
+    /// Some of the processes.
+    Processes {
+        /// In ascending order of their IDs.
+        list: Vec<ProcessInfo>,
+        /// Another such message follows.
+        more: bool,
+    },
+    /// What the container is doing.
+    Status {
+        /// Its phase.
+        phase: Phase,
+    },
+    /// What has been used.
+    Usage {
+        /// Nanoseconds of processor time in the application, and in the sentry for it.
+        cpu_ns: [u64; 2],
+        /// Bytes of application memory in use.
+        memory: u64,
+        /// Processes and threads.
+        tasks: u64,
+    },
+}
+
+/// What a container that has been created is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// It waits for [`Request::Start`].
+    Created,
+    /// Its first process runs.
+    Running,
+    /// [`Request::Pause`] holds it.
+    Paused,
+}
+
+/// A line of ps(1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessInfo {
+    /// Process ID inside.
+    pub pid: i32,
+    /// Its parent's; 0: it was started from outside.
+    pub ppid: i32,
+    /// Real user.
+    pub uid: u32,
+    /// Nanoseconds of processor time.
+    pub cpu_ns: u64,
+    /// Nanoseconds since it began.
+    pub age_ns: u64,
+    /// Name, or the beginning of the command line.
+    pub command: String,
 }
 
 /// Why a sentry gave up.
@@ -87,19 +174,20 @@ mod tests {
     #[test]
     fn messages_survive_the_round_trip() {
         for event in [
-            Event::Started,
+            Event::Created,
+            Event::Started { pid: 7 },
             Event::Exited { wait_status: 0x300 },
             Event::Failed { kind: FailureKind::NotFound, message: "no /bin/x".into() },
         ] {
             assert_eq!(decode::<Event>(&encode(&event).unwrap()).unwrap(), event);
         }
-        let request = Request::Signal { sig: 15 };
+        let request = Request::Signal { sig: 15, all: true };
         assert_eq!(decode::<Request>(&encode(&request).unwrap()).unwrap(), request);
     }
 
     #[test]
     fn any_bytes_are_an_error_and_no_panic() {
-        let good = encode(&Request::Signal { sig: 9 }).unwrap();
+        let good = encode(&Request::Signal { sig: 9, all: false }).unwrap();
         for cut in 0..good.len() {
             assert!(decode::<Request>(&good[..cut]).is_err());
         }

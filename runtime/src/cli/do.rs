@@ -2,10 +2,11 @@
 //! at the end.
 
 use super::Settings;
-use crate::exit::{Failure, Result, Status};
+use crate::console::{self, Proxy};
+use crate::exit::{Failure, Result, Status, of_wait_status};
 use crate::logging::Log;
-use crate::sandbox::{self, Monitor, Outcome};
-use crate::spec::{self, Attach, Plan};
+use crate::sandbox::{self, Monitor, Streams};
+use crate::spec::{self, Attach, NetworkNamespace, Plan};
 use control::{
     BootSpec, Capabilities, Credentials, Mount, MountFlags, MountKind, Overlay, Process, ResourceLimit, Root,
 };
@@ -37,13 +38,15 @@ pub struct Args {
 pub fn main(args: &Args, settings: &Settings, log: &Log) -> Result {
     let plan = plan(args, settings)?;
     let signals = sandbox::take_signals()?;
-    let (streams, proxy) = super::run::streams(&plan, None)?;
-    let sandbox = sandbox::start(&plan, streams, log, settings.rootless)?;
-    let mut monitor = Monitor::new(sandbox, signals, proxy, false);
-    match monitor.until_started()? {
-        Outcome::Exited(status) => Ok(status),
-        Outcome::Started => monitor.until_exit(),
-    }
+    let (terminal, proxy) = if plan.boot.process.terminal {
+        let (master, slave) = console::open(plan.boot.process.console_size)?;
+        (Some(slave), Some(Proxy::new(master)?))
+    } else {
+        (None, None)
+    };
+    let streams = Streams { terminal, preserved: Vec::new() };
+    let sandbox = sandbox::start(&plan, streams, None, log, settings.rootless)?;
+    Monitor::of_sandbox(sandbox, signals, proxy, false).run().map(of_wait_status)
 }
 
 fn plan(args: &Args, settings: &Settings) -> Result<Plan> {
@@ -74,7 +77,7 @@ fn plan(args: &Args, settings: &Settings) -> Result<Plan> {
         network: settings.network,
         strace: settings.strace,
     };
-    Ok(Plan { boot, attaches, mount_namespace: None })
+    Ok(Plan { boot, attaches, mount_namespace: None, network_namespace: NetworkNamespace::Host })
 }
 
 fn process(args: &Args, settings: &Settings) -> Result<Process> {
@@ -103,6 +106,7 @@ fn process(args: &Args, settings: &Settings) -> Result<Process> {
         init: false,
         terminal: isatty(rustix::stdio::stdin()) && isatty(rustix::stdio::stdout()),
         console_size: None,
+        preserved: 0,
     })
 }
 

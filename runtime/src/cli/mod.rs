@@ -1,7 +1,11 @@
 //! The command line: global flags with runc's and runsc's spelling, and one module per verb.
 
-mod flags;
+mod create;
 mod r#do;
+mod exec;
+mod flags;
+mod lifecycle;
+mod list;
 mod run;
 mod spec;
 mod syscalls;
@@ -24,6 +28,26 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Create a container from an OCI bundle, to be started later
+    Create(create::Args),
+    /// Start a container that has been created
+    Start(lifecycle::Args),
+    /// Print the state of a container
+    State(lifecycle::Args),
+    /// Send a container a signal
+    Kill(lifecycle::KillArgs),
+    /// Delete a container that has stopped
+    Delete(lifecycle::DeleteArgs),
+    /// Run a further process in a container
+    Exec(exec::Args),
+    /// List the processes of a container
+    Ps(list::PsArgs),
+    /// List the containers
+    List(list::Args),
+    /// Hold every process of a container
+    Pause(lifecycle::Args),
+    /// Let them go on
+    Resume(lifecycle::Args),
     /// Create and run a container from an OCI bundle
     Run(run::Args),
     /// Run a command in a fresh sandbox over the host's files, which stay untouched
@@ -50,6 +74,12 @@ pub fn main(args: &[String], table: SyscallTable) -> ExitCode {
             return status.into();
         }
     };
+    if let Some(preserved) = cli.verb.preserved()
+        && let Err(failure) = take_descriptors(preserved)
+    {
+        logging::report(&failure);
+        return failure.status.into();
+    }
     let log = match cli.globals.log() {
         Ok(log) => log,
         Err(failure) => {
@@ -67,7 +97,18 @@ pub fn main(args: &[String], table: SyscallTable) -> ExitCode {
 }
 
 fn dispatch(cli: Cli, log: &Log, table: SyscallTable) -> exit::Result {
+    let settings = || cli.globals.settings();
     match cli.verb {
+        Verb::Create(args) => create::main(&args, &settings()?, log),
+        Verb::Start(args) => lifecycle::start(&args, &settings()?),
+        Verb::State(args) => lifecycle::state(&args, &settings()?),
+        Verb::Kill(args) => lifecycle::kill(&args, &settings()?),
+        Verb::Delete(args) => lifecycle::delete(&args, &settings()?),
+        Verb::Exec(args) => exec::main(&args, &settings()?, log),
+        Verb::Ps(args) => list::ps(&args, &settings()?),
+        Verb::List(args) => list::main(&args, &settings()?),
+        Verb::Pause(args) => lifecycle::pause(&args, &settings()?, true),
+        Verb::Resume(args) => lifecycle::pause(&args, &settings()?, false),
         Verb::Run(args) => run::main(&args, &cli.globals.settings()?, log),
         Verb::Do(args) => r#do::main(&args, &cli.globals.settings()?, log),
         Verb::Spec(args) => spec::main(&args),
@@ -77,6 +118,44 @@ fn dispatch(cli: Cli, log: &Log, table: SyscallTable) -> exit::Result {
             Ok(0)
         }
     }
+}
+
+impl Verb {
+    /// How many of the descriptors that whoever started this program left open are the application's; `None` where it does not matter
+    /// what is open. All others must not stay open in the processes that outlive this one.
+    fn preserved(&self) -> Option<u32> {
+        let listening = || std::env::var("LISTEN_FDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+        match self {
+            Verb::Create(create::Args { common }) | Verb::Run(run::Args { common, .. }) => {
+                Some(common.preserve_fds.saturating_add(listening()))
+            }
+            Verb::Exec(args) => Some(args.preserve_fds.saturating_add(listening())),
+            _ => None,
+        }
+    }
+}
+
+/// Checks that the descriptors from 3 on that the application shall have are there, and closes all others. To be called before anything
+/// is opened.
+fn take_descriptors(preserved: u32) -> exit::Result<()> {
+    let end = 3_i32.saturating_add_unsigned(preserved.min(control::FdLayout::MAX_PRESERVED));
+    for number in 3..end {
+        crate::sandbox::inherited(number).map_err(exit::Failure::context(
+            Status::Usage,
+            format_args!("--preserve-fds or LISTEN_FDS: descriptor {number}"),
+        ))?;
+    }
+    crate::sandbox::close_inherited(end).map_err(exit::Failure::internal("close_range"))
+}
+
+/// Writes a line, or several, to standard output.
+fn print(text: &str) -> exit::Result {
+    use std::io::Write;
+    if text.is_empty() {
+        return Ok(0);
+    }
+    let written = writeln!(std::io::stdout(), "{text}");
+    written.map(|()| 0).map_err(exit::Failure::context(Status::Output, "standard output"))
 }
 
 fn print_help(error: &clap::Error) -> ExitCode {

@@ -24,17 +24,17 @@ impl Child {
         Ok(Child { pid, pidfd, ended: None })
     }
 
-    /// Its process ID in the runtime's namespace.
-    pub fn pid(&self) -> i32 {
-        self.pid.as_raw_nonzero().get()
-    }
-
     /// Kills it if it still runs. With a PID namespace's first process, all others in it die, too.
     pub fn kill(&self) {
         if self.ended.is_none() {
             // It may have ended by itself: then there is nothing to kill.
             let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
         }
+    }
+
+    /// Lets it live on, as nobody's responsibility but its next parent's.
+    pub fn release(self) {
+        let _ = std::mem::ManuallyDrop::new(self);
     }
 
     /// Reaps it; waits for its end.

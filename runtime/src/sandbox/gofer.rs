@@ -1,7 +1,7 @@
 //! Starts the gofer: the one process of a container that opens host files. It makes its own root out of the attach points.
 
 use super::child::{self, Child};
-use super::{clone_failure, idmap, jail, sealed};
+use super::{clone_failure, idmap, jail, null, sealed};
 use crate::exit::{Failure, Result, Status};
 use crate::logging::Log;
 use crate::spec::Plan;
@@ -85,10 +85,6 @@ impl Starting {
             why => Err(Failure::new(Status::Host, format!("the gofer cannot serve files: {why}"))),
         }
     }
-}
-
-fn null() -> Result<OwnedFd> {
-    File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from).map_err(Failure::internal("/dev/null"))
 }
 
 /// In the child: waits for its IDs, and takes on its session and mount namespace.

@@ -128,6 +128,44 @@ pub fn namespace_type(file: &File) -> Option<i32> {
     (flag > 0).then_some(flag)
 }
 
+/// Moves this thread into new namespaces (`CLONE_NEW*`).
+pub fn unshare(flags: i32) -> Result<()> {
+    // SAFETY: takes a number; what it changes is this thread's namespaces.
+    if unsafe { libc::unshare(flags) } < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Closes every descriptor from `first` on: what whoever started this program left open, to be called before anything is opened here.
+pub fn close_inherited(first: RawFd) -> Result<()> {
+    // SAFETY: takes three numbers; nothing in this process owns any of these descriptors yet.
+    if unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) } < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A copy of the descriptor `number`, which whoever started this program left open. `EBADF` if there is none.
+pub fn inherited(number: RawFd) -> Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC takes numbers; on a descriptor that is not open it fails.
+    let fd = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    if fd < 0 {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: the kernel just made it, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Ends this process by `signal`, as if it had killed it, and without a core file.
+pub fn die_by(signal: i32) -> ! {
+    // Not being able to forbid a core file is no reason to live on.
+    let _ = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
+    let set = signal_set([signal]);
+    // SAFETY: SIG_DFL is a valid action.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // SAFETY: takes two numbers.
+    unsafe { libc::kill(libc::getpid(), signal) };
+    // SAFETY: `set` is an initialized signal set; no old one is asked for.
+    unsafe { libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
+    // A signal that does not kill.
+    exit_now(128 | signal)
+}
+
 /// Moves this thread into the namespace `file`, of the type of the `CLONE_NEW*` flag `kind`.
 pub fn enter_namespace(file: &File, kind: i32) -> Result<()> {
     // SAFETY: takes two numbers; what it changes is this thread's namespaces.
@@ -146,11 +184,11 @@ pub fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Replaces the standard streams by `/dev/null`, so that whoever reads the other end of one sees its end.
-pub fn release_streams() -> Result<()> {
+/// Replaces the standard streams, and a copy of one, by `/dev/null`, so that whoever reads the other end of one sees its end.
+pub fn release_streams(copy: Option<RawFd>) -> Result<()> {
     let null = File::options().read(true).write(true).open("/dev/null")?;
-    for number in 0..=2 {
-        // SAFETY: both are plain numbers; the standard streams are owned by nobody, and stay open.
+    for number in (0..=2).chain(copy) {
+        // SAFETY: both are plain numbers; the standard streams are owned by nobody, a copy by whoever writes to it, and all stay open.
         if unsafe { libc::dup2(null.as_raw_fd(), number) } < 0 {
             return Err(Error::last_os_error());
         }

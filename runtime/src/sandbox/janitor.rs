@@ -16,14 +16,23 @@ pub struct Janitor {
 
 impl Janitor {
     /// Starts it. To be called before gofer and sentry are made, so that it holds none of their descriptors.
-    pub fn start(container: &Container) -> Result<Janitor> {
+    pub fn start(container: &mut Container) -> Result<Janitor> {
         let (mut ended, alive) = io::pipe().map_err(Failure::internal("pipe"))?;
         match jail::fork(0).map_err(Failure::internal("cannot fork"))? {
             jail::Fork::Parent(pid) => Ok(Janitor { child: super::Child::new(pid)?, _alive: alive }),
             jail::Fork::Child => {
+                container.unlock();
                 drop(alive);
                 wait(&mut ended);
-                container.remove();
+                // The stand-in has got its last signal; the lock is free as soon as it has ended, too.
+                let done = Container::open(container.root(), &container.record.id).and_then(|mut container| {
+                    container.lock()?;
+                    container.kill_stand_in()?;
+                    container.destroy()
+                });
+                if let Err(failure) = done {
+                    tracing::debug!("{failure}");
+                }
                 jail::exit_now(0)
             }
         }
@@ -35,11 +44,11 @@ impl Janitor {
     }
 }
 
-/// Waits for the end of the runtime, holding nothing but the pipe and the container's lock.
+/// Waits for the end of the runtime, holding nothing but the pipe.
 fn wait(ended: &mut io::PipeReader) {
     // A session of its own: the keys of a terminal must not end it before its work is done.
     let _ = rustix::process::setsid();
-    let _ = jail::release_streams();
+    let _ = jail::release_streams(None);
     // Nothing is ever written: this returns at the end of the runtime.
     let _ = ended.read(&mut [0]);
 }

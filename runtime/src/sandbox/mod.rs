@@ -1,7 +1,7 @@
 //! A sandbox on the host: its processes, their namespaces and descriptors.
 //!
 //! [`start`] makes gofer and sentry; [`Sandbox`] owns them, and kills them when dropped, so that no way out of the runtime
-//! leaves one behind. [`monitor`] watches a running sandbox. [`janitor`] cleans up if the runtime itself is killed.
+//! leaves one behind. [`monitor`] watches a running sandbox or a process in it. [`janitor`] cleans up if the runtime itself is killed.
 
 mod child;
 mod gofer;
@@ -12,9 +12,12 @@ mod monitor;
 mod sentry;
 
 pub use child::Child;
-pub use jail::{Fork, fork, namespace_type};
+pub use jail::{
+    Fork, close_inherited, die_by, enter_namespace, exit_now, fork, inherited, namespace_type, release_streams, take_terminal,
+    unshare,
+};
 pub use janitor::Janitor;
-pub use monitor::{Monitor, Outcome, take_signals};
+pub use monitor::{Monitor, Outcome, Watched, take_signals};
 
 use crate::exit::{Failure, Result, Status};
 use crate::logging::Log;
@@ -24,13 +27,13 @@ use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
 
-/// What the application's standard streams are.
-#[derive(Debug)]
-pub enum Streams {
-    /// The runtime's own.
-    Inherit,
-    /// This slave side of a pseudo-terminal.
-    Terminal(OwnedFd),
+/// What the application finds open.
+#[derive(Debug, Default)]
+pub struct Streams {
+    /// The slave side of a pseudo-terminal; without one, its standard streams are the runtime's own.
+    pub terminal: Option<OwnedFd>,
+    /// Descriptors from 3 on.
+    pub preserved: Vec<OwnedFd>,
 }
 
 /// A gofer and a sentry.
@@ -44,22 +47,22 @@ pub struct Sandbox {
     pub control: OwnedFd,
 }
 
-/// Starts gofer and sentry. The signals that the runtime blocks are unblocked in both.
-pub fn start(plan: &Plan, streams: Streams, log: &Log, rootless: bool) -> Result<Sandbox> {
+/// Starts gofer and sentry; over `listener` the sentry can be reached later. The signals that the runtime blocks are unblocked in both.
+pub fn start(plan: &Plan, streams: Streams, listener: Option<OwnedFd>, log: &Log, rootless: bool) -> Result<Sandbox> {
     let (control, sentry_control) = pair("control socket")?;
     let (sentry_conn, gofer_conn) = pair("gofer connection")?;
     let executable = executable(rootless)?;
     let gofer = gofer::start(plan, gofer_conn, &executable, log, rootless)?;
-    let sentry = sentry::start(plan, streams, sentry_control, sentry_conn, &executable, log, rootless)?;
+    let sentry = sentry::start(plan, streams, sentry_control, sentry_conn, listener, &executable, log, rootless)?;
     // Both prepare themselves at the same time.
     Ok(Sandbox { sentry, gofer: gofer.wait()?, control })
 }
 
-/// In a monitor that nobody waits for: leaves the standard streams to the application.
-pub fn release_monitor() {
-    if let Err(error) = jail::release_streams() {
-        tracing::warn!("cannot release the standard streams: {error}");
-    }
+/// Copies of the runtime's own standard streams.
+pub fn own_streams() -> Result<[OwnedFd; 3]> {
+    use rustix::stdio::{stderr, stdin, stdout};
+    let copy = |fd| rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(Failure::internal("cannot duplicate a descriptor"));
+    Ok([copy(stdin())?, copy(stdout())?, copy(stderr())?])
 }
 
 /// A pair of connected sockets that keep packets apart.
@@ -88,13 +91,13 @@ fn executable(rootless: bool) -> Result<File> {
 }
 
 /// A new file in memory.
-fn memory_file(name: &str) -> std::io::Result<File> {
+pub fn memory_file(name: &str) -> std::io::Result<File> {
     use rustix::fs::{MemfdFlags, memfd_create};
     Ok(File::from(memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?))
 }
 
 /// A sealed file in memory with this content, to be read from its start.
-fn sealed(name: &'static str, content: &[u8]) -> Result<OwnedFd> {
+pub fn sealed(name: &'static str, content: &[u8]) -> Result<OwnedFd> {
     use rustix::fs::{SealFlags, SeekFrom, fcntl_add_seals, seek};
     let make = || -> std::io::Result<OwnedFd> {
         let mut file = memory_file(name)?;
@@ -104,6 +107,11 @@ fn sealed(name: &'static str, content: &[u8]) -> Result<OwnedFd> {
         Ok(file.into())
     };
     make().map_err(Failure::internal(name))
+}
+
+/// `/dev/null`.
+fn null() -> Result<OwnedFd> {
+    File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from).map_err(Failure::internal("/dev/null"))
 }
 
 /// The failure of making a process in new namespaces, with what is usually the reason.

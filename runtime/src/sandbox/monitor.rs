@@ -1,37 +1,56 @@
-//! Watches a running sandbox: passes on signals and characters, and turns its end into an exit status.
+//! Watches a running sandbox, or a process in one: passes on signals and characters, and reports its end.
 
-use super::{Sandbox, jail};
+use super::{Child, Sandbox, jail};
 use crate::console::Proxy;
-use crate::exit::{Failure, Result, Status, of_wait_status};
+use crate::exit::{Failure, Result, Status};
 use control::{Event, Request, decode, encode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// How long a sentry that has reported its end may take to end.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// What the sentry has reported.
+/// What has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The application has ended with this exit status.
-    Exited(u8),
-    /// The application has started.
+    /// The container waits to be started.
+    Created,
+    /// The process has started.
     Started,
+    /// The process has ended with this wait status.
+    Exited(i32),
 }
 
-/// The signals of a process that is in the foreground, and how it passes them on.
+/// Whose end the monitor waits for.
+#[derive(Debug)]
+pub enum Watched {
+    /// A sandbox of its own.
+    Sandbox {
+        /// The process that holds the kernel.
+        sentry: Child,
+        /// The process that opens files.
+        gofer: Child,
+    },
+    /// A container's stand-in, which is a child and ends as the container does.
+    StandIn(Child),
+    /// A process that was started over the connection.
+    Process,
+}
+
+/// Watches.
 #[derive(Debug)]
 pub struct Monitor {
-    sandbox: Sandbox,
+    control: OwnedFd,
+    watched: Watched,
     signals: File,
     proxy: Option<Proxy>,
-    /// `--detach`: signals to this process are not meant for the application.
-    detached: bool,
+    /// This process is a stand-in in the background: signals to it are meant for the application, its terminal is the application's.
+    background: bool,
     /// The gofer has ended because the sentry has closed its connection: the sentry's own end is at hand.
     gofer_done: bool,
 }
@@ -69,17 +88,18 @@ pub fn take_signals() -> Result<File> {
 
 impl Monitor {
     /// A monitor of `sandbox`. `signals` is from [`take_signals`].
-    pub fn new(sandbox: Sandbox, signals: File, proxy: Option<Proxy>, detached: bool) -> Monitor {
-        Monitor { sandbox, signals, proxy, detached, gofer_done: false }
+    pub fn of_sandbox(sandbox: Sandbox, signals: File, proxy: Option<Proxy>, background: bool) -> Monitor {
+        let Sandbox { sentry, gofer, control } = sandbox;
+        Monitor::new(control, Watched::Sandbox { sentry, gofer }, signals, proxy, background)
     }
 
-    /// The sentry's process ID.
-    pub fn pid(&self) -> i32 {
-        self.sandbox.sentry.pid()
+    /// A monitor of whatever is watched, over a connection to its sentry.
+    pub fn new(control: OwnedFd, watched: Watched, signals: File, proxy: Option<Proxy>, background: bool) -> Monitor {
+        Monitor { control, watched, signals, proxy, background, gofer_done: false }
     }
 
-    /// Watches until the application has started, or has ended already.
-    pub fn until_started(&mut self) -> Result<Outcome> {
+    /// Watches until something has happened.
+    pub fn next(&mut self) -> Result<Outcome> {
         loop {
             if let Some(outcome) = self.step(None)? {
                 return Ok(outcome);
@@ -87,13 +107,22 @@ impl Monitor {
         }
     }
 
-    /// Watches until the application has ended: its exit status.
-    pub fn until_exit(&mut self) -> Result<u8> {
+    /// Watches until the process has ended: its wait status.
+    pub fn until_exit(&mut self) -> Result<i32> {
         loop {
-            if let Some(Outcome::Exited(status)) = self.step(None)? {
+            if let Outcome::Exited(status) = self.next()? {
                 return Ok(status);
             }
         }
+    }
+
+    /// Starts a sandbox's first process, and watches until it has ended: its wait status.
+    pub fn run(&mut self) -> Result<i32> {
+        if let Outcome::Exited(status) = self.next()? {
+            return Ok(status);
+        }
+        self.send(&Request::Start);
+        self.until_exit()
     }
 
     /// Waits for something to happen, and handles it. After an error the sandbox is of no further use.
@@ -116,42 +145,71 @@ impl Monitor {
             self.on_signals();
         }
         // What the sentry said before it ended comes before its end.
-        if ready.control
-            && let Some(event) = self.receive()?
-        {
-            return self.on_event(event).map(Some);
-        }
-        if ready.sentry {
+        if ready.control || ready.process {
             if let Some(event) = self.receive()? {
                 return self.on_event(event).map(Some);
             }
-            let what = self.sandbox.sentry.epitaph();
-            self.finish();
-            return Err(Failure::new(Status::Internal, format!("the sentry {what}; see the log (--debug --log FILE)")));
+            if ready.process || matches!(self.watched, Watched::Process) {
+                return self.on_end().map(Some);
+            }
         }
-        if ready.gofer && self.sandbox.gofer.ended_well() {
-            self.gofer_done = true;
-        } else if ready.gofer {
-            let what = self.sandbox.gofer.epitaph();
-            self.sandbox.sentry.kill();
+        if ready.gofer
+            && let Watched::Sandbox { sentry, gofer } = &mut self.watched
+        {
+            if gofer.ended_well() {
+                self.gofer_done = true;
+                return Ok(None);
+            }
+            let what = gofer.epitaph();
+            sentry.kill();
             self.finish();
             return Err(Failure::new(Status::Internal, format!("the gofer {what}; see the log (--debug --log FILE)")));
         }
         Ok(None)
     }
 
+    /// What is watched has ended, and has said nothing.
+    fn on_end(&mut self) -> Result<Outcome> {
+        let failure = match &mut self.watched {
+            Watched::Sandbox { sentry, .. } => {
+                let what = sentry.epitaph();
+                Failure::new(Status::Internal, format!("the sentry {what}; see the log (--debug --log FILE)"))
+            }
+            Watched::StandIn(child) => {
+                let status = child.wait().map_or(0, |status| status.as_raw());
+                self.finish();
+                return Ok(Outcome::Exited(status));
+            }
+            Watched::Process => Failure::new(Status::Killed, "the container has ended"),
+        };
+        self.finish();
+        Err(failure)
+    }
+
     /// poll(2) over everything that can happen.
     fn wait(&self, timeout: Option<&Timespec>) -> Result<Ready> {
         let stdin = rustix::stdio::stdin();
-        let mut fds = vec![
-            PollFd::new(&self.sandbox.control, PollFlags::IN),
-            PollFd::new(&self.sandbox.sentry, PollFlags::IN),
-            PollFd::new(&self.signals, PollFlags::IN),
-        ];
-        let gofer = (!self.gofer_done).then_some(fds.len());
-        if gofer.is_some() {
-            fds.push(PollFd::new(&self.sandbox.gofer, PollFlags::IN));
+        let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN)];
+        // A stand-in tells by its end; its sentry goes at the same time.
+        let control = (!matches!(self.watched, Watched::StandIn(_))).then(|| {
+            fds.push(PollFd::new(&self.control, PollFlags::IN));
+            fds.len() - 1
+        });
+        let process = match &self.watched {
+            Watched::Sandbox { sentry: child, .. } | Watched::StandIn(child) => Some(child),
+            Watched::Process => None,
         }
+        .map(|child| {
+            fds.push(PollFd::new(child, PollFlags::IN));
+            fds.len() - 1
+        });
+        let gofer = match &self.watched {
+            Watched::Sandbox { gofer, .. } if !self.gofer_done => {
+                fds.push(PollFd::new(gofer, PollFlags::IN));
+                Some(fds.len() - 1)
+            }
+            _ => None,
+        };
         let mut input = None;
         let mut master = None;
         let borrowed = self.proxy.as_ref().map(Proxy::master);
@@ -179,10 +237,10 @@ impl Monitor {
         };
         let readable = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
         Ok(Ready {
-            control: any(Some(0), readable),
-            sentry: any(Some(1), readable),
+            control: any(control, readable),
+            process: any(process, readable),
             gofer: any(gofer, readable),
-            signal: any(Some(2), readable),
+            signal: any(Some(0), readable),
             input: any(input, readable),
             output: any(master, readable),
             master_writable: any(master, PollFlags::OUT),
@@ -193,7 +251,7 @@ impl Monitor {
     fn receive(&self) -> Result<Option<Event>> {
         let mut buffer = vec![0; control::MAX_MESSAGE + 1];
         loop {
-            match recv(&self.sandbox.control, &mut buffer[..], RecvFlags::DONTWAIT) {
+            match recv(&self.control, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) | Err(Errno::AGAIN | Errno::CONNRESET) => return Ok(None),
                 Ok((count, _)) => {
                     return decode(&buffer[..count]).map(Some).map_err(Failure::internal("from the sentry"));
@@ -206,22 +264,26 @@ impl Monitor {
 
     fn on_event(&mut self, event: Event) -> Result<Outcome> {
         match event {
-            Event::Started => Ok(Outcome::Started),
+            Event::Created => Ok(Outcome::Created),
+            Event::Started { .. } => Ok(Outcome::Started),
             Event::Exited { wait_status } => {
                 self.finish();
-                Ok(Outcome::Exited(of_wait_status(wait_status)))
+                Ok(Outcome::Exited(wait_status))
             }
             Event::Failed { kind, message } => {
                 self.finish();
                 Err(Failure::new(kind.into(), message))
             }
+            other => Err(Failure::new(Status::Internal, format!("from the sentry: {other:?} was not asked for"))),
         }
     }
 
     /// Waits for the sandbox's end, which is at hand, and passes on the application's last characters.
     fn finish(&mut self) {
         let deadline = Instant::now() + GRACE;
-        while let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        while let Watched::Sandbox { .. } = self.watched
+            && let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+        {
             let timeout = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
             let Ok(ready) = self.wait(Some(&timeout)) else { break };
             if ready.output {
@@ -231,20 +293,24 @@ impl Monitor {
                 // Nobody is left to read it.
                 break;
             }
-            if ready.sentry {
+            if ready.process {
                 break;
             }
             if ready.control && matches!(self.receive(), Ok(None)) {
                 break;
             }
         }
-        self.sandbox.sentry.kill();
-        self.sandbox.sentry.wait();
+        if let Watched::Sandbox { sentry, .. } = &mut self.watched {
+            sentry.kill();
+            sentry.wait();
+        }
         if let Some(proxy) = &mut self.proxy {
             proxy.drain();
         }
-        self.sandbox.gofer.kill();
-        self.sandbox.gofer.wait();
+        if let Watched::Sandbox { gofer, .. } = &mut self.watched {
+            gofer.kill();
+            gofer.wait();
+        }
     }
 
     /// Reads the signals that have arrived, and passes them on.
@@ -258,12 +324,16 @@ impl Monitor {
     }
 
     fn on_signal(&mut self, signal: i32) {
-        if self.detached {
-            return;
-        }
         match (&self.proxy, signal) {
-            (Some(proxy), libc::SIGWINCH) => proxy.resize(),
-            (None, libc::SIGTSTP) => {
+            (Some(proxy), libc::SIGWINCH) => {
+                proxy.resize();
+                self.send(&Request::Resize);
+            }
+            // The terminal of a stand-in's session is the application's.
+            (None, libc::SIGWINCH) if self.background => self.send(&Request::Resize),
+            // The sentry notices by itself that its terminal is gone.
+            (None, libc::SIGHUP) if self.background && has_terminal() => {}
+            (None, libc::SIGTSTP) if !self.background => {
                 // Job control of the shell that started us: the application stops with us.
                 self.forward(signal);
                 jail::stop_self();
@@ -274,18 +344,28 @@ impl Monitor {
     }
 
     fn forward(&self, signal: i32) {
-        let Ok(packet) = encode(&Request::Signal { sig: signal }) else { return };
-        if let Err(error) = send(self.sandbox.control.as_fd(), &packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-            tracing::debug!("signal {signal} is lost: {error}");
+        self.send(&Request::SignalOwn { sig: signal });
+    }
+
+    /// Sends a request that is not answered, or whose answer is waited for with [`next`](Self::next).
+    pub fn send(&self, request: &Request) {
+        let Ok(packet) = encode(request) else { return };
+        if let Err(error) = send(self.control.as_fd(), &packet, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
+            tracing::debug!("{request:?} is lost: {error}");
         }
     }
+}
+
+/// Whether this process's session has a controlling terminal.
+fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
 }
 
 /// What poll(2) found.
 #[derive(Clone, Copy, Debug, Default)]
 struct Ready {
     control: bool,
-    sentry: bool,
+    process: bool,
     gofer: bool,
     signal: bool,
     input: bool,

@@ -1,7 +1,7 @@
 //! Starts the sentry: new user, PID, network, mount, IPC and UTS namespaces, and the descriptors of [`FdLayout`] only.
 
 use super::child::{self, Child};
-use super::{Streams, clone_failure, idmap, jail, sealed};
+use super::{Streams, clone_failure, idmap, jail, null, sealed};
 use crate::exit::{Failure, Result};
 use crate::logging::Log;
 use crate::spec::Plan;
@@ -16,6 +16,7 @@ pub fn start(
     streams: Streams,
     control: OwnedFd,
     gofer: OwnedFd,
+    listener: Option<OwnedFd>,
     executable: &File,
     log: &Log,
     rootless: bool,
@@ -27,8 +28,8 @@ pub fn start(
         (FdLayout::GOFER, gofer),
         (FdLayout::LOG, log.descriptor()?.into()),
     ];
-    let terminal = matches!(streams, Streams::Terminal(_));
-    fds.extend(streams_of(streams)?);
+    fds.extend(listener.map(|listener| (FdLayout::LISTENER, listener)));
+    fds.extend(descriptors(streams)?);
     let level = log.level.to_string();
     let args = ["sentry", "--log-format", log.format.name(), "--log-level", &level];
     let mut namespaces =
@@ -41,7 +42,7 @@ pub fn start(
         jail::Fork::Parent(pid) => pid,
         jail::Fork::Child => {
             drop(go);
-            let error = match enter(&mut mapped, &fds, terminal) {
+            let error = match enter(&mut mapped) {
                 Ok(()) => child::execute(executable, &args, fds),
                 Err(error) => error,
             };
@@ -60,32 +61,24 @@ fn go_on(mut go: io::PipeWriter) -> Result<()> {
     go.write_all(&[1]).map_err(Failure::internal("the sentry ended before it began"))
 }
 
-/// In the child: waits for its IDs, and takes on its user, session and terminal.
-fn enter(mapped: &mut io::PipeReader, fds: &[(RawFd, OwnedFd)], terminal: bool) -> io::Result<()> {
+/// In the child: waits for its IDs, and takes on its user and session.
+fn enter(mapped: &mut io::PipeReader) -> io::Result<()> {
     mapped.read_exact(&mut [0])?;
     idmap::become_root()?;
-    child::detach_from_terminal()?;
-    if let (true, Some((_, slave))) = (terminal, fds.iter().find(|(number, _)| *number == FdLayout::TERMINAL)) {
-        jail::take_terminal(slave)?;
-    }
-    Ok(())
+    child::detach_from_terminal()
 }
 
-/// Standard streams: the runtime's own; or nothing, beside a terminal.
-fn streams_of(streams: Streams) -> Result<Vec<(RawFd, OwnedFd)>> {
-    let copy = |fd| rustix::io::fcntl_dupfd_cloexec(fd, 3).map_err(Failure::internal("cannot duplicate a descriptor"));
-    match streams {
-        Streams::Inherit => Ok(vec![
-            (0, copy(rustix::stdio::stdin())?),
-            (1, copy(rustix::stdio::stdout())?),
-            (2, copy(rustix::stdio::stderr())?),
-        ]),
-        Streams::Terminal(slave) => {
-            let null = || -> Result<OwnedFd> {
-                let file = File::options().read(true).write(true).open("/dev/null");
-                file.map(OwnedFd::from).map_err(Failure::internal("/dev/null"))
-            };
-            Ok(vec![(0, null()?), (1, null()?), (2, null()?), (FdLayout::TERMINAL, slave)])
+/// What the sentry finds open of the application's; its own standard streams are nothing.
+fn descriptors(streams: Streams) -> Result<Vec<(RawFd, OwnedFd)>> {
+    let mut fds = vec![(0, null()?), (1, null()?), (2, null()?)];
+    match streams.terminal {
+        Some(slave) => fds.push((FdLayout::TERMINAL, slave)),
+        None => {
+            for (number, stream) in FdLayout::STREAMS.into_iter().zip(super::own_streams()?) {
+                fds.push((number, stream));
+            }
         }
     }
+    fds.extend((FdLayout::PRESERVED..).zip(streams.preserved));
+    Ok(fds)
 }

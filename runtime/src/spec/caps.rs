@@ -70,6 +70,13 @@ pub fn convert(caps: Option<&LinuxCapabilities>) -> Result<Capabilities> {
     Ok(Capabilities { ambient: sets.ambient & sets.permitted & sets.inheritable, ..sets })
 }
 
+/// The mask of one capability by its name, with or without `CAP_`.
+pub fn bit(name: &str) -> Option<u64> {
+    let name = name.to_ascii_uppercase();
+    let name = name.strip_prefix("CAP_").unwrap_or(&name);
+    NAMES.iter().position(|n| *n == name).map(|number| 1 << number)
+}
+
 fn mask(set: Option<&Set>) -> u64 {
     let bit = |name: String| NAMES.iter().position(|n| *n == name).map_or(0, |number| 1 << number);
     set.into_iter().flatten().map(|cap| bit(cap.to_string())).fold(0, |mask, bit| mask | bit)

@@ -4,12 +4,14 @@
 //! Whatever is wrong is a [`Failure`] that names the field.
 
 mod caps;
+mod hooks;
 mod mounts;
 mod namespaces;
 mod process;
 
-pub use caps::ALL as ALL_CAPABILITIES;
+pub use caps::{ALL as ALL_CAPABILITIES, bit as capability};
 pub use mounts::bind;
+pub use process::{Preserve, convert as convert_process};
 
 use crate::cli::Settings;
 use crate::exit::{Failure, Result, Status};
@@ -36,6 +38,32 @@ pub struct Plan {
     pub attaches: Vec<Attach>,
     /// The mount namespace to resolve host paths in, if it is not the caller's own.
     pub mount_namespace: Option<PathBuf>,
+    /// Where its stand-in lives.
+    pub network_namespace: NetworkNamespace,
+}
+
+/// The network namespace of a container on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkNamespace {
+    /// The caller's.
+    Host,
+    /// A new one.
+    New,
+    /// One that somebody else has made.
+    Path(PathBuf),
+}
+
+/// A bundle that has been read.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    /// Its directory, absolute.
+    pub dir: PathBuf,
+    /// `config.json` as it is.
+    pub text: Vec<u8>,
+    /// `config.json` as it was understood.
+    pub spec: Spec,
+    /// What becomes of it.
+    pub plan: Plan,
 }
 
 /// A host tree or file that the gofer serves.
@@ -52,7 +80,7 @@ pub struct Attach {
 }
 
 /// Loads the bundle in `bundle`.
-pub fn load(bundle: &Path, id: &str, settings: &Settings) -> Result<Plan> {
+pub fn load(bundle: &Path, id: &str, settings: &Settings) -> Result<Bundle> {
     let bundle = bundle.canonicalize().map_err(|error| {
         Failure::new(Status::NoBundle, format!("the bundle directory {}: {error}", bundle.display()))
     })?;
@@ -65,8 +93,22 @@ pub fn load(bundle: &Path, id: &str, settings: &Settings) -> Result<Plan> {
         _ => Failure::new(Status::NoConfig, format!("cannot read {}: {error}", path.display())),
     })?;
     let spec = parse(&bytes).map_err(|f| Failure::new(f.status, format!("{}: {}", path.display(), f.message)))?;
-    convert(&spec, &bundle, id, settings)
-        .map_err(|f| Failure::new(f.status, format!("{}: {}", path.display(), f.message)))
+    let plan = convert(&spec, &bundle, id, settings)
+        .map_err(|f| Failure::new(f.status, format!("{}: {}", path.display(), f.message)))?;
+    Ok(Bundle { dir: bundle, text: bytes, spec, plan })
+}
+
+/// The process that a configuration describes.
+pub fn process_of(spec: &Spec) -> Result<control::Process> {
+    process::convert(spec.process().as_ref())
+}
+
+/// The process that a file describes (`exec --process`).
+pub fn read_process(path: &Path) -> Result<oci_spec::runtime::Process> {
+    let bytes = read(path).map_err(Failure::context(Status::NoConfig, path.display()))?;
+    let mut json = serde_json::Deserializer::from_slice(&bytes);
+    serde_path_to_error::deserialize(&mut json)
+        .map_err(|error| Failure::new(Status::BadJson, format!("{}: {}: {}", path.display(), error.path(), error.inner())))
 }
 
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
@@ -80,7 +122,7 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 /// Parses the text of a `config.json`; what is malformed is named by its path.
-fn parse(bytes: &[u8]) -> Result<Spec> {
+pub fn parse(bytes: &[u8]) -> Result<Spec> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let spec: Spec = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let field = error.path().to_string();
@@ -124,6 +166,7 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
     }
     let readonly = root.readonly().unwrap_or(false);
     let namespaces = namespaces::check(spec)?;
+    hooks::check(spec)?;
     warn_of_what_is_ignored(spec);
     let mut attaches = vec![Attach {
         source: rootfs,
@@ -149,7 +192,7 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
         network: settings.network,
         strace: settings.strace,
     };
-    Ok(Plan { boot, attaches, mount_namespace: namespaces.mount })
+    Ok(Plan { boot, attaches, mount_namespace: namespaces.mount, network_namespace: namespaces.network })
 }
 
 /// Says which parts of the configuration have no effect here, so that nobody relies on them unawares.
@@ -157,7 +200,6 @@ fn warn_of_what_is_ignored(spec: &Spec) {
     let linux = spec.linux().as_ref();
     let process = spec.process().as_ref();
     let ignored = [
-        ("hooks", spec.hooks().is_some()),
         ("linux.sysctl", linux.is_some_and(|l| l.sysctl().as_ref().is_some_and(|map| !map.is_empty()))),
         ("linux.devices", linux.is_some_and(|l| l.devices().as_ref().is_some_and(|list| !list.is_empty()))),
         ("linux.personality", linux.is_some_and(|l| l.personality().is_some())),

@@ -42,7 +42,35 @@ pub fn convert(process: Option<&OciProcess>) -> Result<Process> {
         init: true,
         terminal: process.terminal().unwrap_or(false),
         console_size: console_size(process)?,
+        preserved: 0,
     })
+}
+
+/// Descriptors that a process gets besides its standard streams.
+pub trait Preserve {
+    /// Adds `count`, and what `LISTEN_FDS` says (sd_listen_fds(3)), which the process is then told.
+    fn preserve(&mut self, count: u32) -> Result<()>;
+}
+
+impl Preserve for Process {
+    fn preserve(&mut self, count: u32) -> Result<()> {
+        let listening = match std::env::var("LISTEN_FDS") {
+            Ok(text) => text
+                .parse::<u32>()
+                .map_err(|_| Failure::new(Status::Usage, format!("the variable LISTEN_FDS: {text:?} is not a number")))?,
+            Err(_) => 0,
+        };
+        self.preserved = count.saturating_add(listening);
+        if self.preserved > control::FdLayout::MAX_PRESERVED {
+            let most = control::FdLayout::MAX_PRESERVED;
+            return Err(Failure::new(Status::Usage, format!("--preserve-fds: more than {most} descriptors cannot be passed")));
+        }
+        if listening > 0 {
+            self.env.push(format!("LISTEN_FDS={listening}"));
+            self.env.push("LISTEN_PID=1".into());
+        }
+        Ok(())
+    }
 }
 
 fn rlimits(process: &OciProcess) -> Result<Vec<ResourceLimit>> {

@@ -1,6 +1,6 @@
 //! Descriptors that this process was started with, under numbers agreed on with whoever started it.
 
-use crate::{check, last_errno};
+use crate::last_errno;
 use abi::Errno;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,15 +25,4 @@ pub fn take(number: RawFd) -> Result<OwnedFd, Errno> {
     // SAFETY: it is open, it was there before this process opened anything (the caller's promise in the documentation; with
     // the standard library nothing has been opened before main), and it is given out only once.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
-}
-
-/// A copy of standard stream `number` (0 to 2), close-on-exec.
-pub fn standard_stream(number: RawFd) -> Result<OwnedFd, Errno> {
-    if !(0..=2).contains(&number) {
-        return Err(Errno::EBADF);
-    }
-    // SAFETY: F_DUPFD_CLOEXEC takes numbers; on a descriptor that is not open it fails.
-    let fd = check(unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) })?;
-    // SAFETY: the kernel just made it, and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

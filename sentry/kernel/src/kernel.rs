@@ -3,7 +3,7 @@
 use crate::futex::FutexTable;
 use crate::mm::MemoryPool;
 use crate::task::tree::Tree;
-use crate::task::{ExitStatus, ProcessGroup, SyscallDispatcher, Task, ThreadGroup};
+use crate::task::{ExitStatus, Freezer, ProcessGroup, SyscallDispatcher, Task, ThreadGroup};
 use crate::time::{TimerQueue, Vdso};
 use crate::vfs::{Attachments, FsType, Vfs};
 use abi::poll::PollEvents;
@@ -64,6 +64,8 @@ pub struct Kernel {
     pub vfs: Vfs,
     /// What the boot decided.
     pub config: KernelConfig,
+    /// Whether all tasks are held.
+    pub freezer: Freezer,
     /// Timers of every kind; one thread serves them.
     pub timers: Arc<TimerQueue>,
     /// Tells the time to whoever has it mapped.
@@ -95,6 +97,7 @@ impl Kernel {
             vdso,
             vfs: Vfs::default(),
             config,
+            freezer: Freezer::default(),
             timers: TimerQueue::start()?,
             futexes: FutexTable::default(),
             attachments: Attachments::default(),

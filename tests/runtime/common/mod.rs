@@ -52,6 +52,22 @@ impl Scratch {
         command
     }
 
+    /// A verb with this state root.
+    pub fn verb(&self, args: &[&str]) -> Command {
+        let mut command = caisson();
+        command.arg("--root").arg(self.state()).args(args);
+        command
+    }
+
+    /// `caisson state`'s status, or nothing if there is no such container.
+    pub fn status(&self, id: &str) -> String {
+        let output = finish(
+            self.verb(&["state", id]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn"),
+        );
+        let state: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        state["status"].as_str().unwrap_or_default().to_owned()
+    }
+
     /// Whether no container's state is left.
     pub fn state_is_empty(&self) -> bool {
         std::fs::read_dir(self.state()).expect("the state root").next().is_none()

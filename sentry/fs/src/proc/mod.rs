@@ -13,6 +13,7 @@ mod sysctl;
 mod system;
 mod sysvipc;
 
+pub use pid::cmdline;
 pub use system::cpus;
 
 use crate::synthetic::{self, Directory, Entry};

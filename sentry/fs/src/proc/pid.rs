@@ -206,7 +206,8 @@ fn strings(mm: &Mm, range: std::ops::Range<u64>) -> Vec<u8> {
     bytes
 }
 
-fn cmdline(t: &Task) -> Result<Vec<u8>> {
+/// The arguments of a process, each with a zero byte behind it (`/proc/PID/cmdline`).
+pub fn cmdline(t: &Task) -> Result<Vec<u8>> {
     let Some(mm) = t.try_mm() else { return Ok(Vec::new()) };
     let layout = mm.layout();
     let mut bytes = strings(&mm, layout.args.clone());

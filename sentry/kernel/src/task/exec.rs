@@ -205,9 +205,9 @@ impl CurrentTask {
 }
 
 impl Kernel {
-    /// Loads a program into a task that does not run yet ([`Kernel::new_init`]) and starts it. The path has been looked up along `PATH`
-    /// already, if need be.
-    pub fn exec_init(&self, task: &Arc<Task>, path: &[u8], argv: Vec<Vec<u8>>, envp: Vec<Vec<u8>>) -> Result {
+    /// Loads a program into a task that does not run yet ([`Kernel::new_init`]); gives the registers to
+    /// [start](Kernel::start_task) it with. The path has been looked up along `PATH` already, if need be.
+    pub fn load_init(&self, task: &Arc<Task>, path: &[u8], argv: Vec<Vec<u8>>, envp: Vec<Vec<u8>>) -> Result<platform::UserRegs> {
         let start = if path.first() == Some(&b'/') { task.fs().root() } else { task.fs().cwd() };
         let request = ExecRequest {
             start,
@@ -227,11 +227,26 @@ impl Kernel {
         let regs = entry_regs(program.image.entry, program.image.stack_pointer);
         task.commit(program);
         task.group().did_exec.store(false, Ordering::Relaxed);
-        self.start_task(task, regs)
+        Ok(regs)
     }
 
     /// Takes back a task of [`Kernel::new_init`] that could not be started.
     pub fn discard_init(&self, task: &Arc<Task>) {
         task.abandon();
+    }
+
+    /// Ends a task of [`Kernel::new_init`] that has not been started, as if it had run and been killed.
+    pub fn end_unstarted(&self, task: &Arc<Task>, status: super::ExitStatus) {
+        task.end(status);
+    }
+
+    /// Takes a process that was started from outside, and has ended, out of the tree: nobody inside waits for it.
+    pub fn reap_outsider(&self, group: &Arc<ThreadGroup>) {
+        let mut tree = self.tree();
+        if group.is_dead() && tree.process(group.tgid).is_some_and(|p| Arc::ptr_eq(&p.group, group) && p.parent == 0) {
+            tree.remove_process(group.tgid);
+            drop(tree);
+            group.leader_reaped();
+        }
     }
 }

@@ -11,6 +11,7 @@ mod current;
 mod exec;
 mod exec_cred;
 mod exit;
+mod freeze;
 mod fs_context;
 mod ids;
 mod pidfd;
@@ -27,6 +28,7 @@ pub use current::{CurrentTask, RestartBlock, SyscallDispatcher, blank_regs, curr
 pub use run::InitArgs;
 pub use wait::{WaitOptions, WaitResult, WaitWho};
 pub use exec::ExecRequest;
+pub use freeze::Freezer;
 pub use fs_context::FsContext;
 pub use pidfd::{Pidfd, open as open_pidfd};
 pub use process_group::{ControllingTerminal, ProcessGroup, Session};

@@ -96,7 +96,10 @@ impl CurrentTask {
         let mut state = State::Return(None);
         loop {
             state = match state {
-                State::Application => self.run_application(),
+                State::Application => {
+                    self.hold();
+                    self.run_application()
+                }
                 State::Syscall => self.run_syscall(),
                 State::Fault(fault) => self.run_fault(fault),
                 State::Return(restart) => match self.deliver_signals(restart) {
@@ -124,7 +127,7 @@ impl CurrentTask {
         }
         // A signal sent from here on interrupts the switch; one sent before is seen now.
         task.in_application.store(true, Ordering::SeqCst);
-        if task.signal_pending() {
+        if task.signal_pending() || self.held() {
             task.in_application.store(false, Ordering::SeqCst);
             return State::Return(None);
         }
@@ -297,8 +300,8 @@ impl Kernel {
             state.threads.push(task.clone());
             state.unkillable = first;
         }
-        // A process that is started from outside belongs to init.
-        tree.add_process(group, if first { 0 } else { 1 }, 1, process_group);
+        // Whoever is started from outside has its parent there, as in a PID namespace that setns(2) has entered.
+        tree.add_process(group, 0, 0, process_group);
         tree.add_task(task.clone());
         Ok(task)
     }
