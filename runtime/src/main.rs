@@ -1,7 +1,8 @@
 //! `caisson`: an OCI container runtime that runs applications on a kernel of its own, in user space.
 //!
 //! One executable holds the command line, the sentry and the gofer; the latter two are this same file executed again as
-//! `caisson sentry` and `caisson gofer`. This file only tells them apart.
+//! `caisson sentry` and `caisson gofer`. Under the name `containerd-shim-caisson-v1` it is containerd's shim. This file only tells them
+//! apart.
 
 mod cli;
 mod client;
@@ -24,6 +25,10 @@ fn main() -> ExitCode {
             return exit::Status::Usage.into();
         }
     };
+    if args.first().is_some_and(|name| shim::is_shim(name)) {
+        let code = shim::main(args.get(1..).unwrap_or_default());
+        return ExitCode::from(u8::try_from(code).unwrap_or(exit::Status::Internal as u8));
+    }
     let code = match args.get(1).map(String::as_str) {
         Some("sentry") => sentry::main(&args[2..]),
         Some("gofer") => gofer::main(args.iter().skip(2).map(OsString::from)),
