@@ -9,6 +9,8 @@ use abi::poll::PollEvents;
 use fs::devpts::termios::Winsize;
 use fs::devpts::{Table, tty::Tty};
 use kernel::{Kernel, task::Waker};
+use host::eventfd::EventFd;
+use rustix::event::{PollFd, PollFlags, poll};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,6 +29,8 @@ pub struct Terminal {
     table: Arc<Table>,
     /// Wakes the thread that carries output.
     output: Arc<Waker>,
+    /// Wakes the thread that carries input.
+    input: EventFd,
     /// The application has ended: no more output will come.
     closing: AtomicBool,
     /// All output has been carried.
@@ -44,6 +48,7 @@ impl Terminal {
             tty,
             table,
             output: Arc::default(),
+            input: EventFd::new().map_err(Failure::host("the terminal"))?,
             closing: AtomicBool::new(false),
             carried: AtomicBool::new(false),
         });
@@ -78,6 +83,7 @@ impl Terminal {
         self.tty.master_closed();
         self.closing.store(true, Ordering::Release);
         self.output.unpark();
+        self.input.notify();
     }
 
     /// Waits until the application's last characters have left, for a moment at most.
@@ -95,6 +101,11 @@ impl Terminal {
         let room = Arc::new(Waker::default());
         let mut buffer = [0; CHUNK];
         loop {
+            // A thread that waited in read(2) would keep the host's terminal open after the application's end.
+            let mut fds = [PollFd::new(&self.host, PollFlags::IN), PollFd::new(&self.input, PollFlags::IN)];
+            if poll(&mut fds, None).is_ok_and(|_| !fds[1].revents().is_empty()) {
+                return;
+            }
             let count = match host::io::read(&self.host, &mut buffer) {
                 Ok(count) if count > 0 => count,
                 Err(abi::Errno::EINTR) => continue,

@@ -1,10 +1,11 @@
 //! Terminals: the OCI runtime sends the master side over a socket, and the shim copies between it and containerd's FIFOs.
 
 use crate::error::{Error, Result};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::termios::{Winsize, tcsetwinsize};
 use std::fs::{DirBuilder, File};
-use std::io::{IoSliceMut, Read, Write};
+use std::io::{IoSliceMut, PipeReader, PipeWriter, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -15,8 +16,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-/// How long the last output of a terminal may take on its way.
+/// How long the last output of a terminal may take to be read by containerd.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long a terminal must be silent, after the end of its process, if other processes keep it open.
+const SILENCE_MS: i64 = 200;
 
 /// A socket that a terminal is sent to, in a directory of its own; both are removed when dropped.
 #[derive(Debug)]
@@ -81,6 +84,8 @@ impl Drop for Socket {
 pub struct Console {
     master: File,
     copied: Receiver<()>,
+    /// Closed when the process has ended: other processes may keep the terminal open.
+    going_on: Option<PipeWriter>,
 }
 
 impl Console {
@@ -94,15 +99,17 @@ impl Console {
             spawn(move || copy(stdin, to))?;
         }
         let from = clone()?;
+        let (ended, going_on) = std::io::pipe().map_err(Error::context("pipe"))?;
         spawn(move || {
+            let output = Output { master: from, ended };
             match stdout {
-                Some(stdout) => copy(from, stdout),
+                Some(stdout) => copy(output, stdout),
                 // Nobody listens; the application must not wait for that.
-                None => copy(from, std::io::sink()),
+                None => copy(output, std::io::sink()),
             }
             let _ = done.send(());
         })?;
-        Ok(Console { master, copied })
+        Ok(Console { master, copied, going_on: Some(going_on) })
     }
 
     /// Sets the size.
@@ -112,9 +119,31 @@ impl Console {
         tcsetwinsize(&self.master, size).map_err(Error::context("the size of a terminal"))
     }
 
-    /// Waits until the last output has been copied, after the end of all processes on the terminal.
+    /// Waits until the last output has been copied, after the end of the process.
     pub fn drain(&mut self) {
+        self.going_on = None;
         let _ = self.copied.recv_timeout(DRAIN);
+    }
+}
+
+/// What the terminal shows, until it is closed, or silent after the end of its process.
+#[derive(Debug)]
+struct Output {
+    master: File,
+    ended: PipeReader,
+}
+
+impl Read for Output {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let mut fds = [PollFd::new(&self.master, PollFlags::IN), PollFd::new(&self.ended, PollFlags::IN)];
+        poll(&mut fds, None)?;
+        if fds[0].revents().is_empty() {
+            let silence = Timespec { tv_sec: 0, tv_nsec: SILENCE_MS * 1_000_000 };
+            if poll(&mut [PollFd::new(&self.master, PollFlags::IN)], Some(&silence))? == 0 {
+                return Ok(0);
+            }
+        }
+        self.master.read(buffer)
     }
 }
 

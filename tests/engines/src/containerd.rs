@@ -18,9 +18,11 @@ pub struct Runtime {
 }
 
 /// What is tested; the first is the measure of the others.
-pub const RUNTIMES: [Runtime; 2] = [
+pub const RUNTIMES: [Runtime; 4] = [
     Runtime { name: "runc-shim+runc", own_shim: false, caisson: false },
     Runtime { name: "caisson-shim+runc", own_shim: true, caisson: false },
+    Runtime { name: "runc-shim+caisson", own_shim: false, caisson: true },
+    Runtime { name: "caisson-shim+caisson", own_shim: true, caisson: true },
 ];
 
 /// A running containerd with the image [`image::BUSYBOX`].
