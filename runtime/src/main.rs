@@ -4,6 +4,7 @@
 //! `caisson sentry` and `caisson gofer`. Under the name `containerd-shim-caisson-v1` it is containerd's shim. This file only tells them
 //! apart.
 
+mod cgroup;
 mod cli;
 mod client;
 mod console;

@@ -61,15 +61,29 @@ pub fn kill(args: &KillArgs, settings: &Settings) -> Result {
     if !container.stand_in_lives() {
         return Err(not_running());
     }
+    // A held kernel takes no signals. What it is told while it runs for a moment, its application sees when that goes on; death at once.
+    let cgroup = &container.record.cgroup;
+    let frozen = cgroup.is_frozen();
+    if frozen {
+        cgroup.freeze(false)?;
+    }
+    let asked = send(&container, sig, args.all);
+    if frozen && container.stand_in_lives() && sig != libc::SIGKILL {
+        cgroup.freeze(true)?;
+    }
+    asked.map(|()| 0)
+}
+
+fn send(container: &Container, sig: i32, all: bool) -> Result<()> {
+    let not_running = || Failure::new(Status::NotRunning, "container not running");
     let asked = match container.client()? {
-        Some(client) => client.command(&Request::Signal { sig, all: args.all }, PATIENCE),
+        Some(client) => client.command(&Request::Signal { sig, all }, PATIENCE),
         None => Err(not_running()),
     };
     match asked {
         // A sentry that says nothing cannot be asked, and one that is just beginning or ending is not there to be asked.
-        Err(_) if sig == libc::SIGKILL && container.stand_in_lives() => container.kill_stand_in().map(|()| 0),
-        Err(failure) => Err(failure),
-        Ok(()) => Ok(0),
+        Err(_) if sig == libc::SIGKILL && container.stand_in_lives() => container.kill_stand_in(),
+        other => other,
     }
 }
 
@@ -119,8 +133,15 @@ pub fn pause(args: &Args, settings: &Settings, pause: bool) -> Result {
             return Err(Failure::new(Status::WrongState, format!("container not paused: it is {}", status.name())));
         }
     }
+    // First the application, then its kernel; back in the opposite order.
+    if !pause && container.record.cgroup.exists() {
+        container.record.cgroup.freeze(false)?;
+    }
     let Some(client) = container.client()? else { return Err(Failure::new(Status::NotRunning, "container not running")) };
     client.command(if pause { &Request::Pause } else { &Request::Resume }, PATIENCE)?;
+    if pause && container.record.cgroup.exists() {
+        container.record.cgroup.freeze(true)?;
+    }
     Ok(0)
 }
 

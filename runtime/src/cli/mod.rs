@@ -3,9 +3,11 @@
 mod create;
 mod r#do;
 mod exec;
+mod features;
 mod flags;
 mod lifecycle;
 mod list;
+mod resources;
 mod run;
 mod spec;
 mod syscalls;
@@ -48,6 +50,12 @@ enum Verb {
     Pause(lifecycle::Args),
     /// Let them go on
     Resume(lifecycle::Args),
+    /// Change the limits of a container
+    Update(resources::UpdateArgs),
+    /// Print what a container has used, and when it was short of memory
+    Events(resources::EventsArgs),
+    /// Print what this runtime implements
+    Features,
     /// Create and run a container from an OCI bundle
     Run(run::Args),
     /// Run a command in a fresh sandbox over the host's files, which stay untouched
@@ -109,6 +117,9 @@ fn dispatch(cli: Cli, log: &Log, table: SyscallTable) -> exit::Result {
         Verb::List(args) => list::main(&args, &settings()?),
         Verb::Pause(args) => lifecycle::pause(&args, &settings()?, true),
         Verb::Resume(args) => lifecycle::pause(&args, &settings()?, false),
+        Verb::Update(args) => resources::update(&args, &settings()?),
+        Verb::Events(args) => resources::events(&args, &settings()?),
+        Verb::Features => features::main(),
         Verb::Run(args) => run::main(&args, &cli.globals.settings()?, log),
         Verb::Do(args) => r#do::main(&args, &cli.globals.settings()?, log),
         Verb::Spec(args) => spec::main(&args),

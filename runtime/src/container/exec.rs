@@ -98,6 +98,7 @@ impl Exec<'_> {
             sandbox::die_by(libc::SIGKILL);
         }
         rustix::process::setsid().map_err(Failure::internal("setsid"))?;
+        self.container.record.cgroup.join()?;
         let entry = self.container.enter_stand_in()?;
         let signals = sandbox::take_signals()?;
         let slave = match &self.console_socket {

@@ -7,6 +7,7 @@
 //! The two talk over a pair of pipes: see [`Report`].
 
 use super::{Container, Lifecycle, Moment, ProcessId, Record, State, run_hooks};
+use crate::cgroup::Cgroup;
 use crate::cli::Settings;
 use crate::client;
 use crate::console::{self, Proxy};
@@ -162,6 +163,7 @@ fn prepare(launch: &Launch<'_>) -> Result<(Bundle, Container)> {
         owner: rustix::process::getuid().as_raw(),
         annotations: bundle.spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
         stand_in: None,
+        cgroup: Cgroup::place(&bundle.spec, launch.id, launch.settings.rootless)?,
         ready: false,
         started: false,
     };
@@ -201,7 +203,7 @@ fn make(
     let ready = follow(bundle, &container, reports, &mut go);
     match ready {
         Ok(()) => {
-            container.record.ready = true;
+            container.reload()?;
             Ok((container, child))
         }
         Err(failure) => {
@@ -283,6 +285,9 @@ impl StandIn<'_> {
         self.container.record.stand_in = ProcessId::of(std::process::id().cast_signed());
         self.container.save()?;
         let signals = sandbox::take_signals()?;
+        let linux = self.bundle.spec.linux().as_ref();
+        self.container.record.cgroup.enter(linux.and_then(|linux| linux.resources().as_ref()))?;
+        self.adjust_oom_score()?;
         self.enter_network()?;
         self.run_hooks()?;
         let listener = client::listener(self.container.dir())?;
@@ -309,6 +314,18 @@ impl StandIn<'_> {
         }
         self.settle()?;
         Ok(monitor)
+    }
+
+    /// `process.oomScoreAdj`, for every process of the sandbox: whom the host's kernel kills first when memory is short.
+    fn adjust_oom_score(&self) -> Result<()> {
+        let Some(score) = self.bundle.spec.process().as_ref().and_then(|process| process.oom_score_adj()) else { return Ok(()) };
+        match std::fs::write("/proc/self/oom_score_adj", score.to_string()) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                tracing::warn!("process.oomScoreAdj: {score}: the host does not let it be lowered without CAP_SYS_RESOURCE");
+                Ok(())
+            }
+            other => other.map_err(Failure::context(Status::BadField, format_args!("process.oomScoreAdj: {score}"))),
+        }
     }
 
     /// Takes on the container's network namespace, so that hooks and engines find it by the process ID.

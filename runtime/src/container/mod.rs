@@ -121,8 +121,14 @@ impl Container {
         if !matches!((lock.metadata(), std::fs::metadata(&path)), (Ok(a), Ok(b)) if same(&a, &b)) {
             return Err(gone());
         }
-        self.record = Container::read(&self.root, &self.record.id)?.ok_or_else(gone)?.record;
         self.lock = Some(lock);
+        self.reload()
+    }
+
+    /// Reads again what another process has written.
+    pub fn reload(&mut self) -> Result<()> {
+        let gone = || Failure::new(Status::NoContainer, format!("container {:?} does not exist", self.record.id));
+        self.record = Container::read(&self.root, &self.record.id)?.ok_or_else(gone)?.record;
         Ok(())
     }
 
@@ -178,6 +184,9 @@ impl Container {
         }
         if !record.ready {
             return Lifecycle::Creating;
+        }
+        if record.cgroup.is_frozen() {
+            return Lifecycle::Paused;
         }
         let told = match self.client() {
             Ok(Some(client)) => client.ask(&Request::Status, PATIENCE).ok(),
@@ -236,6 +245,9 @@ impl Container {
 
     /// Ends the container, and waits until nothing of it lives.
     pub fn end(&self) -> Result<()> {
+        if self.record.cgroup.exists() {
+            self.record.cgroup.freeze(false)?;
+        }
         let client = self.client().ok().flatten();
         if let Some(client) = &client
             && self.record.ready
@@ -276,11 +288,12 @@ impl Container {
         Ok(())
     }
 
-    /// Takes a container apart that has ended: hooks, directory. The caller has the lock.
+    /// Takes a container apart that has ended: hooks, control groups, directory. The caller has the lock.
     pub fn destroy(&self) -> Result<()> {
         if let Ok(spec) = self.spec() {
             run_hooks(&spec, Moment::Poststop, &State::new(&self.record, Lifecycle::Stopped))?;
         }
+        self.record.cgroup.remove()?;
         self.remove()
     }
 
@@ -324,7 +337,10 @@ fn take_over(root: &Path, id: &str) -> Result<()> {
     }
     match Container::read(root, id)? {
         Some(container) if container.record.ready => return Err(in_use(id)),
-        Some(container) => container.kill_stand_in()?,
+        Some(container) => {
+            container.kill_stand_in()?;
+            container.record.cgroup.remove()?;
+        }
         None => {}
     }
     let dir = root.join(id);
@@ -381,6 +397,7 @@ mod tests {
             owner: 0,
             annotations: Default::default(),
             stand_in: None,
+            cgroup: Default::default(),
             ready: false,
             started: false,
         }

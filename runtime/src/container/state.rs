@@ -1,5 +1,6 @@
 //! What is known of a container: [`Record`] on disk, and [`State`], the state object of the OCI runtime specification.
 
+use crate::cgroup::Cgroup;
 use crate::spec::OCI_VERSION;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -52,6 +53,8 @@ pub struct Record {
     pub annotations: BTreeMap<String, String>,
     /// The stand-in; none before there is one.
     pub stand_in: Option<ProcessId>,
+    /// Its control groups.
+    pub cgroup: Cgroup,
     /// It has been made completely.
     pub ready: bool,
     /// It was started, when last heard of.

@@ -6,7 +6,7 @@ use control::Capabilities;
 use oci_spec::runtime::{Capabilities as Set, LinuxCapabilities};
 
 /// The names of the capabilities, the place being the number (linux/capability.h).
-const NAMES: [&str; 41] = [
+pub const NAMES: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",

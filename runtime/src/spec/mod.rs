@@ -9,8 +9,8 @@ mod mounts;
 mod namespaces;
 mod process;
 
-pub use caps::{ALL as ALL_CAPABILITIES, bit as capability};
-pub use mounts::bind;
+pub use caps::{ALL as ALL_CAPABILITIES, NAMES as CAPABILITIES, bit as capability};
+pub use mounts::{OPTIONS as MOUNT_OPTIONS, bind};
 pub use process::{Preserve, convert as convert_process};
 
 use crate::cli::Settings;
@@ -167,6 +167,9 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
     let readonly = root.readonly().unwrap_or(false);
     let namespaces = namespaces::check(spec)?;
     hooks::check(spec)?;
+    if let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
+        crate::cgroup::check(resources)?;
+    }
     warn_of_what_is_ignored(spec);
     let mut attaches = vec![Attach {
         source: rootfs,
@@ -208,7 +211,6 @@ fn warn_of_what_is_ignored(spec: &Spec) {
         ("linux.seccomp", linux.is_some_and(|l| l.seccomp().is_some())),
         ("process.apparmorProfile", process.is_some_and(|p| p.apparmor_profile().is_some())),
         ("process.selinuxLabel", process.is_some_and(|p| p.selinux_label().is_some())),
-        ("process.oomScoreAdj", process.is_some_and(|p| p.oom_score_adj().is_some())),
         ("process.scheduler", process.is_some_and(|p| p.scheduler().is_some())),
         ("process.ioPriority", process.is_some_and(|p| p.io_priority().is_some())),
     ];

@@ -7,6 +7,14 @@ use control::{Mount, MountFlags, MountKind, Overlay};
 use oci_spec::runtime::Mount as OciMount;
 use std::path::{Path, PathBuf};
 
+/// The options that [`options`] understands; others are the file system's own.
+pub const OPTIONS: &[&str] = &[
+    "ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime", "atime", "defaults", "bind", "rbind", "private",
+    "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable", "relatime", "norelatime", "strictatime",
+    "nostrictatime", "diratime", "nodiratime", "sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand", "iversion",
+    "silent",
+];
+
 /// The options of one mount, sorted.
 #[derive(Debug, Default)]
 struct Options {

@@ -1,0 +1,35 @@
+//! `caisson features`: what this runtime implements, as the OCI runtime specification has it told.
+
+use crate::container::Moment;
+use crate::exit::{Failure, Result};
+use crate::spec::{CAPABILITIES, MOUNT_OPTIONS, OCI_VERSION};
+use serde_json::{Value, json};
+
+/// Prints it.
+pub fn main() -> Result {
+    super::print(&serde_json::to_string_pretty(&document()).map_err(Failure::internal("cannot encode the features"))?)
+}
+
+fn document() -> Value {
+    let capabilities: Vec<String> = CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect();
+    let mut options = MOUNT_OPTIONS.to_vec();
+    options.sort_unstable();
+    json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": OCI_VERSION,
+        "hooks": Moment::ALL.map(Moment::name),
+        "mountOptions": options,
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
+            "capabilities": capabilities,
+            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
+            "seccomp": {"enabled": false},
+            "apparmor": {"enabled": false},
+            "selinux": {"enabled": false},
+            "intelRdt": {"enabled": false},
+            "mountExtensions": {"idmap": {"enabled": false}},
+        },
+        "annotations": {"io.caisson.version": env!("CARGO_PKG_VERSION")},
+        "potentiallyUnsafeConfigAnnotations": [],
+    })
+}
