@@ -4,12 +4,12 @@ use crate::futex::FutexTable;
 use crate::mm::MemoryPool;
 use crate::task::tree::Tree;
 use crate::task::{ExitStatus, Freezer, ProcessGroup, SyscallDispatcher, Task, ThreadGroup};
-use crate::time::{TimerQueue, Vdso};
+use crate::time::{Timer, TimerQueue, Vdso};
 use crate::vfs::{Attachments, FsType, Vfs};
 use abi::poll::PollEvents;
 use platform::Platform;
 use std::sync::{
-    Arc, OnceLock,
+    Arc, OnceLock, Weak,
     atomic::{AtomicU64, Ordering},
 };
 use sync::{Mutex, MutexGuard, Rank, WaitQueue};
@@ -54,6 +54,27 @@ pub const UTS_VERSION: &str = "#1 SMP PREEMPT_DYNAMIC Caisson";
 /// `machine`.
 pub const UTS_MACHINE: &str = "x86_64";
 
+/// Freed memory goes back to the host after so long, in nanoseconds, or after twice as long what may be used again soon.
+const GIVE_BACK_NS: u64 = 400_000_000;
+
+/// Sees to it that freed memory goes back to the host. Nothing is to be done while none is freed.
+fn give_memory_back(memory: &Arc<MemoryPool>, timers: &Arc<TimerQueue>) {
+    let pool = Arc::downgrade(memory);
+    let timer = Arc::new_cyclic(|me: &Weak<Timer>| {
+        let me = me.clone();
+        Timer::new(timers, host::time::monotonic_ns, move |_| {
+            if let (Some(pool), Some(timer)) = (pool.upgrade(), me.upgrade())
+                && pool.give_back()
+            {
+                timer.set_after(Some(GIVE_BACK_NS), 0);
+            }
+        })
+    });
+    memory.when_freed(move || {
+        timer.set_after(Some(GIVE_BACK_NS), 0);
+    });
+}
+
 /// Everything of one sandbox, and the root of all guest-visible state.
 pub struct Kernel {
     /// How application code runs.
@@ -90,6 +111,8 @@ impl Kernel {
     /// [init](crate::task::InitArgs).
     pub fn new(platform: Arc<dyn Platform>, memory: Arc<MemoryPool>, config: KernelConfig) -> abi::Result<Arc<Kernel>> {
         let uts = UtsNames { nodename: config.hostname.clone(), domainname: config.domainname.clone() };
+        let timers = TimerQueue::start()?;
+        give_memory_back(&memory, &timers);
         let vdso = Vdso::new(&memory, config.steady_counter)?;
         Ok(Arc::new(Kernel {
             platform,
@@ -98,7 +121,7 @@ impl Kernel {
             vfs: Vfs::default(),
             config,
             freezer: Freezer::default(),
-            timers: TimerQueue::start()?,
+            timers,
             futexes: FutexTable::default(),
             attachments: Attachments::default(),
             uts: Mutex::new(Rank::Leaf, uts),

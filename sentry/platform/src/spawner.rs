@@ -124,9 +124,15 @@ impl<K: Kind> Spawner<K> {
 
     /// A new stub process, from the ready ones if there is one.
     pub fn process(&self) -> Result<Stub<K::Thread>, Errno> {
-        let ready = lock(&self.ready).pop();
-        if let Some(stub) = ready {
-            let _ = self.requests.send(Request::Refill);
+        let (stub, left) = {
+            let mut ready = lock(&self.ready);
+            (ready.pop(), ready.len())
+        };
+        if let Some(stub) = stub {
+            // Where stubs come back, there is no need for new ones.
+            if left < WARM / 2 {
+                let _ = self.requests.send(Request::Refill);
+            }
             return Ok(stub);
         }
         self.ask(Request::New)

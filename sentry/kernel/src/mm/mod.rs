@@ -140,6 +140,8 @@ pub struct Mm {
     has_deferred: AtomicBool,
     /// membarrier(2): registered for private barriers.
     barrier: AtomicBool,
+    /// Several tasks have run in it at once.
+    crowded: AtomicBool,
     state: RwLock<State>,
 }
 
@@ -169,6 +171,7 @@ impl Mm {
             aspace,
             has_deferred: AtomicBool::new(false),
             barrier: AtomicBool::new(false),
+            crowded: AtomicBool::new(false),
             state: RwLock::new(Rank::Mm, state),
         })
     }
@@ -223,6 +226,16 @@ impl Mm {
     /// Registers for MEMBARRIER_CMD_PRIVATE_EXPEDITED.
     pub fn register_barrier(&self) {
         self.barrier.store(true, Ordering::Relaxed);
+    }
+
+    /// Another task runs here from now on, beside the calling one.
+    pub fn set_crowded(&self) {
+        self.crowded.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that ever was so.
+    pub fn is_crowded(&self) -> bool {
+        self.crowded.load(Ordering::Relaxed)
     }
 
     /// Whether that was done.

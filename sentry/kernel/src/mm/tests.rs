@@ -243,7 +243,7 @@ fn fork_shares_until_written() {
     mm.copy_out(UserAddr(a), b"parent").expect("write");
     touch(&mm, a + 40 * P, Some(9)).expect("touch");
     space(&mm).take_ops();
-    let child = mm.fork(&mut FakeContext).expect("fork");
+    let child = mm.fork(&mut FakeContext, false).expect("fork");
     assert_eq!(space(&mm).take_ops(), ["protect 0x40000 Prot(READ)"]);
     assert_eq!(space(&child).take_ops(), ["map 0x40000 Prot(READ)"]);
     check_references(&pool, &[&mm, &child]);
@@ -284,7 +284,7 @@ fn fork_advice_and_shared_memory() {
     mm.madvise(UserAddr(wiped), P, Advice::WipeOnFork).expect("madvise");
     assert_eq!(errno(mm.madvise(UserAddr(shared), P, Advice::WipeOnFork)), Errno::EINVAL);
     mm.mlock(UserAddr(shared), P, true, false, false).expect("mlock");
-    let child = mm.fork(&mut FakeContext).expect("fork");
+    let child = mm.fork(&mut FakeContext, false).expect("fork");
     assert_eq!(touch(&child, wiped, None), Ok(0));
     assert_eq!(touch(&child, gone, None), Err((Signal::SEGV, fault::SEGV_MAPERR)));
     touch(&child, shared, Some(8)).expect("touch");
@@ -424,7 +424,7 @@ fn discards() {
     assert_eq!(mm.mincore(UserAddr(a), 8), Ok(vec![1; 8]));
     mm.madvise(UserAddr(a + P), P, Advice::DontNeed).expect("madvise");
     assert_eq!((touch(&mm, a, None), touch(&mm, a + P, None)), (Ok(7), Ok(0)));
-    let child = mm.fork(&mut FakeContext).expect("fork");
+    let child = mm.fork(&mut FakeContext, false).expect("fork");
     mm.madvise(UserAddr(a), 4 * P, Advice::DontNeed).expect("madvise");
     assert_eq!((touch(&mm, a + 3 * P, None), touch(&child, a + 3 * P, None)), (Ok(0), Ok(7)));
     assert_eq!(touch(&mm, a + 3 * P, Some(9)), Ok(9));
@@ -523,11 +523,11 @@ fn private_and_shared_files() {
     // Thrown away, the file's page shows again.
     mm.madvise(UserAddr(a + 32 * P), 8 * P, Advice::DontNeed).expect("madvise");
     assert_eq!(mm.copy_in(UserAddr(a + 35 * P), &mut b).map(|()| b[0]), Ok(37));
-    let child = mm.fork(&mut FakeContext).expect("fork");
+    let child = mm.fork(&mut FakeContext, false).expect("fork");
     touch(&child, shared + P, Some(100)).expect("touch");
     assert_eq!(touch(&mm, shared + P, None), Ok(100));
     touch(&mm, a + 2 * P, Some(50)).expect("touch");
-    let grandchild = mm.fork(&mut FakeContext).expect("fork");
+    let grandchild = mm.fork(&mut FakeContext, false).expect("fork");
     assert_eq!((touch(&child, a + 2 * P, None), touch(&grandchild, a + 2 * P, None)), (Ok(3), Ok(50)));
     mm.mprotect(UserAddr(a), 42 * P, Prot::READ, false).expect("mprotect");
     assert_eq!(touch(&mm, a + 2 * P, Some(1)), Err((Signal::SEGV, fault::SEGV_ACCERR)));
@@ -571,7 +571,7 @@ fn random_operations_match_a_model() {
         let prot = [Prot::empty(), Prot::READ, RW, RW][random(4) as usize];
         let what = random(12);
         if what == 0 && family.len() < 4 {
-            let child = family[who].0.fork(&mut FakeContext).expect("fork");
+            let child = family[who].0.fork(&mut FakeContext, random(2) == 0).expect("fork");
             let model = family[who].1.clone();
             family.push((child, model));
             continue;

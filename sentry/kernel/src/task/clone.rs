@@ -114,10 +114,14 @@ impl CurrentTask {
         }
         let f = req.flags;
         let mm = if f.contains(CloneFlags::VM) {
+            if !f.contains(CloneFlags::VFORK) {
+                self.mm().set_crowded();
+            }
             self.context.prepare_sibling(self.mm().address_space()).map_err(|_| abi::error!(EAGAIN, "no host thread"))?;
             self.mm()
         } else {
-            self.mm().fork(&mut *self.context)?
+            let mm = self.mm();
+            mm.fork(&mut *self.context, !mm.is_crowded())?
         };
         let files = if f.contains(CloneFlags::FILES) { self.files() } else { Arc::new(self.files().duplicate()) };
         let fs = if f.contains(CloneFlags::FS) { self.fs() } else { self.fs().duplicate() };

@@ -20,6 +20,7 @@ mod rlimits;
 mod run;
 mod task_state;
 mod thread_group;
+mod threads;
 pub mod tree;
 mod wait;
 

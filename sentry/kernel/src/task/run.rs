@@ -40,7 +40,7 @@ impl Start {
     /// Starts the task thread. `EAGAIN` where the host has no more threads.
     pub fn spawn(self) -> Result<(), Errno> {
         let name = format!("task-{}", self.task.tid());
-        host::thread::spawn(&name, move || self.main()).map(drop)
+        super::threads::run(format!("task-{}", self.task.tid()), move || self.main())
     }
 
     fn main(self) {
