@@ -20,6 +20,7 @@ pub mod inherit;
 pub mod io;
 pub mod memfile;
 pub mod notify;
+pub mod packet;
 pub mod process;
 pub mod rand;
 pub mod safecopy;

@@ -1,11 +1,17 @@
-//! Socket families: unix, inet over loopback, and a small netlink.
+//! Socket families: unix, inet, netlink and packet, and the network stack below the last three.
 //!
-//! They implement the traits of [`kernel::net`] and register themselves with [`register`].
+//! They implement the traits of [`kernel::net`] and register themselves with [`register`]. [`stack`] is the network: devices, routes,
+//! packets; [`tcp`] a TCP for the outside; loopback needs neither packets nor TCP.
 
 pub mod device;
 pub mod inet;
 mod netlink;
+pub mod packet;
+pub mod raw;
+pub mod stack;
+mod tcp;
 pub mod unix;
+mod wire;
 
 use kernel::Kernel;
 use std::sync::Arc;
@@ -14,6 +20,7 @@ use std::sync::Arc;
 pub fn register(kernel: &Kernel) {
     kernel::net::register(kernel, Arc::new(unix::UnixFamily));
     kernel::net::register(kernel, Arc::new(netlink::NetlinkFamily));
+    kernel::net::register(kernel, Arc::new(packet::PacketFamily));
     for v6 in [false, true] {
         kernel::net::register(kernel, Arc::new(inet::InetFamily { v6 }));
     }

@@ -1,4 +1,4 @@
-//! A program run by the host's own kernel: in new namespaces, in the same root, with the mounts that a container has.
+//! A program run by the host's own kernel: in new namespaces (with loopback alone for a network), in the same root, with the mounts that a container has.
 
 use crate::process::{self, Output};
 use crate::{HOSTNAME, NOFILE, Program};
@@ -9,6 +9,7 @@ use std::process::Command;
 /// `--`, NAME=VALUE…, `chroot . PROGRAM ARGUMENT…`. The program is process 1 of its namespace, as in a container.
 const SETUP: &str = r#"
 set -eu
+ip link set lo up
 root=$1; echo "$2" > /proc/sys/kernel/hostname; ulimit -Sn "$3"; ulimit -Hn "$4"; shift 4
 # over /sys, because the tree itself may lie anywhere else
 base=/sys
@@ -48,6 +49,7 @@ impl Program {
             "--pid",
             "--ipc",
             "--uts",
+            "--net",
             "--fork",
             "--kill-child=KILL",
             "--propagation=private",

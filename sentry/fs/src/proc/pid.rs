@@ -291,19 +291,9 @@ fn network(task: &Arc<Task>) -> Fixed {
         let kernel = kernel.clone();
         (name, Entry::text(move || Ok(kernel::net::proc_net(&kernel, name).unwrap_or_default().into())))
     };
-    Fixed::new(vec![
-        table("unix"),
-        table("tcp"),
-        table("tcp6"),
-        table("udp"),
-        table("udp6"),
-        (
-            "dev",
-            Entry::fixed(
-                "Inter-|   Receive                                                |  Transmit\n face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed\n    lo:       0       0    0    0    0     0          0         0        0       0    0    0    0     0       0          0\n",
-            ),
-        ),
-        ("route", Entry::fixed("Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT                                                       \n")),
-        ("if_inet6", Entry::fixed("00000000000000000000000000000001 01 80 10 80       lo\n")),
-    ])
+    let names = [
+        "unix", "tcp", "tcp6", "udp", "udp6", "raw", "raw6", "packet", "netlink", "dev", "route", "ipv6_route", "if_inet6", "arp",
+        "snmp", "sockstat", "sockstat6", "igmp", "ptype",
+    ];
+    Fixed::new(names.into_iter().map(table).collect())
 }

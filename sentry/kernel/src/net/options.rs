@@ -74,6 +74,8 @@ pub struct SocketOptions {
     sndtimeo: AtomicU64,
     /// An error to be told once (`sk_err`).
     error: AtomicI32,
+    /// Whether the sizes of the buffers were asked for: 1 sending, 2 receiving (`sk_userlocks`).
+    sized: AtomicU32,
 }
 
 impl Default for SocketOptions {
@@ -91,6 +93,7 @@ impl Default for SocketOptions {
             rcvtimeo: AtomicU64::new(0),
             sndtimeo: AtomicU64::new(0),
             error: AtomicI32::new(0),
+            sized: AtomicU32::new(0),
         }
     }
 }
@@ -116,6 +119,34 @@ impl SocketOptions {
         if let Some(b) = flag(name) {
             if on { self.flags.fetch_or(b, Relaxed) } else { self.flags.fetch_and(!b, Relaxed) };
         }
+    }
+
+    /// Options of a socket whose buffers begin with these sizes.
+    #[must_use]
+    pub fn with_buffers(send: u32, receive: u32) -> SocketOptions {
+        let o = SocketOptions::default();
+        o.sndbuf.store(send, Relaxed);
+        o.rcvbuf.store(receive, Relaxed);
+        o
+    }
+
+    /// Whether the size of the send buffer was asked for, and that of the receive buffer; else they may follow the traffic.
+    #[must_use]
+    pub fn sized(&self) -> (bool, bool) {
+        let s = self.sized.load(Relaxed);
+        (s & 1 != 0, s & 2 != 0)
+    }
+
+    /// Bytes that must be there before a reader is woken (`SO_RCVLOWAT`).
+    #[must_use]
+    pub fn receive_low(&self) -> usize {
+        usize::try_from(self.rcvlowat.load(Relaxed)).unwrap_or(1)
+    }
+
+    /// `SO_LINGER`'s seconds; `None`: off.
+    #[must_use]
+    pub fn linger(&self) -> Option<u64> {
+        u64::try_from(self.linger.load(Relaxed)).ok()
     }
 
     /// Bytes that may be on their way (`sk_sndbuf`).
@@ -166,6 +197,12 @@ impl SocketOptions {
         self.flags.store(from.flags.load(Relaxed), Relaxed);
         self.sndbuf.store(from.sndbuf.load(Relaxed), Relaxed);
         self.rcvbuf.store(from.rcvbuf.load(Relaxed), Relaxed);
+        self.sized.store(from.sized.load(Relaxed), Relaxed);
+        self.linger.store(from.linger.load(Relaxed), Relaxed);
+        self.rcvlowat.store(from.rcvlowat.load(Relaxed), Relaxed);
+        self.mark.store(from.mark.load(Relaxed), Relaxed);
+        self.rcvtimeo.store(from.rcvtimeo.load(Relaxed), Relaxed);
+        self.sndtimeo.store(from.sndtimeo.load(Relaxed), Relaxed);
     }
 
     /// setsockopt(2) at `SOL_SOCKET`. `ENOPROTOOPT` for what is not known.
@@ -174,6 +211,11 @@ impl SocketOptions {
         let n = value.int()?;
         let forced = |n: i32| (n as u32).min(i32::MAX as u32 / 2) * 2;
         let doubled = |n: i32| (n as u32).min(BUFFER_MAX) * 2;
+        match name {
+            libc::SO_SNDBUF | libc::SO_SNDBUFFORCE => self.sized.fetch_or(1, Relaxed),
+            libc::SO_RCVBUF | libc::SO_RCVBUFFORCE => self.sized.fetch_or(2, Relaxed),
+            _ => 0,
+        };
         match name {
             libc::SO_SNDBUF => self.sndbuf.store(doubled(n).max(SNDBUF_MIN), Relaxed),
             libc::SO_RCVBUF => self.rcvbuf.store(doubled(n).max(RCVBUF_MIN), Relaxed),
@@ -211,6 +253,11 @@ impl SocketOptions {
             libc::SO_TYPE | libc::SO_ERROR | libc::SO_PROTOCOL | libc::SO_DOMAIN | libc::SO_ACCEPTCONN | libc::SO_PEERCRED
             | libc::SO_SNDLOWAT => {
                 bail!(ENOPROTOOPT, "cannot be set")
+            }
+            libc::SO_TIMESTAMP | libc::SO_TIMESTAMPNS => {
+                // One resolution or the other.
+                self.set_flag(libc::SO_TIMESTAMP, n != 0 && name == libc::SO_TIMESTAMP);
+                self.set_flag(libc::SO_TIMESTAMPNS, n != 0 && name == libc::SO_TIMESTAMPNS);
             }
             _ if flag(name).is_some() => self.set_flag(name, n != 0),
             _ => bail!(ENOPROTOOPT, "option {name}"),

@@ -19,14 +19,17 @@ pub fn family(raw: &[u8]) -> i32 {
 
 /// From a `sockaddr` given to a socket of AF_INET or (`v6`) AF_INET6. Mapped IPv4 addresses become IPv4 ones.
 pub fn parse(raw: &[u8], v6: bool) -> Result<SocketAddr> {
+    if raw.len() < if v6 { V6_MIN } else { V4_LEN } {
+        bail!(EINVAL, "address too short");
+    }
     let Some(port) = field(raw, 2).map(u16::from_be_bytes) else { bail!(EINVAL, "address too short") };
     match family(raw) {
         libc::AF_INET if !v6 => match field::<4>(raw, 4) {
-            Some(ip) if raw.len() >= V4_LEN => Ok(SocketAddr::from((ip, port))),
+            Some(ip) => Ok(SocketAddr::from((ip, port))),
             _ => bail!(EINVAL, "address too short"),
         },
         libc::AF_INET6 if v6 => match field::<16>(raw, 8) {
-            Some(ip) if raw.len() >= V6_MIN => Ok(SocketAddr::new(IpAddr::V6(Ipv6Addr::from(ip)).to_canonical(), port)),
+            Some(ip) => Ok(SocketAddr::new(IpAddr::V6(Ipv6Addr::from(ip)).to_canonical(), port)),
             _ => bail!(EINVAL, "address too short"),
         },
         _ => bail!(EAFNOSUPPORT, "address of another family"),
@@ -63,18 +66,20 @@ pub fn unspecified(v6: bool) -> SocketAddr {
     if v6 { SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)) } else { SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)) }
 }
 
-/// Where a destination really leads: "any" means this host. `ENETUNREACH` for what is not loopback.
-pub fn destination(addr: SocketAddr) -> Result<SocketAddr> {
+/// Where a destination really leads: "any" means this host.
+pub fn destination(addr: SocketAddr) -> SocketAddr {
     let ip = match addr.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip if ip.is_loopback() => ip,
-        ip => bail!(ENETUNREACH, "no route to {ip}"),
+        ip => ip,
     };
-    Ok(SocketAddr::new(ip, addr.port()))
+    SocketAddr::new(ip, addr.port())
 }
 
-/// The address that a socket speaks from to `to` if it is not bound to one.
-pub fn source_for(to: SocketAddr) -> IpAddr {
-    if to.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() }
+/// The scope of a `sockaddr_in6`: the device that a link-local address belongs to.
+pub fn scope(raw: &[u8]) -> Option<u32> {
+    if family(raw) != libc::AF_INET6 {
+        return None;
+    }
+    field::<4>(raw, 24).map(u32::from_ne_bytes).filter(|&s| s != 0)
 }

@@ -1,19 +1,29 @@
-//! AF_INET and AF_INET6 over loopback alone: TCP and UDP as queues between sockets of the sandbox, without packets.
+//! AF_INET and AF_INET6: TCP and UDP.
 //!
-//! [`InetSock`] is a socket of either kind and family; [`ports`] knows who is bound where; [`tcp`] and [`udp`] move the bytes. Any
-//! destination but loopback is `ENETUNREACH`, as in a network namespace whose only device is `lo`.
+//! [`InetSock`] is a socket of either kind and family; [`ports`] knows who is bound where. What stays in this sandbox goes from queue to
+//! queue ([`tcp`], [`udp`]), without packets; what does not goes through the [`Stack`] ([`outside`]).
 
 mod address;
+mod control;
+mod multicast;
 mod options;
+pub mod outside;
 mod ports;
 mod sock;
 mod tcp;
+mod tcp_info;
 #[cfg(test)]
 mod tests;
 mod udp;
 
-pub use sock::InetSock;
+pub use address::{encode, parse, scope};
+pub use control::{error as error_message, outgoing};
+pub use options::Extra;
+pub use ports::Ports;
+pub use sock::{InetSock, SocketError};
+pub use udp::{udp_error, udp_input};
 
+use crate::{raw::RawSock, stack::Stack};
 use abi::{Result, bail, libc};
 use kernel::{
     Kernel,
@@ -35,25 +45,32 @@ impl Family for InetFamily {
     }
 
     fn create(&self, task: &Task, kind: SocketKind, protocol: i32) -> Result<Arc<dyn SocketOps>> {
+        let stack = Stack::of(task.kernel());
+        let ping = if self.v6 { libc::IPPROTO_ICMPV6 } else { libc::IPPROTO_ICMP };
         match (kind, protocol) {
             (SocketKind::Stream, 0 | libc::IPPROTO_TCP) | (SocketKind::Dgram, 0 | libc::IPPROTO_UDP) => {
-                Ok(InetSock::new(self.v6, kind, &ports::Ports::of(task.kernel())))
+                Ok(InetSock::new(self.v6, kind, &stack, task.cred().euid))
             }
-            (SocketKind::Raw, _) => {
+            (SocketKind::Dgram, p) if p == ping => Ok(RawSock::new(self.v6, p as u8, true, &stack)),
+            (SocketKind::Raw, 1..256) => {
                 task.cred().require(CapSet::NET_RAW)?;
-                bail!(EPROTONOSUPPORT, "no raw sockets");
+                Ok(RawSock::new(self.v6, protocol as u8, false, &stack))
             }
             (SocketKind::SeqPacket, _) => bail!(ESOCKTNOSUPPORT),
+            (_, p) if !(0..256).contains(&p) => bail!(EINVAL, "protocol {protocol}"),
             _ => bail!(EPROTONOSUPPORT, "protocol {protocol}"),
         }
     }
 
     fn proc_net(&self, kernel: &Kernel, name: &str) -> Option<String> {
+        let stack = Stack::of(kernel);
         let kind = match (self.v6, name) {
             (false, "tcp") | (true, "tcp6") => SocketKind::Stream,
             (false, "udp") | (true, "udp6") => SocketKind::Dgram,
+            (false, "raw") | (true, "raw6") => return Some(stack.raw.show(self.v6)),
+            (false, _) => return stack.show(name),
             _ => return None,
         };
-        Some(ports::Ports::of(kernel).show(self.v6, kind))
+        Some(stack.ports.show(self.v6, kind))
     }
 }

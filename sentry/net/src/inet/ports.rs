@@ -1,11 +1,8 @@
 //! Who is bound to which port.
 
-use super::{InetSock, sock::Phase};
+use super::InetSock;
 use abi::{Result, bail, libc};
-use kernel::{
-    Kernel,
-    net::{SocketKind, SocketOps},
-};
+use kernel::net::{SocketKind, SocketOps};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -77,11 +74,6 @@ impl State {
 }
 
 impl Ports {
-    /// The sandbox's.
-    pub fn of(kernel: &Kernel) -> Arc<Ports> {
-        kernel.attachments.get_or_insert_with(Ports::default)
-    }
-
     /// Binds a socket; port 0: one that is free. Returns where it is bound.
     pub fn bind(&self, sock: &Arc<InetSock>, addr: SocketAddr) -> Result<SocketAddr> {
         let (kind, ip, dual) = (sock.kind(), addr.ip(), sock.is_dual());
@@ -138,6 +130,66 @@ impl Ports {
         found.into_iter().map(|f| f.1).collect()
     }
 
+    /// The listening socket for a connection to this address; of several that share it (`SO_REUSEPORT`), the one that `hash` falls on.
+    pub fn listener(&self, to: SocketAddr, hash: u64) -> Option<Arc<InetSock>> {
+        let all: Vec<(u32, bool, Arc<InetSock>)> = {
+            let s = self.0.lock();
+            let list = s.bound.get(&(SocketKind::Stream, to.port()))?;
+            list.iter().filter_map(|e| Some((e.score(to.ip())?, e.reuse_port, e.sock.upgrade()?))).collect()
+        };
+        let all: Vec<_> = all.into_iter().filter(|(_, _, s)| s.is_listening()).collect();
+        let best = all.iter().map(|(score, ..)| *score).max()?;
+        let group: Vec<_> = all.into_iter().filter(|(score, ..)| *score == best).collect();
+        let one = if group.len() > 1 && group.iter().all(|g| g.1) { hash as usize % group.len() } else { 0 };
+        group.into_iter().nth(one).map(|g| g.2)
+    }
+
+    /// As [`find`](Self::find), but of those that share an address (`SO_REUSEPORT`) the one that `hash` falls on comes first.
+    pub fn find_group(&self, kind: SocketKind, to: SocketAddr, hash: u64) -> Vec<Arc<InetSock>> {
+        let shared = {
+            let s = self.0.lock();
+            s.bound.get(&(kind, to.port())).is_some_and(|l| l.len() > 1 && l.iter().all(|e| e.reuse_port))
+        };
+        let mut all = self.find(kind, to);
+        if shared && !all.is_empty() {
+            let n = hash as usize % all.len();
+            all.rotate_left(n);
+        }
+        all
+    }
+
+    /// `EADDRINUSE` if another socket listens where this one is bound.
+    pub fn check_listen(&self, sock: &InetSock) -> Result {
+        let others: Vec<(bool, Arc<InetSock>)> = {
+            let s = self.0.lock();
+            let mine = s.bound.iter().flat_map(|((kind, port), list)| list.iter().map(move |e| (*kind, *port, e)));
+            let Some((kind, port, me)) = mine.into_iter().find(|(.., e)| std::ptr::eq(e.sock.as_ptr(), sock)) else { return Ok(()) };
+            let list = s.bound.get(&(kind, port)).into_iter().flatten();
+            let overlapping = list.filter(|e| !std::ptr::eq(e.sock.as_ptr(), sock) && e.overlaps(me.ip, me.dual));
+            overlapping.filter_map(|e| Some((e.reuse_port && me.reuse_port, e.sock.upgrade()?))).collect()
+        };
+        if others.iter().any(|(shared, s)| !shared && s.is_listening()) {
+            bail!(EADDRINUSE, "another socket listens there");
+        }
+        Ok(())
+    }
+
+    /// Open sockets of a kind (TCP or UDP).
+    pub fn count(&self, v6: bool, tcp: bool) -> usize {
+        let kind = if tcp { SocketKind::Stream } else { SocketKind::Dgram };
+        self.all().iter().filter(|(_, s)| s.is_v6() == v6 && s.kind() == kind).count()
+    }
+
+    /// Established TCP connections.
+    pub fn established(&self) -> usize {
+        self.all().iter().filter(|(_, s)| s.kind() == SocketKind::Stream && s.shown().2 == 1).count()
+    }
+
+    /// Every open socket with its inode number.
+    pub fn all(&self) -> Vec<(u64, Arc<InetSock>)> {
+        self.0.lock().open.iter().filter_map(|(i, s)| Some((*i, s.upgrade()?))).collect()
+    }
+
     /// Enters an open socket.
     pub fn add(&self, ino: u64, sock: &Arc<InetSock>) {
         self.0.lock().open.insert(ino, Arc::downgrade(sock));
@@ -160,17 +212,24 @@ impl Ports {
                 "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode".to_owned()
             }
         };
-        out.push('\n');
-        let all: Vec<(u64, Arc<InetSock>)> = self.0.lock().open.iter().filter_map(|(i, s)| Some((*i, s.upgrade()?))).collect();
-        for (i, (ino, sock)) in all.iter().filter(|(_, s)| s.is_v6() == v6 && s.kind() == kind).enumerate() {
-            let (local, remote, state, queued) = sock.shown();
-            // Writing to a String cannot fail.
-            let _ = writeln!(
-                out,
-                "{i:4}: {} {} {state:02X} 00000000:{queued:08X} 00:00000000 00000000     0        0 {ino} 1 0000000000000000 0",
+        // IPv4's lines have a fixed width.
+        let width = match (v6, tcp) {
+            (false, true) => 149,
+            (false, false) => 127,
+            _ => 0,
+        };
+        out = format!("{out:<width$}\n");
+        for (i, (ino, sock)) in self.all().iter().filter(|(_, s)| s.is_v6() == v6 && s.kind() == kind).enumerate() {
+            let (local, remote, state, queued, unsent) = sock.shown();
+            let line = format!(
+                "{i:4}: {} {} {state:02X} {unsent:08X}:{queued:08X} 00:00000000 00000000 {:5}        0 {ino} {}",
                 hex(local, v6),
-                hex(remote, v6)
+                hex(remote, v6),
+                sock.uid,
+                if tcp { "1 0000000000000000 100 0 0 10 0" } else { "2 0000000000000000 0" }
             );
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "{line:<width$}");
         }
         out
     }
@@ -186,13 +245,4 @@ fn hex(addr: SocketAddr, v6: bool) -> String {
     };
     let words: String = ip.chunks_exact(4).map(|w| format!("{:02X}{:02X}{:02X}{:02X}", w[3], w[2], w[1], w[0])).collect();
     format!("{words}:{:04X}", addr.port())
-}
-
-/// `st` of /proc/net/tcp.
-pub fn state_number(phase: &Phase) -> u8 {
-    match phase {
-        Phase::Listening { .. } => 10,
-        Phase::Connected => 1,
-        _ => 7,
-    }
 }

@@ -3,10 +3,11 @@
 use super::{
     address,
     options::{self, Extra},
-    ports::{self, Ports},
 };
 use crate::device;
-use abi::{Result, bail, libc, poll::PollEvents};
+use crate::stack::{Path, Stack};
+use crate::tcp::{self, Tcb, stream::Stream};
+use abi::{Errno, Result, bail, libc, poll::PollEvents};
 use kernel::{
     cred::CapSet,
     io::IoBuffer,
@@ -16,52 +17,114 @@ use kernel::{
 };
 use std::any::Any;
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use sync::{Mutex, MutexGuard, Rank, WaitQueue};
 
 /// Where a socket is in its life.
 pub enum Phase {
-    /// New, or a UDP socket.
-    Open,
+    /// New, or a UDP socket. `failed`: connect(2) did not succeed.
+    Open { failed: bool },
     /// listen(2) was called.
     Listening {
         /// Connections that may wait.
         backlog: usize,
         /// Connections that nobody has accepted.
         pending: VecDeque<Arc<InetSock>>,
+        /// Sockets of this sandbox that wait for room in `pending`.
+        waiting: VecDeque<Weak<InetSock>>,
+        /// Connections from outside whose handshake is not done.
+        half_open: VecDeque<Weak<InetSock>>,
     },
+    /// TCP: connect(2) has begun.
+    Connecting,
     /// TCP: is or was connected.
     Connected,
+    /// TCP: was reset or given up.
+    Reset,
     /// Closed.
     Dead,
 }
 
-/// A datagram, or a piece of a stream.
-pub struct Piece {
+/// A datagram.
+pub struct Datagram {
     pub data: Vec<u8>,
-    /// Bytes already read.
-    pub off: usize,
     pub from: SocketAddr,
+    /// Where it was sent to, how it came, and when (`CLOCK_REALTIME`).
+    pub to: SocketAddr,
+    pub device: u32,
+    pub ttl: u8,
+    pub tos: u8,
+    pub time: u64,
+}
+
+/// An error that came back, for `MSG_ERRQUEUE`: `struct sock_extended_err`.
+#[derive(Clone, Debug)]
+pub struct SocketError {
+    pub errno: Errno,
+    /// Ends what the socket does, rather than being told only to who asked for errors.
+    pub hard: bool,
+    /// `SO_EE_ORIGIN_*`
+    pub origin: u8,
+    pub kind: u8,
+    pub code: u8,
+    pub info: u32,
+    pub offender: Option<IpAddr>,
+    /// What was sent.
+    pub data: Vec<u8>,
+}
+
+/// TCP's urgent byte.
+#[derive(Clone, Copy)]
+pub struct Urgent {
+    /// Its place in the stream.
+    pub at: u64,
+    /// It was read out of band.
+    pub taken: bool,
 }
 
 /// What a socket's lock protects.
 pub struct State {
     pub phase: Phase,
-    /// Where it is bound in [`Ports`].
+    /// Where it is bound in [`Ports`](super::Ports).
     pub bound: Option<SocketAddr>,
     pub local: Option<SocketAddr>,
     pub remote: Option<SocketAddr>,
-    /// TCP: the other end.
+    /// TCP over loopback: the other end.
     pub peer: Option<Arc<InetSock>>,
-    pub received: VecDeque<Piece>,
-    /// Bytes in `received`.
+    /// TCP to the outside.
+    pub tcb: Option<Box<Tcb>>,
+    /// The way to `remote`, as it was found last.
+    pub path: Option<Box<Path>>,
+    /// TCP: what can be read.
+    pub stream: Stream,
+    /// An emptied piece of `stream`, for the next sender.
+    pub spare: Option<Vec<u8>>,
+    /// Bytes that have been read of the stream.
+    pub position: u64,
+    pub urgent: Option<Urgent>,
+    /// UDP: what can be read, and what it takes of the receive buffer.
+    pub datagrams: VecDeque<Datagram>,
     pub queued: usize,
+    pub errors: VecDeque<(SocketError, SocketAddr)>,
     /// The other end sends no more.
     pub fin: bool,
     pub shut: Shutdown,
     /// The peer found no room here and wants to hear of some.
     pub peer_waits: bool,
+    /// connect(2) has told that it succeeded.
+    pub reported: bool,
+    /// Multicast groups and their devices.
+    pub groups: Vec<(IpAddr, u32)>,
+    /// Who accepts a connection whose handshake is not done.
+    pub listener: Weak<InetSock>,
+    /// `SO_BINDTODEVICE`
+    pub device: Option<u32>,
+    /// bind(2) named the port: it is kept when a connection ends that never was.
+    pub port_asked: bool,
+    /// UDP: data held back by UDP_CORK or MSG_MORE, and where it goes.
+    pub corked: Option<(Vec<u8>, SocketAddr)>,
 }
 
 /// A socket.
@@ -71,43 +134,74 @@ pub struct InetSock {
     kind: SocketKind,
     queue: WaitQueue,
     options: SocketOptions,
+    /// Who made it.
+    pub uid: u32,
     pub(super) extra: Extra,
-    pub(super) ports: Arc<Ports>,
+    pub(super) stack: Arc<Stack>,
     state: Mutex<State>,
     ino: OnceLock<u64>,
+    /// `state` is [`Phase::Listening`], for who looks without the lock.
+    pub(super) listening: AtomicBool,
+    /// The moment that the stack's timers wake it at, if that has not passed; zero: none.
+    pub(super) wakes_at: AtomicU64,
+    /// Bytes that TCP's peer may have unread here: `State::stream`'s length, for who looks without the lock.
+    pub(super) unread: AtomicUsize,
 }
+
+/// What Linux begins with: `tcp_wmem[1]`, `tcp_rmem[1]`.
+const TCP_SEND: u32 = 16_384;
+const TCP_RECEIVE: u32 = 131_072;
 
 impl InetSock {
     /// A new socket of AF_INET or (`v6`) AF_INET6.
-    pub fn new(v6: bool, kind: SocketKind, ports: &Arc<Ports>) -> Arc<InetSock> {
+    pub fn new(v6: bool, kind: SocketKind, stack: &Arc<Stack>, uid: u32) -> Arc<InetSock> {
         let state = State {
-            phase: Phase::Open,
+            phase: Phase::Open { failed: false },
             bound: None,
             local: None,
             remote: None,
             peer: None,
-            received: VecDeque::new(),
+            tcb: None,
+            path: None,
+            stream: Stream::default(),
+            spare: None,
+            position: 0,
+            urgent: None,
+            datagrams: VecDeque::new(),
             queued: 0,
+            errors: VecDeque::new(),
             fin: false,
             shut: Shutdown { read: false, write: false },
             peer_waits: false,
+            reported: false,
+            groups: Vec::new(),
+            listener: Weak::new(),
+            device: None,
+            port_asked: false,
+            corked: None,
         };
+        let options =
+            if kind == SocketKind::Stream { SocketOptions::with_buffers(TCP_SEND, TCP_RECEIVE) } else { SocketOptions::default() };
         Arc::new_cyclic(|me| InetSock {
             me: me.clone(),
             v6,
             kind,
             queue: WaitQueue::new(),
-            options: SocketOptions::default(),
+            options,
+            uid,
             extra: Extra::default(),
-            ports: ports.clone(),
+            stack: stack.clone(),
             state: Mutex::new(Rank::Socket, state),
             ino: OnceLock::new(),
+            listening: AtomicBool::new(false),
+            wakes_at: AtomicU64::new(0),
+            unread: AtomicUsize::new(0),
         })
     }
 
     pub(super) fn me(&self) -> Arc<InetSock> {
         // `me` is only asked through a reference to a living socket.
-        self.me.upgrade().unwrap_or_else(|| InetSock::new(self.v6, self.kind, &self.ports))
+        self.me.upgrade().unwrap_or_else(|| InetSock::new(self.v6, self.kind, &self.stack, self.uid))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -123,6 +217,11 @@ impl InetSock {
         self.queue.notify(events);
     }
 
+    /// The stack that it belongs to.
+    pub fn stack(&self) -> &Arc<Stack> {
+        &self.stack
+    }
+
     /// Whether it is of AF_INET6.
     pub fn is_v6(&self) -> bool {
         self.v6
@@ -135,14 +234,47 @@ impl InetSock {
 
     /// Whether listen(2) was called.
     pub fn is_listening(&self) -> bool {
-        matches!(self.lock().phase, Phase::Listening { .. })
+        self.listening.load(Ordering::Acquire)
     }
 
-    /// Local and remote address, state and queued bytes for /proc/net.
-    pub fn shown(&self) -> (SocketAddr, SocketAddr, u8, usize) {
+    /// Its inode number.
+    pub fn inode(&self) -> u64 {
+        self.ino.get().copied().unwrap_or(0)
+    }
+
+    /// Local and remote address, state, bytes to be read and bytes not acknowledged, for /proc/net and sock_diag.
+    pub fn shown(&self) -> (SocketAddr, SocketAddr, u8, usize, usize) {
         let s = self.lock();
         let any = address::unspecified(self.v6);
-        (s.local.unwrap_or(any), s.remote.unwrap_or(any), ports::state_number(&s.phase), s.queued)
+        let queued = match &s.phase {
+            Phase::Listening { pending, .. } => pending.len(),
+            _ if self.kind == SocketKind::Dgram => s.queued,
+            _ => s.stream.len(),
+        };
+        let waiting = match &s.phase {
+            Phase::Listening { backlog, .. } => *backlog,
+            _ => s.tcb.as_ref().map_or(0, |t| t.unacknowledged()),
+        };
+        (s.local.unwrap_or(any), s.remote.unwrap_or(any), self.state_number(&s), queued, waiting)
+    }
+
+    /// `TCP_*` of <netinet/tcp.h>.
+    pub(super) fn state_number(&self, s: &State) -> u8 {
+        if let Some(t) = &s.tcb {
+            return t.state as u8;
+        }
+        match &s.phase {
+            Phase::Open { .. } if self.kind == SocketKind::Dgram && s.remote.is_some() => 1,
+            Phase::Listening { .. } => 10,
+            Phase::Connecting => 2,
+            Phase::Connected => match (s.fin, s.shut.write) {
+                (false, false) => 1,
+                (true, false) => 8,
+                (false, true) => 5,
+                (true, true) => 7,
+            },
+            _ => 7,
+        }
     }
 
     /// Binds to where the socket is to be found; `Some` only once.
@@ -150,7 +282,7 @@ impl InetSock {
         if self.lock().bound.is_some() {
             bail!(EINVAL, "bound already");
         }
-        let at = self.ports.bind(&self.me(), addr)?;
+        let at = self.stack.ports.bind(&self.me(), addr)?;
         let mut s = self.lock();
         s.bound = Some(at);
         s.local = Some(at);
@@ -159,10 +291,21 @@ impl InetSock {
 
     /// Binds to a free port if the socket has none.
     pub(super) fn autobind(&self) -> Result {
-        if self.lock().local.is_some() { Ok(()) } else { self.bind_to(address::unspecified(self.v6)) }
+        if self.lock().bound.is_some() { Ok(()) } else { self.bind_to(address::unspecified(self.v6)) }
     }
 
-    /// `EAFNOSUPPORT` or `ENETUNREACH` for IPv4 addresses that an IPv6-only socket cannot reach.
+    /// Gives back a port that nobody asked for (`inet_put_port`). Returns it for [`Ports::unbind`](super::Ports::unbind), without the lock.
+    #[must_use]
+    pub(super) fn drop_port(&self, s: &mut State) -> Option<SocketAddr> {
+        s.local = s.bound;
+        if s.port_asked {
+            return None;
+        }
+        s.local = None;
+        s.bound.take()
+    }
+
+    /// `ENETUNREACH` for IPv4 addresses that an IPv6-only socket cannot reach.
     pub(super) fn check_reach(&self, to: SocketAddr) -> Result {
         if self.v6 && to.is_ipv4() && self.extra.v6_only() {
             bail!(ENETUNREACH, "IPv6 only");
@@ -170,34 +313,22 @@ impl InetSock {
         Ok(())
     }
 
-    fn close(&self) {
-        let (bound, peer, unread, pending) = {
-            let mut s = self.lock();
-            let pending = match std::mem::replace(&mut s.phase, Phase::Dead) {
-                Phase::Listening { pending, .. } => pending,
-                Phase::Dead => return,
-                _ => VecDeque::new(),
-            };
-            s.shut = Shutdown { read: true, write: true };
-            let unread = s.queued > 0;
-            s.received.clear();
-            s.queued = 0;
-            (s.bound.take(), s.peer.take(), unread, pending)
-        };
-        if let Some(at) = bound {
-            self.ports.unbind(self, at);
+    /// Where it may be bound to: `EADDRNOTAVAIL` unless the address is ours, any, or a group (UDP).
+    fn check_bind(&self, addr: SocketAddr) -> Result {
+        let ip = addr.ip();
+        if ip.is_unspecified() || self.stack.local(ip).is_some() || self.extra.free_bind() {
+            return Ok(());
         }
-        if let Some(peer) = peer {
-            peer.hang_up(unread);
+        let group = ip.is_multicast() || ip == IpAddr::from([255; 4]);
+        if group && self.kind == SocketKind::Dgram {
+            return Ok(());
         }
-        for child in pending {
-            let client = child.lock().peer.clone();
-            child.close();
-            if let Some(c) = client {
-                c.hang_up(true);
-            }
+        let table = self.stack.table();
+        let broadcast = |ip: IpAddr| table.devices.iter().any(|d| d.addresses.lock().iter().any(|a| a.broadcast.map(IpAddr::V4) == Some(ip)));
+        if self.kind == SocketKind::Dgram && broadcast(ip) {
+            return Ok(());
         }
-        self.notify(PollEvents::all());
+        bail!(EADDRNOTAVAIL, "{ip} is not ours");
     }
 }
 
@@ -220,19 +351,29 @@ impl SocketOps for InetSock {
 
     fn attached(&self, file: &Arc<File>) {
         if self.ino.set(file.inode().ino).is_ok() {
-            self.ports.add(file.inode().ino, &self.me());
+            self.stack.ports.add(file.inode().ino, &self.me());
         }
     }
 
     fn bind(&self, task: &Task, addr: &[u8]) -> Result {
-        let addr = address::parse(addr, self.v6)?;
-        if !addr.ip().is_unspecified() && !addr.ip().is_loopback() {
-            bail!(EADDRNOTAVAIL, "{} is not ours", addr.ip());
+        // BSD's way of saying "any" (inet_bind).
+        let family = address::family(addr);
+        if family == libc::AF_UNSPEC && !self.v6 && addr.get(4..8) != Some(&[0; 4]) {
+            bail!(EAFNOSUPPORT, "address of another family");
         }
+        let unspec = family == libc::AF_UNSPEC && !self.v6;
+        let inet = [(libc::AF_INET as u16).to_ne_bytes().as_slice(), addr.get(2..).unwrap_or_default()].concat();
+        let addr = address::parse(if unspec { &inet } else { addr }, self.v6)?;
+        self.check_bind(addr)?;
         if (1..1024).contains(&addr.port()) && !task.cred().capable(CapSet::NET_BIND_SERVICE) {
             bail!(EACCES, "port {}", addr.port());
         }
-        self.bind_to(addr)
+        if self.v6 && addr.is_ipv4() && self.extra.v6_only() {
+            bail!(EINVAL, "IPv6 only");
+        }
+        self.bind_to(addr)?;
+        self.lock().port_asked = addr.port() != 0;
+        Ok(())
     }
 
     fn listen(&self, _task: &Task, backlog: i32) -> Result {
@@ -240,7 +381,18 @@ impl SocketOps for InetSock {
     }
 
     fn connect(&self, _task: &Task, addr: &[u8]) -> Result {
+        if addr.len() < 2 {
+            bail!(EINVAL, "no family");
+        }
+        if address::family(addr) != libc::AF_UNSPEC {
+            // Checked first, whatever the socket's state.
+            address::parse(addr, self.v6)?;
+        }
         if self.kind == SocketKind::Dgram { self.connect_udp(addr) } else { self.connect_tcp(addr) }
+    }
+
+    fn connect_result(&self) -> Result {
+        self.connect_tcp_result()
     }
 
     fn accept(&self, _task: &Task) -> Result<Arc<dyn SocketOps>> {
@@ -253,46 +405,42 @@ impl SocketOps for InetSock {
     }
 
     fn peer_address(&self) -> Result<Vec<u8>> {
-        match self.lock().remote {
+        let s = self.lock();
+        let there = match (&s.phase, &s.tcb) {
+            (Phase::Connected, Some(t)) => !matches!(t.state, tcp::State::Closed | tcp::State::TimeWait),
+            (Phase::Connected, None) => !(s.fin && s.shut.write),
+            (Phase::Open { .. }, _) => self.kind == SocketKind::Dgram,
+            _ => false,
+        };
+        match s.remote.filter(|_| there) {
             Some(a) => Ok(address::encode(a, self.v6)),
             None => bail!(ENOTCONN),
         }
     }
 
     fn send(&self, _task: Option<&Task>, buf: &mut IoBuffer<'_>, message: Message, flags: i32) -> Result<usize> {
-        if flags & libc::MSG_OOB != 0 {
-            bail!(EOPNOTSUPP, "no urgent data");
+        if self.kind == SocketKind::Dgram {
+            if flags & libc::MSG_OOB != 0 {
+                bail!(EOPNOTSUPP, "no urgent data");
+            }
+            return self.send_udp(buf, &message, flags);
         }
-        if self.kind == SocketKind::Dgram { self.send_udp(buf, &message) } else { self.send_tcp(buf) }
+        self.send_tcp(buf, flags)
     }
 
     fn recv(&self, buf: &mut IoBuffer<'_>, flags: i32, message: &mut Message) -> Result<usize> {
-        if flags & libc::MSG_OOB != 0 {
-            bail!(EINVAL, "no urgent data");
-        }
         if flags & libc::MSG_ERRQUEUE != 0 {
-            bail!(EAGAIN, "no error waits");
+            return self.recv_error(buf, message);
         }
-        if self.kind == SocketKind::Dgram { self.recv_udp(buf, flags, message) } else { self.recv_tcp(buf, flags) }
+        if self.kind == SocketKind::Dgram {
+            // UDP looks at MSG_OOB no more than Linux does.
+            return self.recv_udp(buf, flags, message);
+        }
+        if flags & libc::MSG_OOB != 0 { self.recv_urgent(buf, flags, message) } else { self.recv_tcp(buf, flags) }
     }
 
     fn shutdown(&self, how: Shutdown) -> Result {
-        let peer = {
-            let mut s = self.lock();
-            let connected = if self.kind == SocketKind::Stream { matches!(s.phase, Phase::Connected) } else { s.remote.is_some() };
-            if !connected && !matches!(s.phase, Phase::Listening { .. }) {
-                bail!(ENOTCONN);
-            }
-            s.shut.read |= how.read;
-            s.shut.write |= how.write;
-            s.peer.clone()
-        };
-        if let Some(p) = peer.filter(|_| how.write) {
-            p.lock().fin = true;
-            p.notify(PollEvents::all());
-        }
-        self.notify(PollEvents::all());
-        Ok(())
+        if self.kind == SocketKind::Dgram { self.shutdown_udp(how) } else { self.shutdown_tcp(how) }
     }
 
     fn poll(&self) -> PollEvents {
@@ -311,18 +459,27 @@ impl SocketOps for InetSock {
                 if matches!(s.phase, Phase::Listening { .. }) {
                     bail!(EINVAL, "listening");
                 }
-                if self.kind == SocketKind::Dgram { s.received.front().map_or(0, |p| p.data.len()) } else { s.queued }
+                if self.kind == SocketKind::Dgram { s.datagrams.front().map_or(0, |p| p.data.len()) } else { s.stream.len() }
             }
-            libc::TIOCOUTQ => self.lock().peer.clone().map_or(0, |p| p.lock().queued),
-            SIOCATMARK => 0,
+            libc::TIOCOUTQ => {
+                let s = self.lock();
+                if matches!(s.phase, Phase::Listening { .. }) {
+                    bail!(EINVAL, "listening");
+                }
+                s.tcb.as_ref().map_or(0, |t| t.unacknowledged())
+            }
+            SIOCATMARK if self.kind == SocketKind::Stream => {
+                let s = self.lock();
+                usize::from(s.urgent.is_some_and(|u| u.at == s.position))
+            }
             _ => return device::ioctl(task, cmd, arg).unwrap_or_else(|| bail!(ENOTTY)),
         };
         task.mm().write(arg.addr().cast::<i32>(), &i32::try_from(n).unwrap_or(i32::MAX))?;
         Ok(0)
     }
 
-    fn set_option(&self, _task: &Task, level: i32, name: i32, value: &[u8]) -> Option<Result> {
-        options::set(self, level, name, value)
+    fn set_option(&self, task: &Task, level: i32, name: i32, value: &[u8]) -> Option<Result> {
+        options::set(self, task, level, name, value)
     }
 
     fn get_option(&self, _task: &Task, level: i32, name: i32) -> Option<Result<Vec<u8>>> {
@@ -330,9 +487,9 @@ impl SocketOps for InetSock {
     }
 
     fn release(&self) {
-        self.close();
+        if self.kind == SocketKind::Dgram { self.close_udp() } else { self.close_tcp() }
         if let Some(&ino) = self.ino.get() {
-            self.ports.remove(ino);
+            self.stack.ports.remove(ino);
         }
     }
 

@@ -18,7 +18,7 @@ use kernel::{
 use std::sync::Arc;
 
 pub(crate) const ROWS: &[Entry] = &[
-    row!("socket", socket, Partial("AF_UNIX; AF_INET and AF_INET6 over loopback alone, no raw sockets; NETLINK_ROUTE's answers about loopback")),
+    row!("socket", socket, Partial("AF_UNIX; AF_INET and AF_INET6: TCP, UDP, ping, raw; AF_PACKET without rings; AF_NETLINK: ROUTE, SOCK_DIAG, a silent KOBJECT_UEVENT")),
     row!("socketpair", socketpair),
     row!("bind", bind),
     row!("listen", listen),
@@ -29,7 +29,7 @@ pub(crate) const ROWS: &[Entry] = &[
     row!("getpeername", getpeername),
     row!("shutdown", shutdown),
     row!("getsockopt", options::getsockopt, Partial("no packet filters, no SO_PEERPIDFD")),
-    row!("setsockopt", options::setsockopt, Partial("no packet filters, no SO_BINDTODEVICE")),
+    row!("setsockopt", options::setsockopt, Partial("no packet filters (SO_ATTACH_*); see docs/network.md for each option")),
     row!("sendto", transfer::sendto),
     row!("sendmsg", transfer::sendmsg),
     row!("sendmmsg", transfer::sendmmsg),
@@ -68,7 +68,8 @@ impl Open {
 
     /// Whether a call with these `MSG_*` flags may not wait.
     fn nonblocking(&self, flags: i32) -> bool {
-        flags & libc::MSG_DONTWAIT != 0 || self.file.nonblocking()
+        // What is not in the queue of errors is not waited for.
+        flags & (libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE) != 0 || self.file.nonblocking()
     }
 }
 
@@ -128,7 +129,8 @@ pub fn connect(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: i32) -> Result<
     let nonblocking = s.nonblocking(0);
     let limit = s.sock.options().send_timeout();
     match wait::until(t, &s.sock, PollEvents::WRITABLE, nonblocking, limit, || s.sock.connect(t, &address)) {
-        Err(e) if e.is(Errno::EINPROGRESS) && !nonblocking => {
+        // Under way since just now, or (EALREADY) since a call that was interrupted.
+        Err(e) if (e.is(Errno::EINPROGRESS) || e.is(Errno::EALREADY)) && !nonblocking => {
             let done = wait::until(t, &s.sock, PollEvents::WRITABLE, false, limit, || s.sock.connect_result());
             done.map_err(|e| if e.is(Errno::EAGAIN) { Errno::EINPROGRESS.into() } else { e })
         }

@@ -7,6 +7,7 @@ mod dir;
 mod epoll;
 mod event;
 mod exec;
+mod inet;
 mod lock;
 mod memory;
 mod mount;
@@ -36,6 +37,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         epoll::TESTS,
         event::TESTS,
         exec::TESTS,
+        inet::TESTS,
         lock::TESTS,
         memory::TESTS,
         mount::TESTS,

@@ -1,9 +1,12 @@
-//! AF_NETLINK, as far as getifaddrs(3) and its like need it: NETLINK_ROUTE tells of the loopback device and its addresses.
+//! AF_NETLINK: NETLINK_ROUTE ([`route`]: links, addresses, routes, neighbours, and their changes), NETLINK_SOCK_DIAG ([`diag`], for
+//! ss), and a NETLINK_KOBJECT_UEVENT that never tells anything.
 
-use crate::device::{self, ARPHRD_LOOPBACK, LO_FLAGS, LO_INDEX, LO_MTU, LO_NAME, LO_TXQLEN};
+mod diag;
+mod route;
+
+use crate::{device, stack::Stack};
 use abi::{Errno, Result, bail, libc, poll::PollEvents};
 use kernel::{
-    cred::CapSet,
     io::IoBuffer,
     net::{Control, Family, Message, SocketKind, SocketOps, SocketOptions, Ucred},
     task::Task,
@@ -29,30 +32,40 @@ impl Family for NetlinkFamily {
         if !matches!(kind, SocketKind::Raw | SocketKind::Dgram) {
             bail!(ESOCKTNOSUPPORT);
         }
-        if protocol != libc::NETLINK_ROUTE {
+        if ![libc::NETLINK_ROUTE, libc::NETLINK_SOCK_DIAG, libc::NETLINK_KOBJECT_UEVENT].contains(&protocol) {
             bail!(EPROTONOSUPPORT, "netlink protocol {protocol}");
         }
-        Ok(Arc::new(Netlink {
+        let stack = Stack::of(task.kernel());
+        let sock = Arc::new(Netlink {
             kind,
+            protocol,
+            stack: stack.clone(),
             queue: WaitQueue::new(),
             options: SocketOptions::default(),
             port: AtomicU32::new(0),
             groups: AtomicU32::new(0),
             received: Mutex::new(Rank::Socket, VecDeque::new()),
             process: task.tgid() as u32,
-        }))
+        });
+        if protocol == libc::NETLINK_ROUTE {
+            route::watch(&stack, &sock);
+        }
+        Ok(sock)
     }
 }
 
 /// A socket to the kernel.
 struct Netlink {
     kind: SocketKind,
+    protocol: i32,
+    stack: Arc<Stack>,
     queue: WaitQueue,
     options: SocketOptions,
     /// `nl_pid`; 0: not bound.
     port: AtomicU32,
     groups: AtomicU32,
-    received: Mutex<VecDeque<Vec<u8>>>,
+    /// Datagrams and the group that each is for.
+    received: Mutex<VecDeque<(Vec<u8>, u32)>>,
     process: u32,
 }
 
@@ -64,12 +77,10 @@ const NLM_F_REQUEST: u16 = 1;
 const NLM_F_MULTI: u16 = 2;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
-const RTM_NEWLINK: u16 = 16;
-const RTM_GETLINK: u16 = 18;
-const RTM_NEWADDR: u16 = 20;
-const RTM_GETADDR: u16 = 22;
-/// The first kind that this protocol has none of.
-const RTM_END: u16 = 124;
+/// The first kind that is a request; those below steer netlink itself.
+const FIRST_KIND: u16 = 16;
+/// Answers are cut into datagrams of about this size, as readers expect (`NLMSG_GOODSIZE`).
+const DATAGRAM: usize = 3500;
 /// The longest queue, in messages, of answers that nobody reads.
 const QUEUE_MAX: usize = 256;
 
@@ -87,6 +98,10 @@ fn bytes<const N: usize>(data: &[u8], at: usize) -> Option<[u8; N]> {
 }
 
 impl Request {
+    fn is_dump(&self) -> bool {
+        self.flags & NLM_F_DUMP == NLM_F_DUMP
+    }
+
     fn parse(data: &[u8]) -> Option<Request> {
         let len = u32::from_ne_bytes(bytes(data, 0)?) as usize;
         let kind = u16::from_ne_bytes(bytes(data, 4)?);
@@ -136,94 +151,79 @@ impl Answer {
     fn done(&mut self) {
         self.message(NLMSG_DONE, NLM_F_MULTI, &0i32.to_ne_bytes(), &[]);
     }
+}
 
-    /// `struct ifinfomsg` and attributes (rtnetlink(7)).
-    fn link(&mut self, flags: u16) {
-        let mut body = vec![0, 0];
-        body.extend_from_slice(&ARPHRD_LOOPBACK.to_ne_bytes());
-        body.extend_from_slice(&LO_INDEX.to_ne_bytes());
-        body.extend_from_slice(&LO_FLAGS.to_ne_bytes());
-        body.extend_from_slice(&0u32.to_ne_bytes());
-        let attributes: &[(u16, &[u8])] = &[
-            (libc::IFLA_IFNAME, LO_NAME),
-            (libc::IFLA_TXQLEN, &LO_TXQLEN.to_ne_bytes()),
-            (libc::IFLA_OPERSTATE, &[0]),
-            (libc::IFLA_LINKMODE, &[0]),
-            (libc::IFLA_MTU, &LO_MTU.to_ne_bytes()),
-            (libc::IFLA_QDISC, b"noqueue\0"),
-            (libc::IFLA_ADDRESS, &[0; 6]),
-            (libc::IFLA_BROADCAST, &[0; 6]),
-        ];
-        self.message(RTM_NEWLINK, flags, &body, attributes);
-    }
-
-    /// `struct ifaddrmsg` and attributes.
-    fn address(&mut self, family: i32, prefix: u8, address: &[u8]) {
-        const PERMANENT: u8 = 0x80;
-        const SCOPE_HOST: u8 = 254;
-        let mut body = vec![family as u8, prefix, PERMANENT, SCOPE_HOST];
-        body.extend_from_slice(&LO_INDEX.to_ne_bytes());
-        let mut attributes: Vec<(u16, &[u8])> = vec![(libc::IFA_ADDRESS, address)];
-        if family == libc::AF_INET {
-            attributes.extend([(libc::IFA_LOCAL, address), (libc::IFA_LABEL, LO_NAME)]);
+impl Answer {
+    /// The messages in datagrams.
+    fn datagrams(self) -> Vec<Vec<u8>> {
+        let mut all: Vec<Vec<u8>> = Vec::new();
+        let mut rest = self.out.as_slice();
+        while let Some(r) = Request::parse(rest) {
+            let (message, after) = rest.split_at(r.len.next_multiple_of(4).min(rest.len()));
+            match all.last_mut() {
+                Some(last) if last.len() + message.len() <= DATAGRAM => last.extend_from_slice(message),
+                _ => all.push(message.to_vec()),
+            }
+            rest = after;
         }
-        self.message(RTM_NEWADDR, NLM_F_MULTI, &body, &attributes);
+        all
     }
+}
+
+/// The attributes of a message, from where they begin.
+fn attributes(mut b: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    std::iter::from_fn(move || {
+        let len = usize::from(u16::from_ne_bytes(bytes(b, 0)?));
+        let kind = u16::from_ne_bytes(bytes(b, 2)?);
+        let value = b.get(4..len)?;
+        b = b.get(len.next_multiple_of(4)..).unwrap_or_default();
+        // Without NLA_F_NESTED and NLA_F_NET_BYTEORDER.
+        Some((kind & 0x3fff, value))
+    })
 }
 
 impl Netlink {
     /// Answers one request.
-    fn answer(&self, task: &Task, r: Request, whole: &[u8]) -> Vec<u8> {
+    fn answer(&self, task: &Task, r: Request, whole: &[u8]) -> Vec<Vec<u8>> {
         let mut a = Answer { out: Vec::new(), seq: r.seq, port: self.port.load(Ordering::Relaxed) };
         let body = whole.get(HEADER..).unwrap_or_default();
-        let dump = r.flags & NLM_F_DUMP == NLM_F_DUMP;
-        let family = i32::from(body.first().copied().unwrap_or(0));
-        // Kinds come in fours: new, delete, get, set.
-        let is_get = r.kind % 4 == 2;
-        match r.kind {
-            RTM_GETLINK if dump => {
-                a.link(NLM_F_MULTI);
-                a.done();
-            }
-            RTM_GETLINK if asks_for_loopback(body) => a.link(0),
-            RTM_GETLINK => a.error(libc::ENODEV, whole),
-            RTM_GETADDR if dump => {
-                if family != libc::AF_INET6 {
-                    a.address(libc::AF_INET, 8, &[127, 0, 0, 1]);
-                }
-                if family != libc::AF_INET {
-                    a.address(libc::AF_INET6, 128, &std::net::Ipv6Addr::LOCALHOST.octets());
-                }
-                a.done();
-            }
-            RTM_NEWLINK..RTM_END if is_get && dump => a.done(),
-            RTM_NEWLINK..RTM_END if !is_get && !task.cred().capable(CapSet::NET_ADMIN) => a.error(libc::EPERM, whole),
-            _ => a.error(libc::EOPNOTSUPP, whole),
+        let done = match self.protocol {
+            libc::NETLINK_ROUTE => route::answer(&self.stack, task, r, body, &mut a),
+            libc::NETLINK_SOCK_DIAG => diag::answer(&self.stack, r, body, &mut a),
+            _ => Err(Errno::EOPNOTSUPP),
+        };
+        let dump = r.is_dump();
+        match done {
+            Err(e) => a.error(e.raw(), whole),
+            Ok(()) if dump => a.done(),
+            Ok(()) if r.flags & NLM_F_ACK != 0 => a.error(0, whole),
+            Ok(()) => {}
         }
-        let failed = bytes(&a.out, 4) == Some(NLMSG_ERROR.to_ne_bytes());
-        if r.flags & NLM_F_ACK != 0 && !dump && !failed {
-            a.error(0, whole);
-        }
-        a.out
+        a.datagrams()
     }
-}
 
-/// Whether RTM_GETLINK without a dump means the loopback device: by index, or by name (IFLA_IFNAME).
-fn asks_for_loopback(body: &[u8]) -> bool {
-    let index = bytes(body, 4).map_or(0, i32::from_ne_bytes);
-    if index != 0 {
-        return index == LO_INDEX;
-    }
-    let mut at = HEADER;
-    while let (Some(len), Some(kind)) = (bytes(body, at).map(u16::from_ne_bytes), bytes(body, at + 2).map(u16::from_ne_bytes)) {
-        let end = at + usize::from(len);
-        let Some(value) = body.get(at + 4..end) else { return false };
-        if kind == libc::IFLA_IFNAME {
-            return value == LO_NAME || value == b"lo";
+    fn push(&self, datagram: Vec<u8>) {
+        let mut queue = self.received.lock();
+        if queue.len() >= QUEUE_MAX {
+            self.options.set_error(Errno::ENOBUFS);
+        } else if !datagram.is_empty() {
+            queue.push_back((datagram, 0));
         }
-        at = end.next_multiple_of(4).max(at + 4);
     }
-    false
+
+    /// A change that a group is told of.
+    fn notice(&self, group: u32, datagram: &[u8]) {
+        if self.groups.load(Ordering::Relaxed) & group != 0 {
+            let mut queue = self.received.lock();
+            if queue.len() < QUEUE_MAX {
+                queue.push_back((datagram.to_vec(), group));
+            } else {
+                self.options.set_error(Errno::ENOBUFS);
+            }
+            drop(queue);
+            self.queue.notify(PollEvents::READABLE);
+        }
+    }
 }
 
 /// A whole `sockaddr_nl`.
@@ -250,7 +250,7 @@ impl SocketOps for Netlink {
         self.kind
     }
     fn protocol(&self) -> i32 {
-        libc::NETLINK_ROUTE
+        self.protocol
     }
     fn options(&self) -> &SocketOptions {
         &self.options
@@ -267,7 +267,6 @@ impl SocketOps for Netlink {
             0 => self.autobind(),
             p => self.port.store(p, Ordering::Relaxed),
         }
-        // Nothing ever changes, so that the groups have nothing to tell.
         self.groups.store(u32::from_ne_bytes(groups), Ordering::Relaxed);
         Ok(())
     }
@@ -305,13 +304,9 @@ impl SocketOps for Netlink {
         let data = buf.read_all(len)?;
         let mut rest = data.as_slice();
         while let Some(r) = Request::parse(rest) {
-            if r.flags & NLM_F_REQUEST != 0 && r.kind >= RTM_NEWLINK {
-                let answer = self.answer(task, r, rest.get(..r.len).unwrap_or_default());
-                let mut queue = self.received.lock();
-                if queue.len() >= QUEUE_MAX {
-                    self.options.set_error(Errno::ENOBUFS);
-                } else if !answer.is_empty() {
-                    queue.push_back(answer);
+            if r.flags & NLM_F_REQUEST != 0 && r.kind >= FIRST_KIND {
+                for datagram in self.answer(task, r, rest.get(..r.len).unwrap_or_default()) {
+                    self.push(datagram);
                 }
             }
             rest = rest.get(r.len.next_multiple_of(4)..).unwrap_or_default();
@@ -326,14 +321,14 @@ impl SocketOps for Netlink {
         }
         self.options.take_error()?;
         let mut queue = self.received.lock();
-        let Some(first) = queue.front() else { bail!(EAGAIN, "no answer waits") };
-        let len = first.len();
+        let Some((first, group)) = queue.front() else { bail!(EAGAIN, "no answer waits") };
+        let (len, group) = (first.len(), *group);
         let copied = if buf.remaining() == 0 { 0 } else { buf.write(first)? };
         if flags & libc::MSG_PEEK == 0 {
             queue.pop_front();
         }
         drop(queue);
-        message.name = address(0, 0);
+        message.name = address(0, group);
         if self.options.is_set(libc::SO_PASSCRED) {
             message.control.push(Control::Credentials(Ucred { pid: 0, uid: 0, gid: 0 }));
         }
@@ -348,7 +343,7 @@ impl SocketOps for Netlink {
         if queue.len() >= QUEUE_MAX {
             bail!(EAGAIN, "nobody reads");
         }
-        queue.push_back(message.to_vec());
+        queue.push_back((message.to_vec(), 0));
         drop(queue);
         self.queue.notify(PollEvents::READABLE);
         Ok(())
@@ -369,9 +364,22 @@ impl SocketOps for Netlink {
         device::ioctl(task, cmd, arg).unwrap_or_else(|| bail!(ENOTTY))
     }
 
-    fn set_option(&self, _task: &Task, level: i32, _name: i32, _value: &[u8]) -> Option<Result> {
-        // Extended acknowledgements, strict checking, groups: nothing here that they would change.
-        (level == libc::SOL_NETLINK).then_some(Ok(()))
+    fn set_option(&self, _task: &Task, level: i32, name: i32, value: &[u8]) -> Option<Result> {
+        if level != libc::SOL_NETLINK {
+            return None;
+        }
+        // Membership in a group by its number; the others (extended acknowledgements, strict checking) change nothing here.
+        let bit = bytes(value, 0).map(u32::from_ne_bytes).and_then(|n| n.checked_sub(1)).and_then(|n| 1u32.checked_shl(n));
+        match (name, bit) {
+            (libc::NETLINK_ADD_MEMBERSHIP, Some(bit)) => {
+                self.groups.fetch_or(bit, Ordering::Relaxed);
+            }
+            (libc::NETLINK_DROP_MEMBERSHIP, Some(bit)) => {
+                self.groups.fetch_and(!bit, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+        Some(Ok(()))
     }
 
     fn release(&self) {
@@ -391,41 +399,41 @@ mod tests {
     fn requests_parse() {
         let mut m = vec![0; 20];
         m[0] = 20;
-        m[4..6].copy_from_slice(&RTM_GETADDR.to_ne_bytes());
+        m[4..6].copy_from_slice(&22u16.to_ne_bytes());
         m[8] = 9;
-        assert_eq!(Request::parse(&m), Some(Request { len: 20, kind: RTM_GETADDR, flags: 0, seq: 9 }));
+        assert_eq!(Request::parse(&m), Some(Request { len: 20, kind: 22, flags: 0, seq: 9 }));
         m[0] = 21;
         assert_eq!(Request::parse(&m), None);
         assert_eq!(Request::parse(&m[..10]), None);
     }
 
     #[test]
-    fn answers_are_aligned_and_named() {
+    fn answers_are_cut_between_messages() {
         let mut a = Answer { out: Vec::new(), seq: 1, port: 2 };
-        a.link(NLM_F_MULTI);
-        a.address(libc::AF_INET, 8, &[127, 0, 0, 1]);
-        a.done();
-        let mut rest = a.out.as_slice();
-        let mut kinds = Vec::new();
-        while let Some(r) = Request::parse(rest) {
-            kinds.push(r.kind);
-            rest = &rest[r.len.next_multiple_of(4)..];
+        for i in 0..100u16 {
+            a.message(FIRST_KIND + i, NLM_F_MULTI, &[7; 99], &[(1, b"lo\0")]);
         }
-        assert_eq!(kinds, [RTM_NEWLINK, RTM_NEWADDR, NLMSG_DONE]);
-        assert!(rest.is_empty());
-        assert!(a.out.windows(3).any(|w| w == LO_NAME));
+        a.done();
+        let all = a.datagrams();
+        assert!(all.len() > 2 && all.iter().all(|d| d.len() <= DATAGRAM));
+        let mut kinds = Vec::new();
+        for d in &all {
+            let mut rest = d.as_slice();
+            while let Some(r) = Request::parse(rest) {
+                kinds.push(r.kind);
+                rest = &rest[r.len.next_multiple_of(4)..];
+            }
+            assert!(rest.is_empty());
+        }
+        assert_eq!((kinds.len(), kinds.last()), (101, Some(&NLMSG_DONE)));
     }
 
     #[test]
-    fn loopback_by_index_and_name() {
-        let mut body = vec![0; 16];
-        body[4] = 1;
-        assert!(asks_for_loopback(&body));
-        body[4] = 2;
-        assert!(!asks_for_loopback(&body));
-        body[4] = 0;
-        body.extend([7, 0, 3, 0]);
-        body.extend(LO_NAME);
-        assert!(asks_for_loopback(&body));
+    fn attributes_end_where_they_are_malformed() {
+        let good = [7, 0, 3, 0, b'l', b'o', 0, 0, 4, 0, 9, 0x80];
+        let got: Vec<_> = attributes(&good).collect();
+        assert_eq!(got, [(3, &b"lo\0"[..]), (9, &[][..])]);
+        assert_eq!(attributes(&[3, 0, 1, 0]).count(), 0);
+        assert_eq!(attributes(&[9, 0, 1, 0, 5]).count(), 0);
     }
 }
