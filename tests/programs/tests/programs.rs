@@ -50,8 +50,12 @@ fn main() -> ExitCode {
     }
     for platform in platforms() {
         let p = platform.clone();
-        suite.add(format!("{platform}::forks_10000_memory_flat"), move || {
+        suite.add(format!("{platform}::forks_leave_nothing"), move || {
             forks::flat(&p)
+        });
+        let p = platform.clone();
+        suite.add(format!("{platform}::freed_memory_goes_back"), move || {
+            forks::gives_memory_back(&p)
         });
         suite.add(format!("{platform}::terminal_shell"), move || {
             terminal::shell(&platform)

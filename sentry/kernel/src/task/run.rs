@@ -39,7 +39,6 @@ pub(crate) struct Start {
 impl Start {
     /// Starts the task thread. `EAGAIN` where the host has no more threads.
     pub fn spawn(self) -> Result<(), Errno> {
-        let name = format!("task-{}", self.task.tid());
         super::threads::run(format!("task-{}", self.task.tid()), move || self.main())
     }
 
