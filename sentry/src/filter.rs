@@ -163,7 +163,7 @@ fn of_platform(platform: Platform) -> &'static [(i64, &'static str)] {
     match platform {
         Platform::Ptrace => platform::ptrace::HOST_CALLS,
         Platform::Trap => platform::trap::HOST_CALLS,
-        Platform::Kvm => &[],
+        Platform::Auto | Platform::Kvm => &[],
     }
 }
 
@@ -171,7 +171,7 @@ fn of_platform(platform: Platform) -> &'static [(i64, &'static str)] {
 fn requests_of_platform(platform: Platform) -> &'static [(u64, &'static str)] {
     match platform {
         Platform::Trap => platform::trap::HOST_IOCTLS,
-        Platform::Ptrace | Platform::Kvm => &[],
+        Platform::Auto | Platform::Ptrace | Platform::Kvm => &[],
     }
 }
 

@@ -88,9 +88,9 @@ fn run(args: &[String], server: &server::Server) -> Result<i32, Failure> {
     jail::enter_empty_root().map_err(Failure::host("cannot enter an empty root"))?;
     jail::drop_privileges().map_err(Failure::host("cannot drop privileges"))?;
     signals::prepare().map_err(Failure::internal("signals"))?;
-    let platform = platform(spec.platform)?;
+    let (platform, kind) = platform(spec.platform)?;
     host::forbidden::report_to(log.into()).map_err(Failure::internal("SIGSYS"))?;
-    filter::install(spec.platform).map_err(Failure::host("cannot install the seccomp filter"))?;
+    filter::install(kind).map_err(Failure::host("cannot install the seccomp filter"))?;
 
     let sandbox = boot::boot(&spec, platform, host, gofer, streams, steady_counter)?;
     server.serve(&sandbox, listener)?;
@@ -134,18 +134,25 @@ fn start_logging(args: &[String], log: &File) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The platform that runs application code. It forks its zygote here: before the filter, which forbids new processes.
-fn platform(kind: Platform) -> Result<Arc<dyn platform::Platform>, Failure> {
+/// The platform that runs application code, and which one it is. It forks its zygote here: before the filter, which forbids new processes.
+fn platform(kind: Platform) -> Result<(Arc<dyn platform::Platform>, Platform), Failure> {
     match kind {
+        Platform::Auto => match platform::trap::Trap::new() {
+            Ok(made) => Ok((Arc::new(made), Platform::Trap)),
+            Err(e) => {
+                tracing::warn!("the trap platform does not work on this host ({e}): application code runs on ptrace, which is slower");
+                platform(Platform::Ptrace)
+            }
+        },
         Platform::Ptrace => {
             let made = platform::ptrace::Ptrace::new().map_err(Failure::host("cannot trace processes of our own"))?;
-            Ok(Arc::new(made))
+            Ok((Arc::new(made), kind))
         }
         Platform::Trap => {
             let made = platform::trap::Trap::new().map_err(Failure::host(
                 "the trap platform needs Linux 6.6, FSGSBASE, and no other supervisor's seccomp listener; use --platform=ptrace",
             ))?;
-            Ok(Arc::new(made))
+            Ok((Arc::new(made), kind))
         }
         Platform::Kvm => {
             Err(Failure::new(FailureKind::Internal, "this build has no such platform"))

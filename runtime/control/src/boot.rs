@@ -199,6 +199,8 @@ pub struct MountFlags {
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Platform {
+    /// `Trap`, or where the host does not allow that, `Ptrace`.
+    Auto,
     Ptrace,
     Trap,
     Kvm,

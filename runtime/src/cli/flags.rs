@@ -22,8 +22,8 @@ pub struct Globals {
     /// Log debug messages
     #[arg(long, global = true)]
     debug: bool,
-    /// How application code runs: ptrace, trap or kvm
-    #[arg(long, value_name = "PLATFORM", default_value = "ptrace", global = true)]
+    /// How application code runs: auto (trap where the host allows it, else ptrace), ptrace, trap or kvm
+    #[arg(long, value_name = "PLATFORM", default_value = "auto", global = true)]
     platform: String,
     /// What network the application sees: none, host or sandbox
     #[arg(long, value_name = "NETWORK", default_value = "sandbox", global = true)]
@@ -117,6 +117,7 @@ impl Globals {
 
 fn platform(name: &str) -> Result<Platform> {
     match name {
+        "auto" => Ok(Platform::Auto),
         "ptrace" => Ok(Platform::Ptrace),
         "trap" => Ok(Platform::Trap),
         "kvm" => {
@@ -130,7 +131,7 @@ fn platform(name: &str) -> Result<Platform> {
         }
         other => Err(Failure::new(
             Status::UnknownPlatform,
-            format!("--platform: {other:?} is no platform; use ptrace, trap or kvm"),
+            format!("--platform: {other:?} is no platform; use auto, ptrace, trap or kvm"),
         )),
     }
 }

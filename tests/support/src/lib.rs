@@ -4,7 +4,7 @@
 //! host's kernel, [`Program::sandboxed`] as an OCI bundle through `caisson run`. [`Suite`] makes a test per program and place:
 //! `native::NAME` must pass first, then `ptrace::NAME` must give the same standard output, standard error and exit status.
 //!
-//! Environment: `CAISSON_TEST_PLATFORMS` (default `ptrace`, separated by commas; empty: natively only), `CAISSON_BIN` (a binary to
+//! Environment: `CAISSON_TEST_PLATFORMS` (default `trap,ptrace`, separated by commas; empty: natively only), `CAISSON_BIN` (a binary to
 //! test instead of the one of this workspace), `XDG_CACHE_HOME` (where roots are kept), `CAISSON_TEST_DEBIAN` (a root to use).
 
 pub mod binary;

@@ -87,7 +87,7 @@ impl Suite {
 
 /// The platforms to test, from `CAISSON_TEST_PLATFORMS`.
 pub fn platforms() -> Vec<String> {
-    let list = std::env::var("CAISSON_TEST_PLATFORMS").unwrap_or_else(|_| "ptrace".to_string());
+    let list = std::env::var("CAISSON_TEST_PLATFORMS").unwrap_or_else(|_| "trap,ptrace".to_string());
     list.split(',')
         .map(str::trim)
         .filter(|p| !p.is_empty())

@@ -165,7 +165,7 @@ impl TrapContext {
             && (regs.rcx, regs.r11) == (regs.rip, regs.eflags)
             && regs.eflags & TRAP_FLAG == 0;
         let blocked = self.activity.take_has_blocked();
-        let way = if thread.has_line() { self.spin.way(self.activity.load(), blocked) } else { Way::Bell };
+        let way = if thread.has_line() { self.spin.way(self.activity.load(), blocked, thread.is_posted()) } else { Way::Bell };
         thread.set_watched(way != Way::Bell)?;
         if matches!(way, Way::Begin(_)) {
             thread.set_together(false)?;

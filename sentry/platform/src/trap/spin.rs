@@ -13,8 +13,10 @@ const TURNS: u32 = 400;
 const FIRST_TURNS: u32 = 8000;
 /// Successes in a row after which an attempt was right.
 const PROVEN: u32 = 1024;
-/// Failures in a row that end it: a call that took long to come is no reason yet.
+/// Failures that end it: a call that took long, or was long in coming, is no reason yet.
 const STRIKES: u32 = 3;
+/// Successes in a row that make up for them.
+const FORGIVEN: u32 = 64;
 
 /// How the next call is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,17 +49,20 @@ pub struct Spin {
     wait: Option<u32>,
     pause: u32,
     successes: u32,
+    /// The last of them in a row.
+    row: u32,
     strikes: u32,
 }
 
 impl Spin {
     /// Of a new thread.
     pub fn new(policy: Policy) -> Spin {
-        Spin { policy, wait: Some(PAUSE), pause: PAUSE, successes: 0, strikes: 0 }
+        Spin { policy, wait: Some(PAUSE), pause: PAUSE, successes: 0, row: 0, strikes: 0 }
     }
 
-    /// How to wait for the next call. `blocked`: the thread blocked in the kernel before it, so that its other half sleeps.
-    pub fn way(&mut self, load: &Load, blocked: bool) -> Way {
+    /// How to wait for the next call. `blocked`: the thread blocked in the kernel before it, so that its other half sleeps; `posted`: its
+    /// other half is awake, and looks for an order.
+    pub fn way(&mut self, load: &Load, blocked: bool, posted: bool) -> Way {
         match self.policy {
             Policy::Adaptive => {}
             Policy::Always => return Way::Begin(FIRST_TURNS),
@@ -77,22 +82,38 @@ impl Spin {
                 self.stop();
                 Way::Bell
             }
-            None => Way::Look(TURNS),
+            None if posted => Way::Look(TURNS),
+            // It has lost patience and sleeps: woken on this processor, it would wait for us to sleep.
+            None => {
+                self.strike();
+                if self.wait.is_some() { Way::Bell } else { Way::Begin(FIRST_TURNS) }
+            }
         }
     }
 
     /// Whether looking has found the call.
     pub fn result(&mut self, found: bool) {
-        if found {
-            self.strikes = 0;
-            self.successes = self.successes.saturating_add(1);
-            if self.successes >= PROVEN {
-                self.pause = PAUSE;
+        if !found {
+            // The other half will have to be woken: then it counts.
+            if self.successes == 0 {
+                self.stop();
             }
             return;
         }
+        self.successes = self.successes.saturating_add(1);
+        self.row = self.row.saturating_add(1);
+        if self.row >= FORGIVEN {
+            self.strikes = 0;
+        }
+        if self.successes >= PROVEN {
+            self.pause = PAUSE;
+        }
+    }
+
+    fn strike(&mut self) {
+        self.row = 0;
         self.strikes += 1;
-        if self.strikes >= STRIKES || self.successes == 0 {
+        if self.strikes >= STRIKES {
             self.stop();
         }
     }
@@ -114,7 +135,7 @@ mod tests {
         let mut spin = Spin::new(Policy::Adaptive);
         let mut begun = Vec::new();
         for call in 0..100_000u32 {
-            if matches!(spin.way(&load, false), Way::Begin(_)) {
+            if matches!(spin.way(&load, false, true), Way::Begin(_)) {
                 begun.push(call);
                 spin.result(false);
             }
@@ -122,22 +143,40 @@ mod tests {
         assert!(begun.len() < 12, "{begun:?}");
         let all: Vec<_> = (0..2).map(|_| Activity::new(&load)).collect();
         all.iter().for_each(|a| a.set_running(true));
-        assert!((0..100_000).all(|_| spin.way(&load, false) == Way::Bell));
+        assert!((0..100_000).all(|_| spin.way(&load, false, true) == Way::Bell));
         let mut spin = Spin::new(Policy::Adaptive);
-        assert!((0..100_000).all(|_| spin.way(&load, false) == Way::Bell));
+        assert!((0..100_000).all(|_| spin.way(&load, false, true) == Way::Bell));
     }
 
     #[test]
     fn goes_on_while_it_pays() {
         let load = Load::new(2);
         let mut spin = Spin::new(Policy::Adaptive);
-        while spin.way(&load, false) == Way::Bell {}
+        while spin.way(&load, false, true) == Way::Bell {}
         for _ in 0..5000 {
             spin.result(true);
-            assert_eq!(spin.way(&load, false), Way::Look(TURNS));
+            assert_eq!(spin.way(&load, false, true), Way::Look(TURNS));
         }
-        spin.result(false);
-        assert_eq!(spin.way(&load, false), Way::Look(TURNS));
-        assert_eq!(spin.way(&load, true), Way::Bell);
+        // Now and then it fails; then the other half must be woken elsewhere.
+        for _ in 0..100 {
+            spin.result(false);
+            assert_eq!(spin.way(&load, false, false), Way::Begin(FIRST_TURNS));
+            (0..FORGIVEN).for_each(|_| spin.result(true));
+            assert_eq!(spin.way(&load, false, true), Way::Look(TURNS));
+        }
+        // Every other time: that does not pay.
+        let ways: Vec<Way> = (0..8)
+            .map(|_| {
+                spin.result(false);
+                let way = spin.way(&load, false, false);
+                spin.result(true);
+                way
+            })
+            .collect();
+        assert_eq!(ways.last(), Some(&Way::Bell), "{ways:?}");
+        let mut spin = Spin::new(Policy::Adaptive);
+        while spin.way(&load, false, true) == Way::Bell {}
+        spin.result(true);
+        assert_eq!(spin.way(&load, true, true), Way::Bell);
     }
 }
