@@ -153,6 +153,13 @@ impl<K: Kind> Spawner<K> {
         self.ask(|reply| Request::Thread(id, place, reply))
     }
 
+    /// The same without waiting for it. What comes must be taken.
+    pub fn thread_later(&self, id: Id, place: K::Place) -> Result<Receiver<Result<K::Thread, Errno>>, Errno> {
+        let (reply, result) = channel();
+        self.requests.send(Request::Thread(id, place, reply)).map_err(|_| Errno::EAGAIN)?;
+        Ok(result)
+    }
+
     /// Ends a stub process, none of whose threads but the leader anyone traces any more. `dead`: it was seen to be dying. `remains`
     /// are dropped when it has ended.
     pub fn end(&self, id: Id, dead: bool, remains: Vec<K::Remains>) {

@@ -10,12 +10,18 @@ use crate::spawner::{Id, Stub};
 use crate::stub::{CODE, OP_LEN};
 use crate::tracee::run;
 use abi::{Errno, mm::Prot};
+use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Idle threads a process keeps; more than these end instead.
-const IDLE: usize = 16;
+const IDLE: usize = 32;
+/// Threads after which a process probably wants more: the spawner then makes so many in advance.
+const FEW: u64 = 3;
+const AHEAD: usize = 2;
+
 /// A stub process. It is killed when the last of its address space and the contexts in it is dropped.
 pub struct Process {
     id: Id,
@@ -44,6 +50,17 @@ struct Threads {
     berths: Vec<Berth>,
     /// Places that were ever used.
     used: u64,
+    /// Threads that the spawner is making.
+    coming: VecDeque<Receiver<Result<HostThread, Errno>>>,
+}
+
+impl Threads {
+    fn berth(&mut self) -> Berth {
+        self.berths.pop().unwrap_or_else(|| {
+            self.used += 1;
+            Berth { number: self.used - 1, slot: None }
+        })
+    }
 }
 
 impl Process {
@@ -92,21 +109,25 @@ impl Process {
     }
 
     fn new_thread(&self) -> Result<HostThread, Errno> {
-        let berth = {
-            let mut t = self.threads();
-            match t.berths.pop() {
-                Some(b) => b,
-                None => {
-                    t.used += 1;
-                    Berth { number: t.used - 1, slot: None }
-                }
+        let coming = self.threads().coming.pop_front();
+        let made = match coming {
+            Some(thread) => thread.recv().map_err(|_| Errno::EAGAIN)?,
+            None => {
+                let berth = self.threads().berth();
+                self.shared.spawner.thread(self.id, berth)
             }
         };
-        self.shared.spawner.thread(self.id, berth).inspect_err(|&e| {
+        let thread = made.inspect_err(|&e| {
             if e == Errno::ESRCH {
                 self.kill();
             }
-        })
+        })?;
+        let mut t = self.threads();
+        while t.used > FEW && t.coming.len() < AHEAD {
+            let berth = t.berth();
+            t.coming.push_back(self.shared.spawner.thread_later(self.id, berth)?);
+        }
+        Ok(thread)
     }
 
     /// Sees to it that one more thread is idle than contexts are expected.
@@ -239,7 +260,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let threads = std::mem::take(self.threads.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let mut threads = std::mem::take(self.threads.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let coming = std::mem::take(&mut threads.coming);
+        threads.idle.extend(coming.into_iter().filter_map(|c| c.recv().ok()?.ok()));
         let Err(threads) = self.recycle(threads) else { return };
         // Before their listeners close: a thread that nobody holds would go astray.
         self.kill();
@@ -259,7 +282,7 @@ pub struct TrapAddressSpace {
 impl TrapAddressSpace {
     pub(super) fn new(shared: &Arc<Shared>) -> Result<TrapAddressSpace, Errno> {
         let stub = shared.spawner.process()?;
-        let threads = Threads { idle: vec![stub.thread], promised: 1, berths: Vec::new(), used: 1 };
+        let threads = Threads { idle: vec![stub.thread], promised: 1, used: 1, ..Threads::default() };
         Ok(TrapAddressSpace {
             process: Arc::new(Process {
                 id: Id { pid: stub.pid, slot: stub.slot },

@@ -64,8 +64,12 @@ pub const RECORD_ANSWER: u64 = 12;
 pub const STACK: u64 = OPS_LEN - 64;
 /// Where in it the number of operations is.
 pub const COUNT: u64 = OPS_LEN - 8;
-/// Operations that fit before the lines.
-pub const BATCH: usize = (LINES / stub::OP_LEN) as usize;
+/// Where the operations are that equip a new thread.
+pub const EQUIP: u64 = LINES - EQUIP_COUNT * stub::OP_LEN;
+/// So many.
+pub const EQUIP_COUNT: u64 = 3;
+/// Operations that fit before these.
+pub const BATCH: usize = (EQUIP / stub::OP_LEN) as usize;
 /// Where the slots of a process are mapped, one behind the other.
 pub const SLOTS_BEGIN: u64 = CODE + 0x10_0000;
 const _: () = assert!(LINES + (NO_LINE + 1) * LINE <= STACK && STACK + 24 <= COUNT && OPS + OPS_LEN <= SLOTS_BEGIN);

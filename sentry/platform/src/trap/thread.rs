@@ -323,6 +323,7 @@ impl Workshop {
     /// Everything that a new thread, stopped before its first instruction, needs.
     fn equip(&self, tid: i32, site: Site<'_>, berth: Berth) -> Result<HostThread, Errno> {
         let begin = SLOTS_BEGIN + berth.number * SLOT;
+        let mut calls: Vec<[u64; 8]> = Vec::new();
         let slot = match berth.slot {
             Some(slot) => slot,
             None => {
@@ -330,17 +331,34 @@ impl Workshop {
                 let (fd, offset) = slot.file();
                 let prot = (libc::PROT_READ | libc::PROT_WRITE) as u64;
                 let flags = (libc::MAP_SHARED | libc::MAP_FIXED) as u64;
-                run::syscall(tid, libc::SYS_mmap, [begin, SLOT, prot, flags, fd as u64, offset])?;
+                calls.push([libc::SYS_mmap as u64, begin, SLOT, prot, flags, fd as u64, offset, 0]);
                 slot
             }
         };
-        // The argument is read by the host where the application cannot write it.
+        // The arguments are read by the host where the application cannot write them.
+        let part = site.slot * OPS_LEN;
         let stack: Vec<u8> = [begin, 0, STACK_LEN].iter().flat_map(|w| w.to_le_bytes()).collect();
-        site.ops.copy_out(site.slot * OPS_LEN + code::STACK, &stack)?;
-        run::syscall(tid, libc::SYS_sigaltstack, [OPS + code::STACK, 0, 0, 0, 0, 0])?;
+        site.ops.copy_out(part + code::STACK, &stack)?;
+        calls.push([libc::SYS_sigaltstack as u64, OPS + code::STACK, 0, 0, 0, 0, 0, 0]);
         let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
         let mode = u64::from(libc::SECCOMP_SET_MODE_FILTER);
-        let fd = run::syscall(tid, libc::SYS_seccomp, [mode, flags, image::PROGRAM, 0, 0, 0])?;
+        calls.push([libc::SYS_seccomp as u64, mode, flags, image::PROGRAM, 0, 0, 0, 0]);
+        let list: Vec<u8> = calls.iter().flatten().flat_map(|w| w.to_le_bytes()).collect();
+        site.ops.copy_out(part + code::EQUIP, &list)?;
+        let mut regs = Entry::Batch.regs();
+        (regs.rbx, regs.r12, regs.r13) = (OPS + code::EQUIP, calls.len() as u64, 0);
+        let is_new = calls.len() as u64 == code::EQUIP_COUNT;
+        // What the last one gave: the listener.
+        let fd = match run::to_trap(tid, &regs, |_| Ok(())).and_then(|r| run::result(r.rax)) {
+            Ok(fd) => fd,
+            Err(e) => {
+                // Nobody else may have the slot as long as it is mapped here.
+                if is_new && run::syscall(tid, libc::SYS_munmap, [begin, SLOT, 0, 0, 0, 0]).is_err() {
+                    std::mem::forget(slot);
+                }
+                return Err(e);
+            }
+        };
         // SAFETY: the host has just made this descriptor in the table that stubs share with this process.
         let listener = unsafe { Listener::from_raw(i32::try_from(fd).map_err(|_| Errno::EIO)?) };
         listener.set_sync_wake_up(true)?;
