@@ -7,7 +7,7 @@
 //!
 //! Load is the number of guest threads that do not block in the kernel. All counts are hints: a race costs a detour, no more.
 
-use host::thread::{CpuSet, affinity, set_affinity, tid};
+use host::thread::{CpuSet, affinity, current_cpu, set_affinity, tid};
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -26,6 +26,8 @@ pub struct Placement {
     seats: Mutex<Vec<Arc<Shared>>>,
     /// When a thread was pulled last.
     pulled: AtomicU64,
+    /// Counts the threads that were sent to another CPU.
+    turn: AtomicU32,
 }
 
 /// The part of a seat that other threads may change.
@@ -52,7 +54,7 @@ impl Placement {
     pub fn new() -> Arc<Placement> {
         let cpus: Vec<usize> = affinity(0).map(|s| s.iter().collect()).unwrap_or_default();
         let load = cpus.iter().map(|_| AtomicI32::new(0)).collect();
-        Arc::new(Placement { cpus, load, seats: Mutex::new(Vec::new()), pulled: AtomicU64::new(0) })
+        Arc::new(Placement { cpus, load, seats: Mutex::new(Vec::new()), pulled: AtomicU64::new(0), turn: AtomicU32::new(0) })
     }
 
     fn load(&self, cpu: u32) -> i32 {
@@ -78,6 +80,20 @@ impl Placement {
             // On failure the turns are slower, no more.
             let _ = set_affinity(tracee, &set);
             let _ = set_affinity(0, &set);
+        }
+    }
+
+    /// Puts a thread on another CPU than the caller's, the next in turn: the host's scheduler does not look for one where CPUs share no cache.
+    /// [`release`](Self::release) it when it has got there.
+    pub fn part(&self, tid: i32) {
+        let here = current_cpu();
+        let at = self.cpus.iter().position(|&c| c == here).unwrap_or(0);
+        let others = self.cpus.len().saturating_sub(1);
+        if others > 0 {
+            let step = 1 + self.turn.fetch_add(1, Relaxed) as usize % others;
+            if let Some(&cpu) = self.cpus.get((at + step) % self.cpus.len()) {
+                let _ = set_affinity(tid, &CpuSet::one(cpu));
+            }
         }
     }
 
@@ -232,6 +248,7 @@ mod tests {
             load: vec![AtomicI32::new(0), AtomicI32::new(0)],
             seats: Mutex::default(),
             pulled: AtomicU64::new(0),
+            turn: AtomicU32::new(0),
         });
         let loads = |p: &Placement| (p.load(0), p.load(1));
         let p = two();

@@ -70,6 +70,7 @@ struct Shared {
     spawner: Arc<Spawner>,
     geometry: frame::Geometry,
     load: Arc<Load>,
+    placement: Arc<Placement>,
     options: Options,
 }
 
@@ -114,7 +115,7 @@ impl Trap {
             1 => 0,
             n => n,
         });
-        let trap = Trap { shared: Arc::new(Shared { patches: patch::PatchMemory::new()?, spawner, geometry, load, options }), min_address: ptrace::min_address() };
+        let trap = Trap { shared: Arc::new(Shared { patches: patch::PatchMemory::new()?, spawner, geometry, load, placement, options }), min_address: ptrace::min_address() };
         trap.probe()?;
         Ok(trap)
     }

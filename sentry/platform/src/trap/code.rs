@@ -335,7 +335,9 @@ core::arch::global_asm!(
     "caisson_trap_entering:",
     "jmp caisson_trap_switched",
     // The sentry's signal came between `entering` and `kept`: all registers again as they were, from the signal's frame.
+    // (PUSHFQ moves rsp by 8 for a moment; frames lie 8 bytes behind a multiple of 16, so that a bit says by how much.)
     "caisson_trap_again:",
+    "or qword ptr [rsp + {regs} + 120], 8",
     "mov rbx, [rsp + {state}]",
     "mov eax, [rip + caisson_trap_xfeatures]",
     "mov edx, [rip + caisson_trap_xfeatures + 4]",
@@ -417,6 +419,7 @@ core::arch::global_asm!(
     "cmp r12, rcx",
     "jae 3f",
     "4: mov rsp, [rsp + {regs} + 120]",
+    "or rsp, 8",
     "jmp caisson_trap_interrupt",
     // The extended state of the application may have been in the processor.
     "3: mov rcx, [rsp + {state}]",

@@ -169,6 +169,7 @@ impl TrapContext {
         thread.set_watched(way != Way::Bell)?;
         if matches!(way, Way::Begin(_)) {
             thread.set_together(false)?;
+            self.shared.placement.part(thread.tid);
         }
         if thread.resume(jump)? {
             self.interrupter.repeat();
@@ -182,6 +183,9 @@ impl TrapContext {
             Way::Look(turns) => turns,
         };
         let found = thread.look(turns)?;
+        if matches!(way, Way::Begin(_)) {
+            self.shared.placement.release(thread.tid);
+        }
         self.spin.result(found.is_some());
         match found {
             Some(ring) => Ok(ring),
