@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod loader;
 pub mod mm;
 pub mod net;
+pub mod ptrace;
 pub mod signal;
 pub mod task;
 pub mod time;

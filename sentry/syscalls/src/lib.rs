@@ -25,6 +25,7 @@ mod process;
 pub mod poll;
 mod prctl;
 pub mod report;
+mod ptrace;
 mod rw;
 mod signal;
 mod socket;
@@ -57,6 +58,7 @@ pub(crate) const FAMILIES: &[&[table::Entry]] = &[
     process::ROWS,
     poll::ROWS,
     prctl::ROWS,
+    ptrace::ROWS,
     rw::ROWS,
     signal::ROWS,
     socket::ROWS,

@@ -27,6 +27,8 @@ const PACKAGES: &[&str] = &[
     "coreutils",
     "findutils",
     "rsync",
+    "strace",
+    "gdb",
 ];
 
 /// The Debian root of the tests.

@@ -13,13 +13,14 @@ pub fn status(t: &Task) -> String {
     // Writing to a String cannot fail.
     let _ = write!(
         out,
-        "Name:\t{name}\nUmask:\t{:04o}\nState:\t{} ({})\nTgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{}\nTracerPid:\t0\n",
+        "Name:\t{name}\nUmask:\t{:04o}\nState:\t{} ({})\nTgid:\t{}\nNgid:\t0\nPid:\t{}\nPPid:\t{}\nTracerPid:\t{}\n",
         t.umask(),
         state.letter(),
         state.word(),
         t.tgid(),
         t.tid(),
-        group.parent_pid()
+        group.parent_pid(),
+        t.tracer_tid()
     );
     let _ = write!(
         out,

@@ -119,7 +119,6 @@ fn kernel_dir(kernel: &Arc<Kernel>) -> Entry {
         ("sched_child_runs_first", constant(0)),
         ("pty", dir(vec![("max", constant(4096)), ("reserve", constant(1024))])),
         ("random", random_dir()),
-        ("yama", dir(vec![("ptrace_scope", constant(1))])),
     ])
 }
 

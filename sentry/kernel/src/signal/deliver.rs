@@ -30,7 +30,7 @@ impl CurrentTask {
     /// `Err`: the thread ends with this status.
     pub(crate) fn deliver_signals(&mut self, mut restart: Option<Restart>) -> Result<(), ExitStatus> {
         while self.signal_pending() {
-            match self.next_signal() {
+            match self.next_signal(&mut restart) {
                 Next::Again => {}
                 Next::Nothing => break,
                 Next::Exit(status) => return Err(status),
@@ -38,8 +38,12 @@ impl CurrentTask {
                     if let Some(how) = restart.take() {
                         self.restart_before_handler(how, &action);
                     }
+                    let stepping = self.end_step();
                     if self.push_frame(sig, &info, &action).is_err() {
                         self.fail_delivery(sig);
+                    } else if stepping {
+                        // The handler's first instruction is where the step ends.
+                        self.task.force_signal(SigInfo::user(Signal::TRAP, 0, self.tid(), self.cred().uid));
                     }
                 }
             }
@@ -89,7 +93,7 @@ impl CurrentTask {
     }
 
     /// Takes the next thing to do about signals.
-    fn next_signal(&mut self) -> Next {
+    fn next_signal(&mut self, restart: &mut Option<Restart>) -> Next {
         let group = self.group().clone();
         let mut state = group.lock();
         if let Some(code) = state.notify_parent.take() {
@@ -107,20 +111,31 @@ impl CurrentTask {
             // A sibling executes a program: this thread has no further part in it.
             return Next::Exit(ExitStatus::Exited(0));
         }
-        if state.stop.is_some() {
+        if self.task.tracing.wants_stop() {
             drop(state);
-            self.stop_here();
+            self.trace_interrupt(restart);
+            return Next::Again;
+        }
+        if state.stop.is_some_and(|s| !self.task.tracing.has_left(s.generation)) {
+            drop(state);
+            self.stop_here(restart);
             return Next::Again;
         }
         let Some((sig, info)) = self.task.dequeue_locked(&mut state, self.signal_mask()) else {
             self.task.recalc_locked(&state);
             return Next::Nothing;
         };
-        if info.code == SI_TIMER {
-            drop(state);
-            let info = group.timers.complete_info(info);
-            state = group.lock();
+        let traced = self.task.tracing.active() && sig != Signal::KILL;
+        if info.code != SI_TIMER && !traced {
             return self.act_on(&group, sig, info, state);
+        }
+        drop(state);
+        let info = if info.code == SI_TIMER { group.timers.complete_info(info) } else { info };
+        let shown = if traced { self.trace_signal(sig, info, restart) } else { Some((sig, info)) };
+        let Some((sig, info)) = shown else { return Next::Again };
+        let state = group.lock();
+        if state.exit.is_some() {
+            return Next::Again;
         }
         self.act_on(&group, sig, info, state)
     }
@@ -170,13 +185,13 @@ impl CurrentTask {
     }
 
     /// Stops until the process is continued or killed. The last thread to stop tells the parent.
-    fn stop_here(&self) {
+    fn stop_here(&mut self, restart: &mut Option<Restart>) {
         let group = self.group().clone();
         let mut counted = None;
         self.task.set_state(RunState::Stopped);
         loop {
             let mut state = group.lock();
-            let Some(stop) = state.stop else { break };
+            let Some(stop) = state.stop.filter(|s| !self.task.tracing.has_left(s.generation)) else { break };
             if counted != Some(stop.generation) {
                 counted = Some(stop.generation);
                 state.stopped_threads += 1;
@@ -187,6 +202,11 @@ impl CurrentTask {
                 continue;
             }
             drop(state);
+            if self.task.tracing.active() {
+                self.trace_group_stop(stop.signal, stop.generation, restart);
+                self.task.set_state(RunState::Stopped);
+                continue;
+            }
             self.task.park_stopped();
         }
         self.task.set_state(RunState::Running);

@@ -87,7 +87,8 @@ impl Task {
         let deaf = self.signals().mask();
         let pending = self.signals().pending.lock_nested().set().union(state.shared.set());
         let any = !pending.minus(deaf).is_empty()
-            || state.stop.is_some()
+            || state.stop.is_some_and(|s| !self.tracing.has_left(s.generation))
+            || self.tracing.wants_stop()
             || state.notify_parent.is_some()
             || state.exit.is_some()
             || state.exec.is_some_and(|tid| tid != self.tid())
@@ -272,13 +273,14 @@ fn is_dropped(group: &ThreadGroup, state: &GroupState, target: Option<&Task>, si
     if state.unkillable && handler == SIG_DFL && !(forced && SigSet::UNBLOCKABLE.contains(sig)) {
         return true;
     }
-    task.is_ignored(sig)
+    // A tracer may want to know of it.
+    task.is_ignored(sig) && !task.tracing.active()
 }
 
 /// Finds a thread to take the signal and wakes it; a signal that surely ends the process does so at once.
 fn complete(group: &ThreadGroup, state: &mut GroupState, target: Option<&Task>, sig: Signal) {
     // A stopped thread takes nothing but SIGKILL until it is continued.
-    let awake = |t: &Task| t.state() != RunState::Stopped && !t.signals().deaf_to().contains(sig);
+    let awake = |t: &Task| !matches!(t.state(), RunState::Stopped | RunState::Traced) && !t.signals().deaf_to().contains(sig);
     let wants = |t: &&Task| !t.is_dying() && (sig == Signal::KILL || awake(t));
     let chosen = match target {
         Some(t) => Some(t).filter(wants),
@@ -293,6 +295,7 @@ fn complete(group: &ThreadGroup, state: &mut GroupState, target: Option<&Task>, 
         && default_action(sig) == DefaultAction::Terminate
         && !chosen.signals().mask().contains(sig)
         && !chosen.signals().waited().contains(sig)
+        && (!chosen.tracing.active() || sig == Signal::KILL)
         && (!state.unkillable || sig == Signal::KILL);
     if fatal {
         state.begin_exit(ExitStatus::Signaled { signal: sig, core: false });

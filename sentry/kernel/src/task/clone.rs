@@ -131,6 +131,10 @@ impl CurrentTask {
             child.abandon();
             return Err(e);
         }
+        let event = self.clone_event(f.contains(CloneFlags::VFORK), req.exit_signal).filter(|_| !f.contains(CloneFlags::UNTRACED));
+        if event.is_some() || f.contains(CloneFlags::PTRACE) {
+            self.trace_child(&child);
+        }
         let start = Start {
             regs: self.child_regs(req),
             fp: Some(self.context.fp_state()),
@@ -143,8 +147,12 @@ impl CurrentTask {
             bail!(EAGAIN, "no host thread");
         }
         self.kernel().count_fork();
+        if let Some(event) = event {
+            self.trace_event(event, u64::from(tid.unsigned_abs()));
+        }
         if let Some(done) = vfork {
             self.wait_for_vfork(&done);
+            self.trace_vfork_done(tid);
         }
         Ok(tid)
     }

@@ -77,6 +77,8 @@ pub struct CurrentTask {
     pub(crate) trap: TrapInfo,
     /// The credentials and thread id by which the platform answers calls; `None`: it does not.
     pub(super) published: Option<(Arc<crate::cred::Credentials>, i32)>,
+    /// The application runs one instruction, for its tracer.
+    pub(crate) stepping: bool,
     /// The present call's registers must not be turned into a restart (rt_sigreturn, execve).
     pub(crate) no_restart: bool,
 }

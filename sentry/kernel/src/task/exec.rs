@@ -161,6 +161,7 @@ impl CurrentTask {
     /// execve(2) and execveat(2). On success the registers are those of the new program's entry.
     pub fn exec(&mut self, request: ExecRequest) -> Result<()> {
         let program = self.task.load(request)?;
+        let old_tid = self.tid();
         self.become_only_thread()?;
         let (entry, sp) = (program.image.entry, program.image.stack_pointer);
         self.task.commit(program);
@@ -169,6 +170,7 @@ impl CurrentTask {
         self.altstack = StackT::default();
         self.restart = RestartBlock::None;
         self.no_restart = true;
+        self.trace_exec(old_tid);
         Ok(())
     }
 

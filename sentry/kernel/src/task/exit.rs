@@ -29,6 +29,7 @@ impl Task {
     /// Ends the thread: everything it holds is given up, and whoever waits is told. The last thing a task thread does.
     pub(crate) fn end(self: &Arc<Self>, status: ExitStatus) {
         self.dying.store(true, Ordering::SeqCst);
+        self.release_tracees();
         crate::futex::exit_robust_list(self);
         self.release_memory();
         let files = self.files.lock().take();
@@ -76,9 +77,16 @@ impl Task {
         };
         self.mark_zombie();
         adopt_thread_children(&mut tree, self, &group);
-        if !self.is_leader() {
+        let traced_thread = !self.is_leader() && self.tracing.active();
+        if traced_thread {
+            // Its tracer is told, and takes it out of the tree.
+            self.tracing.lock().dead = Some(status);
+        } else if !self.is_leader() {
             tree.remove_task(self.tid());
             self.set_state(RunState::Dead);
+        }
+        if traced_thread {
+            self.tell_tracer_of_end(status);
         }
         if !last {
             drop(tree);
@@ -100,7 +108,11 @@ impl Task {
         if let Some(p) = tree.process_mut(group.tgid) {
             p.zombie = Some(final_status);
         }
-        notify_parent_of_exit(&mut tree, &group, final_status);
+        match tree.task(group.tgid).filter(|leader| leader.is_traced_by_stranger(&tree)) {
+            // Only when its tracer has heard of it, it is its parent's to wait for.
+            Some(leader) => leader.tell_tracer_of_end(final_status),
+            None => notify_parent_of_exit(&mut tree, &group, final_status),
+        }
         drop(tree);
         group.thread_queue.notify(PollEvents::IN);
         group.exit_queue.notify(PollEvents::IN | PollEvents::RDNORM);
@@ -259,7 +271,7 @@ fn hang_up(group: &ThreadGroup) {
 }
 
 /// Tells the parent of the end; reaps at once where the parent does not want to be asked (`do_notify_parent`).
-fn notify_parent_of_exit(tree: &mut Tree, group: &Arc<ThreadGroup>, status: ExitStatus) {
+pub(crate) fn notify_parent_of_exit(tree: &mut Tree, group: &Arc<ThreadGroup>, status: ExitStatus) {
     let parent = tree.parent_of(group.tgid);
     let Some(parent_group) = tree.group(parent) else {
         // Started from outside, or init itself: nobody waits.

@@ -10,7 +10,7 @@ pub mod creds;
 mod current;
 mod exec;
 mod exec_cred;
-mod exit;
+pub(crate) mod exit;
 mod freeze;
 mod fs_context;
 mod ids;
@@ -37,6 +37,7 @@ pub use rlimits::Rlimits;
 pub use task_state::{RunState, TaskInfo, Waker};
 pub use thread_group::{ExitStatus, GroupState, ThreadGroup, Usage};
 
+use crate::ptrace::Tracing;
 use crate::signal::TaskSignals;
 use crate::{Kernel, cred::Credentials, mm::Mm, vfs::FdTable};
 use abi::task::Rlimit;
@@ -75,6 +76,8 @@ pub struct Task {
     leave_status: Mutex<Option<ExitStatus>>,
     /// Whom to tell when it gives its memory up (vfork(2)).
     vfork_done: Mutex<Option<Arc<clone::VforkDone>>>,
+    /// Who traces it, and where it has stopped for that.
+    pub(crate) tracing: Tracing,
     /// Head of the robust futex list, an address (set_robust_list(2)).
     pub robust_list: AtomicU64,
 }
@@ -298,6 +301,7 @@ impl Task {
             info: Mutex::new(Rank::TaskState, new.info),
             leave_status: Mutex::new(Rank::Leaf, None),
             vfork_done: Mutex::new(Rank::Leaf, None),
+            tracing: Tracing::default(),
             robust_list: AtomicU64::new(0),
         })
     }

@@ -83,6 +83,7 @@ impl Start {
             saved_mask: None,
             trap: TrapInfo::default(),
             no_restart: false,
+            stepping: false,
             published: None,
         };
         current.run_loop();
@@ -106,6 +107,7 @@ impl CurrentTask {
                     Err(status) => State::Exit(status),
                 },
                 State::Exit(status) => {
+                    self.trace_end(status);
                     let CurrentTask { task, context, .. } = self;
                     // The thread in the stub goes first: nothing may run there once the memory is given up.
                     drop(context);
@@ -149,6 +151,13 @@ impl CurrentTask {
 
     /// Tells the platform what it may answer itself, if that has changed: ids, which only the task itself can change.
     fn publish(&mut self) {
+        if self.task.tracing.active() {
+            // The tracer sees every call.
+            if self.published.take().is_some() {
+                self.context.set_answers(None);
+            }
+            return;
+        }
         let (cred, tid) = (self.task.cred(), self.task.tid());
         if self.published.as_ref().is_some_and(|(c, t)| Arc::ptr_eq(c, &cred) && *t == tid)
             || self.kernel().dispatcher().is_none_or(|d| d.must_see_all())
@@ -180,6 +189,11 @@ impl CurrentTask {
             self.regs.rax = Error::Errno(Errno::ENOSYS).errno().raw().wrapping_neg() as i64 as u64;
             return State::Return(None);
         };
+        let traced = self.task.tracing.active();
+        if traced && !self.trace_entry() {
+            self.trace_exit_of_call(&mut None);
+            return State::Return(None);
+        }
         let result = dispatcher.dispatch(self);
         let mut interrupted = None;
         match result {
@@ -197,6 +211,9 @@ impl CurrentTask {
         if self.no_restart {
             interrupted = None;
         }
+        if traced {
+            self.trace_exit_of_call(&mut interrupted);
+        }
         State::Return(interrupted)
     }
 
@@ -206,6 +223,9 @@ impl CurrentTask {
             self.trap = TrapInfo { number: 14, error_code: error_code(fault.access), cr2: fault.addr };
         } else {
             self.trap = TrapInfo { number: trap_number(fault.signal), error_code: 0, cr2: self.trap.cr2 };
+        }
+        if fault.signal == Signal::TRAP {
+            self.end_step();
         }
         match self.task.mm().handle_fault(&fault) {
             Ok(()) => {}

@@ -42,6 +42,8 @@ pub enum RunState {
     Uninterruptible = b'D',
     /// Stopped by job control.
     Stopped = b'T',
+    /// Stopped for its tracer.
+    Traced = b't',
     /// Ended, not yet waited for.
     Zombie = b'Z',
     /// Ended and gone.
@@ -54,6 +56,7 @@ impl RunState {
             b'S' => RunState::Sleeping,
             b'D' => RunState::Uninterruptible,
             b'T' => RunState::Stopped,
+            b't' => RunState::Traced,
             b'Z' => RunState::Zombie,
             b'X' => RunState::Dead,
             _ => RunState::Running,
@@ -74,6 +77,7 @@ impl RunState {
             RunState::Sleeping => "sleeping",
             RunState::Uninterruptible => "disk sleep",
             RunState::Stopped => "stopped",
+            RunState::Traced => "tracing stop",
             RunState::Zombie => "zombie",
             RunState::Dead => "dead",
         }

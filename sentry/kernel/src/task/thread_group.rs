@@ -9,7 +9,7 @@ use abi::signal::Signal;
 use abi::task::Rlimit;
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicI32, Ordering},
+    atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering},
 };
 use sync::{Mutex, MutexGuard, Rank, WaitQueue};
 
@@ -155,6 +155,8 @@ pub struct ThreadGroup {
     pub oom_score_adj: AtomicI32,
     /// `PR_SET_DUMPABLE`: 0, 1 or 2.
     pub dumpable: AtomicI32,
+    /// How many tasks its threads trace.
+    pub(crate) tracees: AtomicUsize,
     /// Has executed a program since it was forked: setpgid(2) by its parent fails.
     pub did_exec: AtomicBool,
 }
@@ -180,6 +182,7 @@ impl ThreadGroup {
             child_subreaper: AtomicBool::new(false),
             oom_score_adj: AtomicI32::new(0),
             dumpable: AtomicI32::new(1),
+            tracees: AtomicUsize::new(0),
             did_exec: AtomicBool::new(false),
         })
     }

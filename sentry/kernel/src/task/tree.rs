@@ -61,6 +61,10 @@ impl Tree {
         self.tasks.len()
     }
 
+    pub fn tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
+        self.tasks.values()
+    }
+
     pub fn last_pid(&self) -> i32 {
         self.last_pid
     }

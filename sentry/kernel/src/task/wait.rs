@@ -2,6 +2,7 @@
 
 use super::tree::Process;
 use super::{ExitStatus, Task, ThreadGroup, Usage};
+use crate::ptrace::Found;
 use crate::signal::WaitEvent;
 use abi::signal::Signal;
 use abi::{Result, bail, poll::PollEvents};
@@ -73,8 +74,17 @@ impl Task {
     }
 
     fn look_for_child(&self, who: WaitWho, options: WaitOptions) -> Result<Option<WaitResult>> {
+        let traced = match self.look_for_tracee(who, options) {
+            Found::Something(result) => return Ok(Some(result)),
+            Found::Ended(result, tracee) => {
+                tracee.tracee_ended();
+                return Ok(Some(result));
+            }
+            Found::Nothing => true,
+            Found::None => false,
+        };
         let mut tree = self.kernel().tree();
-        let mut any = false;
+        let mut any = traced;
         let mut found = None;
         for child in tree.children_of(self.tgid()) {
             let Some(p) = tree.process(child) else { continue };
@@ -83,7 +93,8 @@ impl Task {
             }
             any = true;
             if let Some(status) = p.zombie {
-                if options.exited {
+                let held = tree.task(child).is_some_and(|leader| leader.is_traced_by_stranger(&tree));
+                if options.exited && !held {
                     found = Some((child, Some(status), None));
                     break;
                 }
@@ -104,6 +115,9 @@ impl Task {
         let usage = child_group.usage().plus(child_group.children_usage());
         if let Some(status) = ended {
             if !options.keep {
+                if let Some(leader) = tree.task(child) {
+                    leader.unlink(None);
+                }
                 tree.remove_process(child);
                 drop(tree);
                 let mut sum = self.group().children_usage.lock();

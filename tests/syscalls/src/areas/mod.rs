@@ -18,6 +18,7 @@ mod pipe;
 mod poll;
 mod process;
 mod procfs;
+mod ptrace;
 mod rw;
 mod sched;
 mod signal;
@@ -48,6 +49,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         poll::TESTS,
         process::TESTS,
         procfs::TESTS,
+        ptrace::TESTS,
         rw::TESTS,
         signal::TESTS,
         signal_block::TESTS,
