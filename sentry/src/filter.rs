@@ -73,6 +73,7 @@ const ALWAYS: &[(i64, &str)] = &[
     (libc::SYS_sendmsg, "messages to gofer and runtime"),
     (libc::SYS_recvfrom, "messages from gofer and runtime, donated sockets"),
     (libc::SYS_sendto, "messages to gofer and runtime, donated sockets"),
+    (libc::SYS_recvmmsg, "frames of the container's interfaces, many for each call: packet sockets that the runtime opened"),
     (libc::SYS_shutdown, "donated sockets"),
     (libc::SYS_accept4, "donated listening sockets"),
     (libc::SYS_listen, "sockets that the gofer has bound"),

@@ -2,6 +2,7 @@
 
 use crate::message::Error;
 use serde::{Deserialize, Serialize};
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Everything a sentry needs to boot one container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +28,12 @@ pub struct BootSpec {
     pub platform: Platform,
     /// What network the application sees.
     pub network: Network,
+    /// With [`Network::Sandbox`]: interfaces that the sentry takes over, their packet sockets being [`FdLayout::NETWORK`] and those after.
+    #[serde(default)]
+    pub interfaces: Vec<Interface>,
+    /// Routes over them.
+    #[serde(default)]
+    pub routes: Vec<Route>,
     /// Log every system call.
     pub strace: bool,
 }
@@ -218,6 +225,57 @@ pub enum Network {
     Sandbox,
 }
 
+/// An interface of the container's network namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Interface {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its Ethernet address.
+    pub mac: [u8; 6],
+    /// The largest packet.
+    pub mtu: u32,
+    /// What it is reached at.
+    pub addresses: Vec<Address>,
+    /// Neighbours whose Ethernet address is fixed.
+    pub neighbours: Vec<(IpAddr, [u8; 6])>,
+}
+
+/// An address of an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Address {
+    /// The address.
+    pub ip: IpAddr,
+    /// Bits of its network.
+    pub prefix: u8,
+    /// Where broadcasts go (IPv4).
+    pub broadcast: Option<Ipv4Addr>,
+    /// `RT_SCOPE_*`
+    pub scope: u8,
+}
+
+/// A route: rtnetlink(7).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Route {
+    pub dst: IpAddr,
+    pub prefix: u8,
+    pub gateway: Option<IpAddr>,
+    /// Index of the interface.
+    pub device: u32,
+    pub source: Option<IpAddr>,
+    pub metric: u32,
+    pub mtu: Option<u32>,
+    pub protocol: u8,
+    pub scope: u8,
+    /// `RTN_*`
+    pub kind: u8,
+}
+
 /// The descriptors a sentry finds open when it starts, besides 0, 1 and 2. All others are closed.
 #[derive(Clone, Copy, Debug)]
 pub struct FdLayout;
@@ -241,6 +299,10 @@ impl FdLayout {
     pub const PRESERVED: i32 = 12;
     /// How many of [`Process::preserved`] there can be.
     pub const MAX_PRESERVED: u32 = 48;
+    /// The first of the packet sockets of [`BootSpec::interfaces`].
+    pub const NETWORK: i32 = 64;
+    /// How many interfaces there can be.
+    pub const MAX_INTERFACES: usize = 32;
 }
 
 /// A further process of a container.
@@ -301,6 +363,9 @@ impl BootSpec {
     /// What the sentry relies on beyond the types.
     fn check(&self) -> Result<(), Error> {
         self.process.check()?;
+        if self.interfaces.len() > FdLayout::MAX_INTERFACES {
+            return Err(Error::Invalid("interfaces"));
+        }
         for mount in &self.mounts {
             absolute("mounts.destination", &mount.destination)?;
         }

@@ -10,7 +10,7 @@ mod boot;
 pub mod logging;
 mod message;
 
-pub use boot::{
+pub use boot::{Address, Interface, Route, 
     BootSpec, Capabilities, Credentials, ExecSpec, FdLayout, Mount, MountFlags, MountKind, Network, Overlay, Platform, Process,
     ResourceLimit, Root, WindowSize,
 };

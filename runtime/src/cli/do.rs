@@ -45,7 +45,7 @@ pub fn main(args: &Args, settings: &Settings, log: &Log) -> Result {
         (None, None)
     };
     let streams = Streams { terminal, preserved: Vec::new() };
-    let sandbox = sandbox::start(&plan, streams, None, log, settings.rootless)?;
+    let sandbox = sandbox::start(&plan, streams, None, sandbox::TakenOver::default(), log, settings.rootless)?;
     Monitor::of_sandbox(sandbox, signals, proxy, false).run().map(of_wait_status)
 }
 
@@ -75,6 +75,8 @@ fn plan(args: &Args, settings: &Settings) -> Result<Plan> {
         readonly_paths: Vec::new(),
         platform: settings.platform,
         network: settings.network,
+        interfaces: Vec::new(),
+        routes: Vec::new(),
         strace: settings.strace,
     };
     Ok(Plan { boot, attaches, mount_namespace: None, network_namespace: NetworkNamespace::Host })

@@ -307,7 +307,8 @@ impl StandIn<'_> {
         } else {
             self.launch.log
         };
-        let made = sandbox::start(&self.bundle.plan, streams, Some(listener), log, self.launch.settings.rootless)?;
+        let network = self.take_over_network()?;
+        let made = sandbox::start(&self.bundle.plan, streams, Some(listener), network, log, self.launch.settings.rootless)?;
         let mut monitor = Monitor::of_sandbox(made, signals, None, true);
         if monitor.next()? != Outcome::Created {
             return Err(Failure::new(Status::Internal, "the sentry did not wait to be started"));
@@ -342,6 +343,19 @@ impl StandIn<'_> {
             NetworkNamespace::New if self.bundle.spec.hooks().is_none() => Ok(()),
             NetworkNamespace::New => sandbox::unshare(libc::CLONE_NEWNET).map_err(failed),
         }
+    }
+
+    /// The interfaces of the network namespace that this process is in, if that is the container's.
+    fn take_over_network(&self) -> Result<sandbox::TakenOver> {
+        let own = match self.bundle.plan.network_namespace {
+            NetworkNamespace::Path(_) => true,
+            NetworkNamespace::New => self.bundle.spec.hooks().is_some(),
+            NetworkNamespace::Host => false,
+        };
+        if !own || self.launch.settings.rootless || self.bundle.plan.boot.network != control::Network::Sandbox {
+            return Ok(sandbox::TakenOver::default());
+        }
+        sandbox::take_over()
     }
 
     /// Has the verb run the hooks of the runtime's namespaces, and runs those of the container's.

@@ -172,6 +172,27 @@ pub fn enter_namespace(file: &File, kind: i32) -> Result<()> {
     if unsafe { libc::setns(file.as_raw_fd(), kind) } < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Sets an option of a packet socket (packet(7)).
+pub fn set_packet_option(fd: &OwnedFd, name: i32, value: &[u8]) -> Result<()> {
+    let len = value.len() as libc::socklen_t;
+    // SAFETY: the value is only read, for the length that is its own.
+    let done = unsafe { libc::setsockopt(fd.as_raw_fd(), libc::SOL_PACKET, name, value.as_ptr().cast(), len) };
+    if done < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Lets a packet socket hear every frame of the interface with this index.
+pub fn bind_packet(fd: &OwnedFd, index: u32) -> Result<()> {
+    // SAFETY: all zero bytes are a valid sockaddr_ll.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = index.cast_signed();
+    let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the address is only read, for its own length.
+    let done = unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) };
+    if done < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Stops this process as SIGTSTP would without a handler; returns when it is continued.
 pub fn stop_self() {
     // SAFETY: SIGSTOP cannot be handled or blocked; kill(2) takes two numbers.

@@ -9,6 +9,7 @@ mod idmap;
 mod jail;
 mod janitor;
 mod monitor;
+mod network;
 mod sentry;
 
 pub use child::Child;
@@ -17,6 +18,7 @@ pub use jail::{
     unshare,
 };
 pub use janitor::Janitor;
+pub use network::{TakenOver, take_over};
 pub use monitor::{Monitor, Outcome, Watched, take_signals};
 
 use crate::exit::{Failure, Result, Status};
@@ -47,13 +49,20 @@ pub struct Sandbox {
     pub control: OwnedFd,
 }
 
-/// Starts gofer and sentry; over `listener` the sentry can be reached later. The signals that the runtime blocks are unblocked in both.
-pub fn start(plan: &Plan, streams: Streams, listener: Option<OwnedFd>, log: &Log, rootless: bool) -> Result<Sandbox> {
+/// Starts gofer and sentry, which gets the interfaces of `network`; over `listener` the sentry can be reached later. The signals that the runtime blocks are unblocked in both.
+pub fn start(
+    plan: &Plan,
+    streams: Streams,
+    listener: Option<OwnedFd>,
+    network: TakenOver,
+    log: &Log,
+    rootless: bool,
+) -> Result<Sandbox> {
     let (control, sentry_control) = pair("control socket")?;
     let (sentry_conn, gofer_conn) = pair("gofer connection")?;
     let executable = executable(rootless)?;
     let gofer = gofer::start(plan, gofer_conn, &executable, log, rootless)?;
-    let sentry = sentry::start(plan, streams, sentry_control, sentry_conn, listener, &executable, log, rootless)?;
+    let sentry = sentry::start(plan, streams, sentry_control, sentry_conn, listener, network, &executable, log, rootless)?;
     // Both prepare themselves at the same time.
     Ok(Sandbox { sentry, gofer: gofer.wait()?, control })
 }

@@ -1,11 +1,11 @@
 //! Starts the sentry: new user, PID, network, mount, IPC and UTS namespaces, and the descriptors of [`FdLayout`] only.
 
 use super::child::{self, Child};
-use super::{Streams, clone_failure, idmap, jail, null, sealed};
+use super::{Streams, TakenOver, clone_failure, idmap, jail, null, sealed};
 use crate::exit::{Failure, Result};
 use crate::logging::Log;
 use crate::spec::Plan;
-use control::{FdLayout, Network};
+use control::{BootSpec, FdLayout, Network};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{OwnedFd, RawFd};
@@ -17,11 +17,14 @@ pub fn start(
     control: OwnedFd,
     gofer: OwnedFd,
     listener: Option<OwnedFd>,
+    network: TakenOver,
     executable: &File,
     log: &Log,
     rootless: bool,
 ) -> Result<Child> {
-    let boot = plan.boot.to_json().map_err(Failure::internal("cannot encode the boot specification"))?;
+    let TakenOver { interfaces, routes, sockets } = network;
+    let boot = BootSpec { interfaces, routes, ..plan.boot.clone() };
+    let boot = boot.to_json().map_err(Failure::internal("cannot encode the boot specification"))?;
     let mut fds = vec![
         (FdLayout::SPEC, sealed("boot-spec", &boot)?),
         (FdLayout::CONTROL, control),
@@ -30,6 +33,7 @@ pub fn start(
     ];
     fds.extend(listener.map(|listener| (FdLayout::LISTENER, listener)));
     fds.extend(descriptors(streams)?);
+    fds.extend((FdLayout::NETWORK..).zip(sockets));
     let level = log.level.to_string();
     let args = ["sentry", "--log-format", log.format.name(), "--log-level", &level];
     let mut namespaces =

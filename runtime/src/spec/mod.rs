@@ -193,6 +193,8 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
         readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref()), "linux.readonlyPaths")?,
         platform: settings.platform,
         network: settings.network,
+        interfaces: Vec::new(),
+        routes: Vec::new(),
         strace: settings.strace,
     };
     Ok(Plan { boot, attaches, mount_namespace: namespaces.mount, network_namespace: namespaces.network })

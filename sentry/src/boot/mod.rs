@@ -8,7 +8,7 @@ mod process;
 
 use crate::{Failure, terminal::Terminal};
 use abi::signal::{SI_KERNEL, SI_USER, SigInfo, Signal};
-use control::{BootSpec, FailureKind, Phase, Process, ProcessInfo};
+use control::{BootSpec, FdLayout, FailureKind, Phase, Process, ProcessInfo};
 use kernel::{
     Kernel, KernelConfig,
     mm::MemoryPool,
@@ -54,6 +54,7 @@ pub fn boot(
     sync::observe(platform::set_blocked);
     let kernel = Kernel::new(platform, Arc::new(memory), config(spec, steady_counter)).map_err(Failure::host("cannot boot"))?;
     register(&kernel, spec, host);
+    network(&kernel, spec)?;
     let streams = streams.open(&kernel, &spec.process)?;
     let namespace = mounts::build(&kernel, spec, gofer, streams.terminal.as_deref())?;
     let terminal = streams.terminal.clone();
@@ -83,6 +84,38 @@ fn register(kernel: &Arc<Kernel>, spec: &BootSpec, host: fs::proc::HostInfo) {
     fs::register(kernel);
     net::register(kernel);
     kernel.set_dispatcher(syscalls::register(spec.strace));
+}
+
+/// Takes over the interfaces that the runtime has opened.
+fn network(kernel: &Kernel, spec: &BootSpec) -> Result<(), Failure> {
+    let mut interfaces = Vec::new();
+    for (number, i) in (FdLayout::NETWORK..).zip(&spec.interfaces) {
+        let socket = host::inherit::take(number).map_err(Failure::internal("a packet socket"))?;
+        let address = |a: &control::Address| net::stack::IfAddr { ip: a.ip, prefix: a.prefix, broadcast: a.broadcast, scope: a.scope };
+        interfaces.push(net::stack::Interface {
+            socket,
+            index: i.index,
+            name: i.name.clone(),
+            mac: i.mac,
+            mtu: i.mtu,
+            addresses: i.addresses.iter().map(address).collect(),
+            neighbours: i.neighbours.clone(),
+        });
+    }
+    let route = |r: &control::Route| net::stack::route::Route {
+        dst: r.dst,
+        prefix: r.prefix,
+        gateway: r.gateway,
+        device: r.device,
+        source: r.source,
+        metric: r.metric,
+        mtu: r.mtu,
+        protocol: r.protocol,
+        scope: r.scope,
+        kind: r.kind,
+    };
+    let routes = spec.routes.iter().map(route).collect();
+    net::stack::Stack::of(kernel).take_over(interfaces, routes).map_err(Failure::internal("the network"))
 }
 
 impl Sandbox {
