@@ -17,6 +17,7 @@ mod open;
 mod pipe;
 mod poll;
 mod process;
+mod hotcall;
 mod procfs;
 mod ptrace;
 mod rw;
@@ -48,6 +49,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         pipe::TESTS,
         poll::TESTS,
         process::TESTS,
+        hotcall::TESTS,
         procfs::TESTS,
         ptrace::TESTS,
         rw::TESTS,
