@@ -140,7 +140,7 @@ pub struct Mm {
     has_deferred: AtomicBool,
     /// membarrier(2): registered for private barriers.
     barrier: AtomicBool,
-    /// Several tasks have run in it at once.
+    /// Several processes have run in it at once.
     crowded: AtomicBool,
     state: RwLock<State>,
 }
@@ -228,7 +228,7 @@ impl Mm {
         self.barrier.store(true, Ordering::Relaxed);
     }
 
-    /// Another task runs here from now on, beside the calling one.
+    /// Another process runs here from now on, beside the calling one.
     pub fn set_crowded(&self) {
         self.crowded.store(true, Ordering::Relaxed);
     }

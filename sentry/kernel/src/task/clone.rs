@@ -114,14 +114,15 @@ impl CurrentTask {
         }
         let f = req.flags;
         let mm = if f.contains(CloneFlags::VM) {
-            if !f.contains(CloneFlags::VFORK) {
+            if !f.intersects(CloneFlags::VFORK | CloneFlags::THREAD) {
                 self.mm().set_crowded();
             }
             self.context.prepare_sibling(self.mm().address_space()).map_err(|_| abi::error!(EAGAIN, "no host thread"))?;
             self.mm()
         } else {
             let mm = self.mm();
-            mm.fork(&mut *self.context, !mm.is_crowded())?
+            let alone = self.group().thread_count() == 1 && !mm.is_crowded();
+            mm.fork(&mut *self.context, alone)?
         };
         let files = if f.contains(CloneFlags::FILES) { self.files() } else { Arc::new(self.files().duplicate()) };
         let fs = if f.contains(CloneFlags::FS) { self.fs() } else { self.fs().duplicate() };

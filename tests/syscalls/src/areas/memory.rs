@@ -7,7 +7,7 @@ pub const TESTS: &[crate::Test] = list!["memory";
     mmap_args, anon_zero, fixed, noreplace, munmap_parts, mprotect_faults, mprotect_args, exec_fault, fork_private, fork_shared,
     file_private, file_shared, shared_coherent, shared_protect_rules, sigbus_past_eof, truncate_mapped, mremap_grow, mremap_fixed, mremap_args, mremap_dontunmap,
     madvise_dontneed, madvise_args, brk_calls, brk_fork, stack_growth, stack_limit, growsdown, memfd_basic, memfd_seals, mlock_calls, maps_file, mincore_calls,
-    huge_sparse, many_vmas, map_limits, msync_calls, memfd_shared_fork, zero_device, cow_chain, fork_many_pages, shared_anon_dev, wipe_on_fork,
+    huge_sparse, many_vmas, map_limits, msync_calls, memfd_shared_fork, zero_device, cow_chain, fork_many_pages, fork_leaves_no_traces, shared_anon_dev, wipe_on_fork,
     read_into_cow, process_vm, exec_mapping, adjacent_merge, smaps_fields, populate, membarrier_call,
 ];
 
@@ -926,6 +926,48 @@ fn cow_chain() {
         }
     }
     generation(a, 0);
+}
+
+fn fork_leaves_no_traces() {
+    // sparse, dense and untouched memory: whatever children write to it, neither the parent nor the next child finds it
+    const PAGES: usize = 40;
+    let sparse = anon(PAGES * 4096, MAP_PRIVATE);
+    let dense = anon(PAGES * 4096, MAP_PRIVATE);
+    let untouched = anon(PAGES * 4096, MAP_PRIVATE);
+    for page in 0..PAGES {
+        unsafe { dense.add(page * 4096).write_volatile(page as u8) };
+        if page % 5 == 2 {
+            unsafe { sparse.add(page * 4096 + 7).write_volatile(page as u8) };
+        }
+    }
+    let clean = || unsafe {
+        (0..PAGES).all(|page| {
+            let want = if page % 5 == 2 { page as u8 } else { 0 };
+            *dense.add(page * 4096) == page as u8
+                && *sparse.add(page * 4096 + 7) == want
+                && *sparse.add(page * 4096 + 9) == 0
+                && *untouched.add(page * 4096) == 0
+        })
+    };
+    for child in 0..12u8 {
+        in_child(|| {
+            check!(child % 3 == 1 || clean());
+            for (i, area) in [sparse, dense, untouched].into_iter().enumerate() {
+                for page in (usize::from(child) % 4..PAGES).step_by(1 + i) {
+                    unsafe { std::slice::from_raw_parts_mut(area.add(page * 4096), 4096) }.fill(0xe0 + child);
+                }
+            }
+            // and what the child writes, its own child has
+            in_child(|| eq!(unsafe { *dense.add((usize::from(child) % 4) * 4096) }, 0xe0 + child));
+        });
+        if child % 2 == 0 {
+            check!(clean());
+        }
+        unsafe { dense.write_volatile(child) };
+        in_child(|| eq!(unsafe { *dense }, child));
+        unsafe { dense.write_volatile(0) };
+    }
+    check!(clean());
 }
 
 fn fork_many_pages() {
