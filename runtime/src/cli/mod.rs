@@ -19,8 +19,9 @@ pub use flags::{Globals, Settings};
 use std::process::ExitCode;
 
 /// An OCI container runtime that runs applications on a kernel of its own, in user space.
+// Docker looks for the word "version" in what --version prints.
 #[derive(Debug, Parser)]
-#[command(name = "caisson", version, propagate_version = false, disable_help_subcommand = true)]
+#[command(name = "caisson", version = concat!("version ", env!("CARGO_PKG_VERSION")), propagate_version = false, disable_help_subcommand = true)]
 struct Cli {
     #[command(flatten)]
     globals: Globals,

@@ -165,6 +165,8 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
         ));
     }
     let readonly = root.readonly().unwrap_or(false);
+    // Nothing is written to a read-only root but mount points: those are made in memory.
+    let root_overlay = if readonly { control::Overlay::Memory } else { settings.root_overlay };
     let namespaces = namespaces::check(spec)?;
     hooks::check(spec)?;
     if let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
@@ -173,7 +175,7 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
     warn_of_what_is_ignored(spec);
     let mut attaches = vec![Attach {
         source: rootfs,
-        readonly: readonly || settings.root_overlay == control::Overlay::Memory,
+        readonly: root_overlay == control::Overlay::Memory,
         recursive: true,
         masked: Vec::new(),
     }];
@@ -187,7 +189,7 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
         process,
         hostname: name(spec.hostname().as_deref(), "hostname")?,
         domainname: name(spec.domainname().as_deref(), "domainname")?,
-        root: Root { readonly, overlay: settings.root_overlay },
+        root: Root { readonly, overlay: root_overlay },
         mounts,
         masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref()), "linux.maskedPaths")?,
         readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref()), "linux.readonlyPaths")?,

@@ -20,6 +20,9 @@ use std::sync::Arc;
 /// Connections to the gofer at most: as many requests are under way at a time.
 const CONNECTIONS: usize = 16;
 
+/// An option of tmpfs that runc has, and Linux has not.
+const COPY_UP: &str = "tmpcopyup";
+
 /// Makes the tree.
 pub fn build(
     kernel: &Arc<Kernel>,
@@ -93,6 +96,9 @@ impl Builder<'_> {
     fn mount(&self, namespace: &MountNamespace, wanted: &Wanted, terminal: Option<&Terminal>) -> Result {
         let options = wanted.data.join(",");
         let sb = match wanted.kind {
+            MountKind::Tmpfs if wanted.data.iter().any(|option| option == COPY_UP) => {
+                self.copied_up(namespace, wanted)?
+            }
             MountKind::Bind { attach, overlay, .. } => self.host_tree(attach, overlay)?,
             MountKind::Proc => self.file_system("proc", &options, None)?,
             MountKind::Sysfs => self.file_system("sysfs", &options, None)?,
@@ -112,6 +118,17 @@ impl Builder<'_> {
             return mount.set_flags(flags(wanted.flags));
         }
         namespace.attach(mount, &place)
+    }
+
+    /// A tmpfs that begins with what is in the directory below it: runc copies that, here it is a layer that is never written.
+    fn copied_up(&self, namespace: &MountNamespace, wanted: &Wanted) -> Result<Arc<SuperBlock>> {
+        if let Some(below) = self.existing(namespace, &wanted.destination)? {
+            let lower = Mount::bind(&below);
+            lower.set_flags(lower.flags() | MountFlags::RDONLY)?;
+            return self.file_system("overlay", "", Some(Box::new(Layers { lowers: vec![lower], size: None })));
+        }
+        let own: Vec<&str> = wanted.data.iter().map(String::as_str).filter(|option| *option != COPY_UP).collect();
+        self.file_system("tmpfs", &own.join(","), None)
     }
 
     /// The place to mount at; what is missing of it is made, as runc does.

@@ -6,11 +6,17 @@
 //! engine does with runc is what it must do with Caisson.
 
 pub mod containerd;
+pub mod cri;
+pub mod docker;
 pub mod image;
 pub mod machine;
+pub mod podman;
 
 pub use containerd::Containerd;
+pub use cri::Cri;
+pub use docker::Docker;
 pub use machine::Machine;
+pub use podman::Podman;
 
 use std::time::{Duration, Instant};
 

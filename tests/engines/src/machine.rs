@@ -66,12 +66,17 @@ impl Machine {
         self.dir.join(name)
     }
 
+    /// A path of the machine, as it is seen from outside.
+    pub fn inside(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.init))
+    }
+
     /// A command that will run in the machine.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--target", &self.init.to_string(), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"]);
         command.args(args);
-        let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        let path = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin";
         command.env("PATH", format!("{}:{path}", self.dir.join("bin").display()));
         command.current_dir("/");
         command
@@ -104,15 +109,15 @@ impl Machine {
         command.spawn().with_context(|| format!("{args:?}"))
     }
 
-    /// The end of a log file.
+    /// The end of a log file, without mere information.
     pub fn log(&self, name: &str) -> String {
         let mut text = Vec::new();
         if let Ok(mut file) = File::open(self.path(name)) {
             let _ = file.read_to_end(&mut text);
         }
         let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
-        lines.get(lines.len().saturating_sub(40)..).unwrap_or_default().join("\n")
+        let lines: Vec<&str> = text.lines().filter(|line| !line.contains("level=info")).collect();
+        lines.get(lines.len().saturating_sub(15)..).unwrap_or_default().join("\n")
     }
 
     /// All processes of the machine whose command line contains `text`, by their IDs on the host.
@@ -161,7 +166,7 @@ fn below(group: &Path, found: &mut Vec<PathBuf>) {
 
 /// Whether there is such a program.
 pub fn on_path(name: &str) -> bool {
-    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let path = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin";
     path.split(':').any(|dir| Path::new(dir).join(name).exists())
 }
 

@@ -23,16 +23,12 @@ const TESTS: &[(&str, Test)] = &[
     ("the_shim_is_killed", the_shim_is_killed),
 ];
 
-/// What Caisson cannot do yet: there are no control groups.
-const GAPS: &[&str] = &["statistics_and_limits"];
-
 fn main() -> ExitCode {
     let args = Arguments::from_args();
     let mut trials = Vec::new();
     for runtime in RUNTIMES {
         for (name, test) in TESTS {
-            let gap = runtime.caisson && GAPS.contains(name);
-            trials.push(Trial::test(format!("{}::{name}", runtime.name), move || trial(runtime, *test)).with_ignored_flag(gap));
+            trials.push(Trial::test(format!("{}::{name}", runtime.name), move || trial(runtime, *test)));
         }
     }
     libtest_mimic::run(&args, trials).exit_code()

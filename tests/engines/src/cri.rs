@@ -1,0 +1,242 @@
+//! containerd's CRI plugin in a machine, as a kubelet drives it: by gRPC.
+
+use crate::image::{self, Config};
+use crate::{Machine, eventually};
+use anyhow::{Context, Result, bail, ensure};
+use hyper_util::rt::TokioIo;
+use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
+use k8s_cri::v1::{
+    ContainerConfig, ContainerMetadata, ContainerStatsRequest, ContainerStatus, ContainerStatusRequest, CreateContainerRequest,
+    ExecSyncRequest, ExecSyncResponse, ImageSpec, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount, NamespaceOption,
+    PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusRequest, RemoveContainerRequest, RemovePodSandboxRequest,
+    RunPodSandboxRequest, StartContainerRequest, StopContainerRequest, StopPodSandboxRequest, VersionRequest,
+};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+use tonic::transport::{Channel, Endpoint};
+
+/// The name of the image that holds a pod.
+const PAUSE: &str = "localhost/pause:latest";
+/// How long one request may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A running containerd with its CRI plugin.
+pub struct Cri {
+    /// Where it runs.
+    pub machine: Machine,
+    handler: &'static str,
+    tokio: tokio::runtime::Runtime,
+    client: RuntimeServiceClient<Channel>,
+}
+
+/// A pod.
+pub struct Pod {
+    /// Its ID.
+    pub id: String,
+    /// What it was made from.
+    pub config: PodSandboxConfig,
+}
+
+impl Cri {
+    /// Starts it in a machine of its own. Pods get this runtime handler.
+    pub fn start(handler: &'static str) -> Result<Cri> {
+        let machine = Machine::new(&["containerd", "ctr", "runc", "iptables"])?;
+        ensure!(Path::new("/usr/lib/cni/bridge").exists(), "containernetworking-plugins is not installed; ./test installs it");
+        let network = machine.path("cni-conf");
+        fs::create_dir_all(&network)?;
+        fs::write(network.join("10-bridge.conflist"), BRIDGE)?;
+        let plugin = "plugins.\"io.containerd.grpc.v1.cri\"";
+        let config = format!(
+            "version = 2\nroot = {:?}\nstate = \"/run/containerd\"\noom_score = 0\n\
+             [grpc]\naddress = \"/run/containerd/containerd.sock\"\n\
+             [{plugin}]\nsandbox_image = {PAUSE:?}\nrestrict_oom_score_adj = true\ndisable_apparmor = true\n\
+             [{plugin}.cni]\nbin_dir = \"/usr/lib/cni\"\nconf_dir = {network:?}\n\
+             [{plugin}.containerd]\nsnapshotter = \"overlayfs\"\n\
+             [{plugin}.containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n\
+             [{plugin}.containerd.runtimes.caisson]\nruntime_type = \"io.containerd.caisson.v1\"\n",
+            machine.path("containerd")
+        );
+        let file = machine.path("containerd.toml");
+        fs::write(&file, config)?;
+        // It ends with the machine.
+        drop(machine.daemon("containerd", &["containerd", "--config", &file.display().to_string()])?);
+        let socket = machine.inside("/run/containerd/containerd.sock");
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let connect = || {
+            let socket = socket.clone();
+            let connector = tower::service_fn(move |_| {
+                let socket = socket.clone();
+                async move { Ok::<_, std::io::Error>(TokioIo::new(tokio::net::UnixStream::connect(socket).await?)) }
+            });
+            let endpoint = Endpoint::from_static("http://containerd").timeout(LIMIT);
+            tokio.block_on(async {
+                let channel = endpoint.connect_with_connector(connector).await.ok()?;
+                let mut client = RuntimeServiceClient::new(channel);
+                client.version(VersionRequest::default()).await.ok()?;
+                Some(client)
+            })
+        };
+        let Some(client) = eventually(60, connect) else {
+            bail!("containerd does not start on this host:\n{}", machine.log("containerd.log"));
+        };
+        let busybox = image::busybox(&machine.path(""))?;
+        machine.ok(&["ctr", "-n", "k8s.io", "image", "import", &busybox.display().to_string()])?;
+        let pause =
+            Config { name: PAUSE, command: vec!["sleep", "1000000"], entrypoint: Vec::new(), user: "", directory: "/" };
+        let pause = image::archive(&machine.path(""), &machine.path("busybox-root"), &pause)?;
+        machine.ok(&["ctr", "-n", "k8s.io", "image", "import", &pause.display().to_string()])?;
+        Ok(Cri { machine, handler, tokio, client })
+    }
+
+    /// Carries out a request.
+    fn ask<T, F>(&self, what: &str, request: impl FnOnce(RuntimeServiceClient<Channel>) -> F) -> Result<T>
+    where
+        F: Future<Output = std::result::Result<tonic::Response<T>, tonic::Status>>,
+    {
+        let answer = self.tokio.block_on(request(self.client.clone()));
+        let answer = answer.map_err(|status| {
+            anyhow::anyhow!("{what}: {}\n{}", status.message(), self.machine.log("containerd.log"))
+        });
+        Ok(answer?.into_inner())
+    }
+
+    /// `RunPodSandbox`. Its containers see each other's processes if `shared`.
+    pub fn run_pod(&self, name: &str, shared: bool) -> Result<Pod> {
+        let logs = self.machine.path(&format!("logs-{name}"));
+        fs::create_dir_all(&logs)?;
+        // 0: the pod's, 1: the container's.
+        let namespaces = NamespaceOption { pid: i32::from(!shared), ..Default::default() };
+        let security =
+            LinuxSandboxSecurityContext { namespace_options: Some(namespaces), ..Default::default() };
+        let config = PodSandboxConfig {
+            metadata: Some(PodSandboxMetadata {
+                name: name.into(),
+                uid: format!("uid-{name}"),
+                namespace: "default".into(),
+                attempt: 0,
+            }),
+            hostname: format!("{name}-host"),
+            log_directory: logs.display().to_string(),
+            linux: Some(LinuxPodSandboxConfig { security_context: Some(security), ..Default::default() }),
+            ..Default::default()
+        };
+        let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: self.handler.into() };
+        let answer = self.ask("RunPodSandbox", |mut client| async move { client.run_pod_sandbox(request).await })?;
+        Ok(Pod { id: answer.pod_sandbox_id, config })
+    }
+
+    /// The pod's address.
+    pub fn address(&self, pod: &Pod) -> Result<String> {
+        let request = PodSandboxStatusRequest { pod_sandbox_id: pod.id.clone(), verbose: false };
+        let answer = self.ask("PodSandboxStatus", |mut client| async move { client.pod_sandbox_status(request).await })?;
+        Ok(answer.status.and_then(|status| status.network).map(|network| network.ip).unwrap_or_default())
+    }
+
+    /// `CreateContainer` and `StartContainer`: its ID. `mounts` are host directories and where they are seen. Its log is the file
+    /// `NAME.log` of the pod's log directory.
+    pub fn run_container(&self, pod: &Pod, name: &str, attempt: u32, command: &[&str], mounts: &[(&Path, &str)]) -> Result<String> {
+        let mounts = mounts
+            .iter()
+            .map(|(host, container)| Mount {
+                host_path: host.display().to_string(),
+                container_path: (*container).to_owned(),
+                ..Default::default()
+            })
+            .collect();
+        let pid = pod.config.linux.as_ref().and_then(|l| l.security_context.as_ref()?.namespace_options.as_ref().map(|n| n.pid));
+        let security = k8s_cri::v1::LinuxContainerSecurityContext {
+            namespace_options: Some(NamespaceOption { pid: pid.unwrap_or(1), ..Default::default() }),
+            ..Default::default()
+        };
+        let config = ContainerConfig {
+            metadata: Some(ContainerMetadata { name: name.into(), attempt }),
+            image: Some(ImageSpec { image: image::BUSYBOX.into(), ..Default::default() }),
+            command: command.iter().map(|&word| word.to_owned()).collect(),
+            mounts,
+            log_path: format!("{name}.log"),
+            linux: Some(k8s_cri::v1::LinuxContainerConfig { security_context: Some(security), ..Default::default() }),
+            ..Default::default()
+        };
+        let request = CreateContainerRequest {
+            pod_sandbox_id: pod.id.clone(),
+            config: Some(config),
+            sandbox_config: Some(pod.config.clone()),
+        };
+        let id = self.ask("CreateContainer", |mut client| async move { client.create_container(request).await })?.container_id;
+        let request = StartContainerRequest { container_id: id.clone() };
+        self.ask("StartContainer", |mut client| async move { client.start_container(request).await })?;
+        Ok(id)
+    }
+
+    /// The lines of a container's log, without time and stream.
+    pub fn log(&self, pod: &Pod, name: &str) -> Vec<String> {
+        let text = fs::read_to_string(Path::new(&pod.config.log_directory).join(format!("{name}.log"))).unwrap_or_default();
+        text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).map(str::to_owned).collect()
+    }
+
+    /// `ExecSync`.
+    pub fn exec(&self, id: &str, command: &[&str]) -> Result<ExecSyncResponse> {
+        let cmd = command.iter().map(|&word| word.to_owned()).collect();
+        let request = ExecSyncRequest { container_id: id.into(), cmd, timeout: 30 };
+        self.ask("ExecSync", |mut client| async move { client.exec_sync(request).await })
+    }
+
+    /// `ExecSync`, which must succeed: what it prints.
+    pub fn exec_ok(&self, id: &str, command: &[&str]) -> Result<String> {
+        let answer = self.exec(id, command)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        ensure!(answer.exit_code == 0, "{command:?}: {} {}", answer.exit_code, text(&answer.stderr));
+        Ok(text(&answer.stdout))
+    }
+
+    /// `ContainerStatus`.
+    pub fn status(&self, id: &str) -> Result<ContainerStatus> {
+        let request = ContainerStatusRequest { container_id: id.into(), verbose: false };
+        let answer = self.ask("ContainerStatus", |mut client| async move { client.container_status(request).await })?;
+        answer.status.context("no status")
+    }
+
+    /// Memory in use in bytes, and processor time in nanoseconds.
+    pub fn usage(&self, id: &str) -> Result<(u64, u64)> {
+        let request = ContainerStatsRequest { container_id: id.into() };
+        let answer = self.ask("ContainerStats", |mut client| async move { client.container_stats(request).await })?;
+        let stats = answer.stats.context("no statistics")?;
+        let memory = stats.memory.and_then(|memory| memory.working_set_bytes).map_or(0, |value| value.value);
+        let cpu = stats.cpu.and_then(|cpu| cpu.usage_core_nano_seconds).map_or(0, |value| value.value);
+        Ok((memory, cpu))
+    }
+
+    /// `StopContainer`.
+    pub fn stop(&self, id: &str, grace: i64) -> Result<()> {
+        let request = StopContainerRequest { container_id: id.into(), timeout: grace };
+        self.ask("StopContainer", |mut client| async move { client.stop_container(request).await }).map(drop)
+    }
+
+    /// `RemoveContainer`.
+    pub fn remove(&self, id: &str) -> Result<()> {
+        let request = RemoveContainerRequest { container_id: id.into() };
+        self.ask("RemoveContainer", |mut client| async move { client.remove_container(request).await }).map(drop)
+    }
+
+    /// `StopPodSandbox`.
+    pub fn stop_pod(&self, pod: &Pod) -> Result<()> {
+        let request = StopPodSandboxRequest { pod_sandbox_id: pod.id.clone() };
+        self.ask("StopPodSandbox", |mut client| async move { client.stop_pod_sandbox(request).await }).map(drop)
+    }
+
+    /// `RemovePodSandbox`.
+    pub fn remove_pod(&self, pod: &Pod) -> Result<()> {
+        let request = RemovePodSandboxRequest { pod_sandbox_id: pod.id.clone() };
+        self.ask("RemovePodSandbox", |mut client| async move { client.remove_pod_sandbox(request).await }).map(drop)
+    }
+}
+
+/// A bridge with addresses of its own.
+const BRIDGE: &str = r#"{
+  "cniVersion": "0.4.0", "name": "pods",
+  "plugins": [{
+    "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false,
+    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.88.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}]}
+  }]
+}"#;

@@ -1,0 +1,96 @@
+//! dockerd in a machine, driven by `docker`.
+
+use crate::{Machine, eventually, image};
+use anyhow::{Result, bail};
+use caisson_tests_support::process::Output;
+use serde_json::json;
+use std::fs;
+
+/// A running dockerd with the image [`image::BUSYBOX`].
+pub struct Docker {
+    /// Where it runs.
+    pub machine: Machine,
+    /// `runc` or `caisson`.
+    pub runtime: &'static str,
+}
+
+impl Docker {
+    /// Starts it in a machine of its own.
+    pub fn start(runtime: &'static str) -> Result<Docker> {
+        Docker::start_with(runtime, None)
+    }
+
+    /// The same; `runsc` is a further runtime.
+    pub fn start_with(runtime: &'static str, runsc: Option<&str>) -> Result<Docker> {
+        let machine = Machine::new(&["dockerd", "docker", "containerd", "runc", "iptables"])?;
+        let mut config = json!({
+            "data-root": machine.path("docker"),
+            "exec-root": "/run/docker",
+            "pidfile": "/run/docker.pid",
+            "hosts": ["unix:///run/docker.sock"],
+            "storage-driver": "overlay2",
+            // What a container writes must be on the host for docker cp, commit and build.
+            "runtimes": {"caisson": {"path": machine.path("bin/caisson"), "runtimeArgs": ["--overlay=none"]}},
+            "default-runtime": runtime,
+            // Lowering a process's OOM score needs a capability that the host of the tests may lack.
+            "oom-score-adjust": 0,
+        });
+        if let Some(runsc) = runsc {
+            config["runtimes"]["runsc"] = json!({"path": runsc});
+        }
+        fs::write(machine.path("daemon.json"), config.to_string())?;
+        let file = machine.path("daemon.json").display().to_string();
+        let daemon = machine.daemon("dockerd", &["dockerd", "--config-file", &file])?;
+        // It ends with the machine.
+        drop(daemon);
+        let docker = Docker { machine, runtime };
+        let up = eventually(90, || (docker.run(&["version"]).ok()?.status == 0).then_some(()));
+        if up.is_none() {
+            bail!("dockerd does not start on this host:\n{}", docker.machine.log("dockerd.log"));
+        }
+        let image = image::busybox(&docker.machine.path(""))?;
+        docker.ok(&["load", "--quiet", "--input", &image.display().to_string()])?;
+        Ok(docker)
+    }
+
+    fn words<'a>(&self, args: &[&'a str]) -> Vec<&'a str> {
+        [&["docker", "--host", "unix:///run/docker.sock"], args].concat()
+    }
+
+    /// `docker ARGS`.
+    pub fn run(&self, args: &[&str]) -> Result<Output> {
+        self.machine.run(&self.words(args))
+    }
+
+    /// `docker ARGS` with these bytes on its standard input.
+    pub fn run_with(&self, args: &[&str], stdin: &[u8]) -> Result<Output> {
+        self.machine.run_with(&self.words(args), stdin)
+    }
+
+    /// `docker ARGS`, which must succeed: what it prints.
+    pub fn ok(&self, args: &[&str]) -> Result<String> {
+        let output = self.run(args)?;
+        if output.status != 0 {
+            bail!("docker {args:?}: {output}\n{}", self.machine.log("dockerd.log"));
+        }
+        Ok(output.text())
+    }
+
+    /// A field of `docker inspect`, as a Go template.
+    pub fn inspect(&self, id: &str, field: &str) -> Result<String> {
+        Ok(self.ok(&["inspect", "--format", &format!("{{{{{field}}}}}"), id])?.trim().to_owned())
+    }
+
+    /// Waits until a field has a value.
+    pub fn wait_for(&self, id: &str, field: &str, value: &str) -> Result<()> {
+        let mut last = String::new();
+        let found = eventually(60, || {
+            last = self.inspect(id, field).unwrap_or_default();
+            (last == value).then_some(())
+        });
+        match found {
+            Some(()) => Ok(()),
+            None => bail!("{field} of {id} is {last:?}, not {value:?}\n{}", self.machine.log("dockerd.log")),
+        }
+    }
+}

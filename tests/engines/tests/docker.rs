@@ -1,0 +1,244 @@
+//! Docker with runc and with Caisson.
+
+use anyhow::{Context, Result, ensure};
+use caisson_tests_engines::image::BUSYBOX;
+use caisson_tests_engines::{Docker, eventually};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::process::ExitCode;
+
+type Test = fn(&Docker) -> Result<()>;
+
+const TESTS: &[(&str, Test)] = &[
+    ("run", run),
+    ("users_and_files", users_and_files),
+    ("exec", exec),
+    ("copy", copy),
+    ("logs", logs),
+    ("terminal", terminal),
+    ("stop_and_kill", stop_and_kill),
+    ("pause", pause),
+    ("restart_policy", restart_policy),
+    ("health_check", health_check),
+    ("init", init),
+    ("build", build),
+    ("top", top),
+    ("statistics", statistics),
+    ("limits", limits),
+];
+
+/// What Caisson cannot do: Docker looks for processes with the host's ps(1), which sees none that run in a sandbox.
+const GAPS: &[&str] = &["top"];
+
+fn main() -> ExitCode {
+    let args = Arguments::from_args();
+    let mut trials = Vec::new();
+    for runtime in ["runc", "caisson"] {
+        for (name, test) in TESTS {
+            let gap = runtime == "caisson" && GAPS.contains(name);
+            trials.push(Trial::test(format!("{runtime}::{name}"), move || trial(runtime, *test)).with_ignored_flag(gap));
+        }
+    }
+    libtest_mimic::run(&args, trials).exit_code()
+}
+
+fn trial(runtime: &'static str, test: Test) -> Result<(), Failed> {
+    let done = Docker::start(runtime).and_then(|docker| test(&docker));
+    done.map_err(|error| Failed::from(format!("{error:#}")))
+}
+
+fn run(d: &Docker) -> Result<()> {
+    let output = d.run_with(&["run", "--rm", "-i", BUSYBOX, "sh", "-c", "read x; echo out $x; echo err >&2; exit 7"], b"word\n")?;
+    ensure!(output.status == 7 && output.text() == "out word\n" && output.stderr == b"err\n", "{output}");
+    let output = d.run(&["run", "--rm", BUSYBOX, "/no/such/program"])?;
+    ensure!(output.status == 127, "{output}");
+    let output = d.run(&["run", "--rm", BUSYBOX, "/etc"])?;
+    ensure!(output.status == 126, "{output}");
+    let output = d.run(&["run", "--rm", BUSYBOX, "sh", "-c", "kill -9 $$; sleep 5"])?;
+    ensure!(output.status == 0 || output.status == 137, "{output}");
+    let text = d.ok(&["run", "--rm", "--hostname", "box", "--env", "A=b c", "--workdir", "/tmp", BUSYBOX, "sh", "-c", "hostname; echo $A; pwd; cat /etc/hostname"])?;
+    ensure!(text == "box\nb c\n/tmp\nbox\n", "{text}");
+    ensure!(d.ok(&["ps", "-aq"])?.is_empty(), "containers are left");
+    Ok(())
+}
+
+fn users_and_files(d: &Docker) -> Result<()> {
+    let text = d.ok(&["run", "--rm", "--user", "user", BUSYBOX, "sh", "-c", "id -u; id -g; echo $HOME; touch /root/x 2>/dev/null || echo no"])?;
+    ensure!(text == "1000\n1000\n/home/user\nno\n", "{text}");
+    let text = d.ok(&["run", "--rm", "--user", "1000:1234", "--group-add", "7", BUSYBOX, "id"])?;
+    ensure!(text.contains("uid=1000(user) gid=1234(extra)") && text.contains('7'), "{text}");
+    let script = "touch /x 2>/dev/null || echo read-only; touch /tmp/x && echo tmp; echo kept > /vol/file; cat /ro/file; touch /ro/y 2>/dev/null || echo ro";
+    let volume = d.machine.path("volume");
+    let given = d.machine.path("given");
+    for dir in [&volume, &given] {
+        std::fs::create_dir_all(dir)?;
+    }
+    std::fs::write(given.join("file"), "given\n")?;
+    let (v, g) = (format!("{}:/vol", volume.display()), format!("{}:/ro:ro", given.display()));
+    let text = d.ok(&["run", "--rm", "--read-only", "--tmpfs", "/tmp", "-v", &v, "-v", &g, BUSYBOX, "sh", "-c", script])?;
+    ensure!(text == "read-only\ntmp\ngiven\nro\n", "{text}");
+    ensure!(std::fs::read_to_string(volume.join("file"))? == "kept\n", "the volume");
+    // A named volume outlives its containers.
+    d.ok(&["run", "--rm", "-v", "data:/data", BUSYBOX, "sh", "-c", "echo one > /data/f"])?;
+    let text = d.ok(&["run", "--rm", "-v", "data:/data", BUSYBOX, "cat", "/data/f"])?;
+    ensure!(text == "one\n", "{text}");
+    Ok(())
+}
+
+fn exec(d: &Docker) -> Result<()> {
+    d.ok(&["run", "-d", "--name", "box", BUSYBOX, "sleep", "1000"])?;
+    let output = d.run(&["exec", "box", "sh", "-c", "echo in; echo bad >&2; exit 5"])?;
+    ensure!(output.status == 5 && output.text() == "in\n" && output.stderr == b"bad\n", "{output}");
+    let output = d.run_with(&["exec", "-i", "box", "cat"], b"through\n")?;
+    ensure!(output.status == 0 && output.text() == "through\n", "{output}");
+    let text = d.ok(&["exec", "--user", "user", "--workdir", "/tmp", "--env", "X=y", "box", "sh", "-c", "id -u; pwd; echo $X; cat /proc/1/comm"])?;
+    ensure!(text == "1000\n/tmp\ny\nsleep\n", "{text}");
+    let output = d.run(&["exec", "box", "/no/such"])?;
+    ensure!(output.status == 127 || output.status == 126, "{output}");
+    d.ok(&["exec", "-d", "box", "sh", "-c", "echo later > /tmp/later"])?;
+    eventually(30, || (d.run(&["exec", "box", "cat", "/tmp/later"]).ok()?.text() == "later\n").then_some(())).context("exec -d")?;
+    Ok(())
+}
+
+fn top(d: &Docker) -> Result<()> {
+    d.ok(&["run", "-d", "--name", "box", BUSYBOX, "sleep", "1000"])?;
+    let top = d.ok(&["top", "box"])?;
+    ensure!(top.contains("sleep 1000"), "{top}");
+    Ok(())
+}
+
+fn copy(d: &Docker) -> Result<()> {
+    d.ok(&["run", "-d", "--name", "box", BUSYBOX, "sh", "-c", "echo made > /made; sleep 1000"])?;
+    eventually(30, || (d.run(&["exec", "box", "cat", "/made"]).ok()?.text() == "made\n").then_some(())).context("started")?;
+    let given = d.machine.path("given");
+    std::fs::write(&given, "given\n")?;
+    d.ok(&["cp", &given.display().to_string(), "box:/given"])?;
+    let text = d.ok(&["exec", "box", "cat", "/given"])?;
+    ensure!(text == "given\n", "what is copied in is not seen: {text}");
+    let fetched = d.machine.path("fetched");
+    d.ok(&["cp", "box:/made", &fetched.display().to_string()])?;
+    ensure!(std::fs::read_to_string(&fetched)? == "made\n", "what is copied out");
+    Ok(())
+}
+
+fn logs(d: &Docker) -> Result<()> {
+    d.ok(&["run", "-d", "--name", "box", BUSYBOX, "sh", "-c", "echo one; echo two >&2; sleep 2; echo three"])?;
+    let output = d.run(&["logs", "-f", "box"])?;
+    ensure!(output.text() == "one\nthree\n" && output.stderr == b"two\n", "{output}");
+    let output = d.run(&["logs", "--tail", "1", "box"])?;
+    ensure!(output.text() == "three\n", "{output}");
+    ensure!(d.ok(&["wait", "box"])? == "0\n", "status");
+    Ok(())
+}
+
+fn terminal(d: &Docker) -> Result<()> {
+    let inner = format!("docker --host unix:///run/docker.sock run --rm -it {BUSYBOX} sh -c \"tty; sleep 1; stty size; exit 3\"");
+    let output = d.machine.run(&["script", "-qec", &format!("stty rows 31 cols 97; {inner}"), "/dev/null"])?;
+    let text = output.text().replace('\r', "");
+    ensure!(output.status == 3 && text.contains("/dev/pts/0\n") && text.contains("31 97\n"), "{output}");
+    d.ok(&["run", "-dt", "--name", "box", BUSYBOX, "sh", "-c", "test -t 1 && echo terminal; sleep 1000"])?;
+    let inner = "docker --host unix:///run/docker.sock exec -it box sh -c \"tty; test -t 0 && echo yes; exit 4\"";
+    let output = d.machine.run(&["script", "-qec", inner, "/dev/null"])?;
+    let text = output.text().replace('\r', "");
+    ensure!(output.status == 4 && text.contains("/dev/pts/1\nyes\n"), "{output}");
+    let text = d.ok(&["logs", "box"])?.replace('\r', "");
+    ensure!(text == "terminal\n", "{text:?}");
+    Ok(())
+}
+
+fn stop_and_kill(d: &Docker) -> Result<()> {
+    let polite = "trap 'echo bye; exit 9' TERM; echo ready; while :; do sleep 0.1; done";
+    let stubborn = "trap '' TERM; echo ready; while :; do sleep 0.1; done";
+    for (name, script) in [("polite", polite), ("stubborn", stubborn), ("killed", stubborn)] {
+        d.ok(&["run", "-d", "--name", name, BUSYBOX, "sh", "-c", script])?;
+        eventually(30, || d.ok(&["logs", name]).ok()?.contains("ready").then_some(())).context("started")?;
+    }
+    d.ok(&["stop", "--time", "60", "polite"])?;
+    ensure!(d.inspect("polite", ".State.ExitCode")? == "9", "polite");
+    ensure!(d.ok(&["logs", "polite"])? == "ready\nbye\n", "polite's log");
+    d.ok(&["stop", "--time", "1", "stubborn"])?;
+    ensure!(d.inspect("stubborn", ".State.ExitCode")? == "137", "stubborn");
+    d.ok(&["kill", "killed"])?;
+    d.wait_for("killed", ".State.ExitCode", "137")?;
+    d.ok(&["start", "killed"])?;
+    d.wait_for("killed", ".State.Running", "true")?;
+    d.ok(&["rm", "-f", "polite", "stubborn", "killed"])?;
+    ensure!(d.ok(&["ps", "-aq"])?.is_empty(), "containers are left");
+    let left = eventually(20, || d.machine.mounts("/run/docker").is_empty().then_some(()));
+    ensure!(left.is_some(), "mounts are left: {:?}", d.machine.mounts("/run/docker"));
+    Ok(())
+}
+
+fn pause(d: &Docker) -> Result<()> {
+    d.ok(&["run", "-d", "--name", "box", BUSYBOX, "sh", "-c", "while :; do echo x; sleep 0.05; done"])?;
+    let lines = || -> Result<usize> { Ok(d.ok(&["logs", "box"])?.lines().count()) };
+    eventually(30, || lines().ok().filter(|n| *n > 4)).context("it does not write")?;
+    d.ok(&["pause", "box"])?;
+    ensure!(d.inspect("box", ".State.Status")? == "paused", "not paused");
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let before = lines()?;
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    ensure!(lines()? == before, "it goes on");
+    d.ok(&["unpause", "box"])?;
+    eventually(30, || lines().ok().filter(|n| *n > before)).context("it does not go on")?;
+    Ok(())
+}
+
+fn restart_policy(d: &Docker) -> Result<()> {
+    d.ok(&["run", "-d", "--name", "box", "--restart", "on-failure:2", "-v", "runs:/runs", BUSYBOX, "sh", "-c", "echo run >> /runs/log; exit 3"])?;
+    d.wait_for("box", ".RestartCount", "2")?;
+    d.wait_for("box", ".State.Status", "exited")?;
+    let text = d.ok(&["run", "--rm", "-v", "runs:/runs", BUSYBOX, "cat", "/runs/log"])?;
+    ensure!(text == "run\nrun\nrun\n", "{text}");
+    Ok(())
+}
+
+fn health_check(d: &Docker) -> Result<()> {
+    d.ok(&["run", "-d", "--name", "box", "--health-cmd", "test -e /tmp/fine", "--health-interval", "1s", "--health-retries", "1", BUSYBOX, "sleep", "1000"])?;
+    d.wait_for("box", ".State.Health.Status", "unhealthy")?;
+    d.ok(&["exec", "box", "touch", "/tmp/fine"])?;
+    d.wait_for("box", ".State.Health.Status", "healthy")
+}
+
+fn init(d: &Docker) -> Result<()> {
+    let text = d.ok(&["run", "--rm", "--init", BUSYBOX, "sh", "-c", "cat /proc/1/comm; test $$ != 1 && echo second"])?;
+    ensure!(text.ends_with("\nsecond\n") && text.contains("init"), "{text}");
+    Ok(())
+}
+
+fn build(d: &Docker) -> Result<()> {
+    let dir = d.machine.path("build");
+    std::fs::create_dir_all(&dir)?;
+    let file = format!(
+        "FROM {BUSYBOX}\nCOPY given /given\nRUN cat /given > /made && echo more >> /made && uname -v > /kernel\n\
+         WORKDIR /work\nUSER user\nENV A=b\nENTRYPOINT [\"/bin/sh\", \"-c\"]\nCMD [\"id -u; pwd; echo $A; cat /made\"]\n"
+    );
+    std::fs::write(dir.join("Dockerfile"), file)?;
+    std::fs::write(dir.join("given"), "given\n")?;
+    let context = dir.display().to_string();
+    // The classic builder runs its steps as containers of the default runtime.
+    let words = d.machine.run(&["env", "DOCKER_BUILDKIT=0", "docker", "--host", "unix:///run/docker.sock", "build", "-t", "built", &context])?;
+    ensure!(words.status == 0, "{words}");
+    let text = d.ok(&["run", "--rm", "built"])?;
+    ensure!(text == "1000\n/work\nb\ngiven\nmore\n", "{text}");
+    let kernel = d.ok(&["run", "--rm", "--entrypoint", "cat", "built", "/kernel"])?;
+    ensure!(kernel.contains("Caisson") == (d.runtime == "caisson"), "the step ran on another kernel: {kernel}");
+    Ok(())
+}
+
+fn statistics(d: &Docker) -> Result<()> {
+    d.ok(&["run", "-d", "--name", "box", "--memory", "100m", BUSYBOX, "sh", "-c", "x=$(head -c 5000000 /dev/zero | tr '\\0' x); sleep 1000; true"])?;
+    let found = eventually(30, || {
+        let text = d.ok(&["stats", "--no-stream", "--format", "{{.MemUsage}}", "box"]).ok()?;
+        (text.contains("/ 100MiB") && !text.starts_with('0')).then_some(())
+    });
+    found.context("no statistics")
+}
+
+fn limits(d: &Docker) -> Result<()> {
+    d.ok(&["run", "-d", "--name", "box", "--memory", "100m", "--cpus", "0.5", "--pids-limit", "50", BUSYBOX, "sleep", "1000"])?;
+    d.ok(&["update", "--memory", "200m", "--memory-swap", "400m", "box"])?;
+    ensure!(d.inspect("box", ".HostConfig.Memory")? == (200 << 20).to_string(), "not updated");
+    let output = d.run(&["run", "--rm", "--memory", "30m", BUSYBOX, "sh", "-c", "x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo still here"])?;
+    ensure!(output.status == 137 || (output.status != 0 && !output.text().contains("still")), "{output}");
+    Ok(())
+}
