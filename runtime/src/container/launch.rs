@@ -352,6 +352,13 @@ impl StandIn<'_> {
             NetworkNamespace::New => self.bundle.spec.hooks().is_some(),
             NetworkNamespace::Host => false,
         };
+        // The container that holds a pod has no use for its interfaces: they are for the others.
+        let holds_a_pod = ["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"]
+            .iter()
+            .any(|name| self.container.record.annotations.get(*name).is_some_and(|kind| kind == "sandbox"));
+        if holds_a_pod {
+            return Ok(sandbox::TakenOver::default());
+        }
         if !own || self.launch.settings.rootless || self.bundle.plan.boot.network != control::Network::Sandbox {
             return Ok(sandbox::TakenOver::default());
         }
