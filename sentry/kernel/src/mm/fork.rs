@@ -11,6 +11,8 @@ use std::sync::Arc;
 /// parent its protection.
 const COPY_RUN: u64 = 128 * PAGE_SIZE;
 const COPY_ALL: u64 = 384 * PAGE_SIZE;
+/// What each run counts at least, so that a process of a thousand small ones does not have them all looked at.
+const COPY_LEAST: u64 = 4 * PAGE_SIZE;
 
 impl Mm {
     /// A copy for a child process: a few private pages are copied, if nobody else runs here who could write to them meanwhile (`alone`); the
@@ -137,7 +139,8 @@ impl Mm {
         // Without budget not even what is untouched: nobody has looked whether others write to it meanwhile.
         let data = if most == 0 { None } else { self.memory.data(from.clone(), most).ok()? }?;
         let extent = self.memory.copy(from, &data, part.start).ok()?;
-        *budget -= data.iter().map(|d| d.end - d.start).sum::<u64>();
+        let copied: u64 = data.iter().map(|d| d.end - d.start).sum();
+        *budget = budget.saturating_sub(copied.max(COPY_LEAST));
         Some(Page { offset: extent.offset, cow: false })
     }
 }
