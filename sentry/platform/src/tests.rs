@@ -56,11 +56,14 @@ macro_rules! on_all_platforms {
     };
 }
 
-use hostile::{calls_from_the_stub, every_call_is_only_seen, jumps_into_the_stub, overwrites_and_races};
+use hostile::{
+    calls_from_the_stub, every_call_is_only_seen, jumps_into_the_stub, no_low_number_does_anything_from_anywhere, overwrites_and_races,
+};
 
 on_all_platforms!(
     every_call_is_only_seen,
     calls_from_the_stub,
+    no_low_number_does_anything_from_anywhere,
     jumps_into_the_stub,
     overwrites_and_races,
     a_call_is_seen_and_registers_round_trip,

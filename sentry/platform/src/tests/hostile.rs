@@ -126,6 +126,66 @@ pub fn calls_from_the_stub(make: Make) {
     assert_eq!(other_ctx.switch(&other, &mut regs()), Event::Syscall);
 }
 
+/// What the host says of a stub from outside: its memory, and everything else that a call of its could have changed.
+fn outside(space: &Arc<dyn AddressSpace>) -> (String, Vec<String>) {
+    let pid = pid_of(space);
+    let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).expect("proc");
+    let kept = [
+        "Name:", "Umask:", "Tgid:", "PPid:", "Uid:", "Gid:", "FDSize:", "Groups:", "VmLck:", "Threads:", "SigIgn:", "SigCgt:", "SigBlk:",
+        "CapEff:", "CapBnd:", "NoNewPrivs:", "Seccomp:", "Seccomp_filters:",
+    ];
+    let status = read("status");
+    let status = status.lines().filter(|l| kept.iter().any(|k| l.starts_with(k))).map(str::to_owned);
+    let links = ["cwd", "root", "ns/net", "ns/mnt"].map(|l| format!("{:?}", std::fs::read_link(format!("/proc/{pid}/{l}"))));
+    let others = [read("limits"), read("timerslack_ns"), read("personality"), read("oom_score_adj")];
+    (read("maps"), status.chain(links).chain(others).collect())
+}
+
+pub fn no_low_number_does_anything_from_anywhere(make: Make) {
+    let g = Guest::new(make);
+    let (other, mut other_ctx) = bystander(&g);
+    let mut noise = Noise(5);
+    let before_bystander = outside(&other);
+    let image = {
+        let mem = std::fs::File::open(format!("/proc/{}/mem", pid_of(&other))).expect("mem");
+        let mut page = vec![0; PAGE_SIZE as usize];
+        std::os::unix::fs::FileExt::read_exact_at(&mem, &mut page, stub::CODE).expect("read");
+        page
+    };
+    let in_stub = image.windows(2).enumerate().filter(|(_, w)| *w == [0x0f, 0x05]).map(|(i, _)| stub::CODE + i as u64);
+    for site in in_stub.chain([CODE]) {
+        let (mut space, mut ctx) = (g.space(CALLS, 0), g.context());
+        let mut before = None;
+        let mut dog = Watchdog::new(vec![ctx.interrupter()]);
+        // uretprobe(2) and uprobe(2) are exempt from every filter of the host, and do nothing.
+        for nr in (0..500u64).filter(|n| !(335..=336).contains(n)) {
+            if before.is_none() {
+                while ctx.switch(&space, &mut regs()) != Event::Syscall {}
+                before = Some(outside(&space));
+            }
+            let mut r = noise.regs();
+            (r.rip, r.rax, r.rsp, r.eflags) = (site, nr, DATA, 0x202);
+            // It was killed for what it did, or goes on as if nothing had happened.
+            if ctx.switch(&space, &mut r) == Event::Lost {
+                drop(dog);
+                (space, ctx) = (g.space(CALLS, 0), g.context());
+                dog = Watchdog::new(vec![ctx.interrupter()]);
+                before = None;
+            } else if nr % 16 == 0 {
+                while ctx.switch(&space, &mut regs()) != Event::Syscall {}
+                assert_eq!(Some(outside(&space)), before, "call {nr} at {site:#x}");
+            }
+        }
+        if let Some(before) = before {
+            while ctx.switch(&space, &mut regs()) != Event::Syscall {}
+            assert_eq!(outside(&space), before, "at {site:#x}");
+        }
+        drop(dog);
+    }
+    assert_eq!(outside(&other), before_bystander);
+    assert_eq!(other_ctx.switch(&other, &mut regs()), Event::Syscall);
+}
+
 pub fn jumps_into_the_stub(make: Make) {
     let g = Guest::new(make);
     let (other, mut other_ctx) = bystander(&g);
