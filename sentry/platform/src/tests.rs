@@ -96,11 +96,12 @@ macro_rules! on_trap_platforms {
 }
 
 use patched::{
-    a_short_site_is_patched_too, answers_come_from_the_stub, interrupts_lose_no_call_and_show_no_stub, registers_are_as_without,
+    a_forged_slot_deceives_nobody_else, a_short_site_is_patched_too, answers_come_from_the_stub, interrupts_lose_no_call_and_show_no_stub, registers_are_as_without,
     single_steps_see_the_original, threads_run_the_code_while_it_changes, what_is_mapped_anew_is_as_mapped,
 };
 
 on_trap_platforms!(
+    a_forged_slot_deceives_nobody_else,
     registers_are_as_without,
     interrupts_lose_no_call_and_show_no_stub,
     answers_come_from_the_stub,

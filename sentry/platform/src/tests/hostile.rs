@@ -7,13 +7,13 @@ use crate::trap::SLOTS_BEGIN;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Keeps interrupting a context until dropped, so that no loop of the application lasts.
-struct Watchdog {
+pub struct Watchdog {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Watchdog {
-    fn new(handles: Vec<Arc<dyn crate::Interrupt>>) -> Watchdog {
+    pub fn new(handles: Vec<Arc<dyn crate::Interrupt>>) -> Watchdog {
         let stop = Arc::new(AtomicBool::new(false));
         let stop2 = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
@@ -63,7 +63,7 @@ impl Noise {
 }
 
 /// A process that must not notice anything.
-fn bystander(g: &Guest) -> (Arc<dyn AddressSpace>, Box<dyn Context>) {
+pub fn bystander(g: &Guest) -> (Arc<dyn AddressSpace>, Box<dyn Context>) {
     let (space, mut ctx) = (g.space(CALLS, 1 << 20), g.context());
     assert_eq!(ctx.switch(&space, &mut regs()), Event::Syscall);
     (space, ctx)
@@ -210,11 +210,10 @@ pub fn jumps_into_the_stub(make: Make) {
     assert_eq!(other_ctx.switch(&other, &mut regs()), Event::Syscall);
 }
 
+/// `loop: mov rdi, rbx; mov rcx, rbp; mov rax, rdx; rep stosb; rol rdx, 1; jmp loop`
+pub const OVERWRITE: &[u8] = &[0x48, 0x89, 0xdf, 0x48, 0x89, 0xe9, 0x48, 0x89, 0xd0, 0xf3, 0xaa, 0x48, 0xd1, 0xc2, 0xeb, 0xf0];
+
 pub fn overwrites_and_races(make: Make) {
-    // loop: mov rdi, rbx; mov rcx, rbp; mov rax, rdx; rep stosb; rol rdx, 1; jmp loop
-    const OVERWRITE: &[u8] = &[
-        0x48, 0x89, 0xdf, 0x48, 0x89, 0xe9, 0x48, 0x89, 0xd0, 0xf3, 0xaa, 0x48, 0xd1, 0xc2, 0xeb, 0xf0,
-    ];
     let g = Arc::new(Guest::new(make));
     let (other, mut other_ctx) = bystander(&g);
     let mut lost = 0;

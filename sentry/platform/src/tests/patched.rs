@@ -1,6 +1,7 @@
 //! Call sites that the `trap` platform changes: to the kernel and to the application nothing changes.
 
-use super::hostile::Noise;
+use super::hostile::{Noise, OVERWRITE, Watchdog, bystander};
+use crate::trap::SLOTS_BEGIN;
 use super::*;
 use crate::{Answers, CallSite, HostPage};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -326,5 +327,42 @@ pub fn threads_run_the_code_while_it_changes(make: Make) {
     stop.store(true, Ordering::Relaxed);
     for w in workers {
         assert!(w.join().expect("join") > 10);
+    }
+}
+
+pub fn a_forged_slot_deceives_nobody_else(make: Make) {
+    for round in 0..8u64 {
+        let p = patched(make, COUNTING, 7, NR);
+        let (guest, space, mut ctx) = (Arc::new(p.guest), p.space, p.ctx);
+        let (other, mut other_ctx) = bystander(&guest);
+        guest.memory.copy_out(PAGE_SIZE, OVERWRITE).expect("copy");
+        space.protect(DATA, PAGE_SIZE, Prot::READ | Prot::EXEC);
+        ctx.prepare_sibling(&space).expect("sibling");
+        let (guest2, space2) = (Arc::clone(&guest), Arc::clone(&space));
+        let (ready, is_ready) = mpsc::channel();
+        let writer = host::thread::spawn("task", move || {
+            let mut ctx = guest2.context();
+            let _ = ready.send(ctx.interrupter());
+            // All of the first thread's slot, its registers, what it shows, or its answers.
+            let (from, len) = [(0, 0x4000), (0x3b00, 0x200), (0x3f00, 0x40), (0x3f40, 0xc0)][round as usize % 4];
+            let mut r = regs();
+            (r.rip, r.rbx, r.rbp, r.rdx) = (DATA, SLOTS_BEGIN + from, len, 0x0123_4567_89ab_cdef >> round);
+            for _ in 0..20 {
+                let _ = ctx.switch(&space2, &mut r);
+            }
+        })
+        .expect("spawn");
+        let dog = Watchdog::new(vec![is_ready.recv().expect("started"), ctx.interrupter()]);
+        let mut r = start();
+        for _ in 0..2000 {
+            match ctx.switch(&space, &mut r) {
+                Event::Lost => break,
+                Event::Syscall | Event::Interrupted => {}
+                Event::Fault(_) => r = start(),
+            }
+        }
+        writer.join().expect("join");
+        drop(dog);
+        assert_eq!(other_ctx.switch(&other, &mut regs()), Event::Syscall);
     }
 }
