@@ -20,6 +20,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// How long the freezer may take.
+const FREEZING: Duration = Duration::from_millis(500);
 /// How long processes that were killed may take to leave.
 const LEAVING: Duration = Duration::from_secs(10);
 
@@ -194,7 +196,7 @@ impl Cgroup {
     pub fn freeze(&self, frozen: bool) -> Result<()> {
         let Some((file, words)) = self.freezer() else { return Ok(()) };
         fs::write(&file, words[usize::from(frozen)]).map_err(failed(&file))?;
-        let deadline = Instant::now() + LEAVING;
+        let deadline = Instant::now() + FREEZING;
         while frozen && !self.is_frozen() {
             if Instant::now() > deadline {
                 // Nothing may stay half frozen.

@@ -139,8 +139,12 @@ pub fn pause(args: &Args, settings: &Settings, pause: bool) -> Result {
     }
     let Some(client) = container.client()? else { return Err(Failure::new(Status::NotRunning, "container not running")) };
     client.command(if pause { &Request::Pause } else { &Request::Resume }, PATIENCE)?;
-    if pause && container.record.cgroup.exists() {
-        container.record.cgroup.freeze(true)?;
+    if pause
+        && container.record.cgroup.exists()
+        && let Err(failure) = container.record.cgroup.freeze(true)
+    {
+        // A process that waits for the sentry, as those of the platform trap do, cannot be frozen. The sentry holds the application.
+        tracing::debug!("{failure}");
     }
     Ok(0)
 }
