@@ -93,7 +93,8 @@ impl Family for PacketFamily {
             stack: stack.clone(),
             options: SocketOptions::default(),
             queue: WaitQueue::new(),
-            state: Mutex::new(Rank::Socket, State { protocol: u16::from_be(protocol as u16), ..State::default() }),
+            // Above sockets: a connection sends, and so comes here, with its own lock held.
+            state: Mutex::new(Rank::FileState, State { protocol: u16::from_be(protocol as u16), ..State::default() }),
         });
         let mut all = stack.packets.all.lock();
         all.retain(|s| s.strong_count() > 0);

@@ -59,6 +59,7 @@ pub struct Bundle {
     dir: PathBuf,
     /// The container's name, used once.
     pub id: String,
+    network: &'static str,
 }
 
 impl Bundle {
@@ -76,7 +77,8 @@ impl Bundle {
             dir.join("config.json"),
             serde_json::to_vec_pretty(&config(program, terminal))?,
         )?;
-        Ok(Self { dir, id })
+        let network = if program.network.is_some() { "sandbox" } else { "none" };
+        Ok(Self { dir, id, network })
     }
 
     /// The bundle's directory.
@@ -95,7 +97,7 @@ impl Bundle {
         command
             .arg("--root")
             .arg(self.state())
-            .args(["--platform", platform, "--network", "none"]);
+            .args(["--platform", platform, "--network", self.network]);
         command
             .args(["run", "--bundle"])
             .arg(&self.dir)
@@ -142,7 +144,10 @@ fn config(program: &Program, terminal: bool) -> Value {
     }
     let namespaces: Vec<Value> = ["pid", "ipc", "uts", "mount", "network"]
         .iter()
-        .map(|n| json!({"type": n}))
+        .map(|n| match &program.network {
+            Some(path) if *n == "network" => json!({"type": n, "path": path}),
+            _ => json!({"type": n}),
+        })
         .collect();
     json!({
         "ociVersion": "1.2.0",

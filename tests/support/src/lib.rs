@@ -43,6 +43,8 @@ pub struct Program {
     pub stdin: Vec<u8>,
     /// Writable directories of the host.
     pub volumes: Vec<Volume>,
+    /// A network namespace whose interfaces the sandbox takes over; without one it has loopback alone.
+    pub network: Option<PathBuf>,
     /// After this the program is killed, and the run is a failure.
     pub timeout: Duration,
 }
@@ -56,6 +58,7 @@ impl Program {
             env: Vec::new(),
             stdin: Vec::new(),
             volumes: Vec::new(),
+            network: None,
             timeout: Duration::from_secs(60),
         }
     }

@@ -245,7 +245,8 @@ impl InetSock {
         let reset = !s.stream.is_empty() && !s.fin_read() || self.options().linger() == Some(0);
         let (local, remote) = (s.local, s.remote);
         s.shut = Shutdown { read: true, write: true };
-        if s.tcb.is_some() && !reset && matches!(s.phase, Phase::Connected) {
+        let alive = s.tcb.as_ref().is_some_and(|t| t.state != crate::tcp::State::Closed);
+        if alive && !reset && matches!(s.phase, Phase::Connected) {
             // The rest goes on without us: the stack's table holds the socket until the end.
             s.phase = Phase::Dead;
             s.stream.clear();
