@@ -83,6 +83,9 @@ fn run(args: &[String], server: &server::Server) -> Result<i32, Failure> {
     start_logging(args, &log)?;
     panic::install(server);
 
+    if let Some(cpus) = spec.limits.cpus {
+        host::process::limit_cpus(cpus as usize);
+    }
     let host = host_info();
     let steady_counter = keeps_time_by_counter();
     jail::enter_empty_root().map_err(Failure::host("cannot enter an empty root"))?;
@@ -102,10 +105,11 @@ fn run(args: &[String], server: &server::Server) -> Result<i32, Failure> {
 
 /// What the application is told about the machine, read while the host's files still have names here.
 fn host_info() -> fs::proc::HostInfo {
-    fs::proc::HostInfo {
-        // Without it, programs find out about the processor by themselves.
-        cpuinfo: std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default(),
-    }
+    // Without it, programs find out about the processor by themselves.
+    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    // A paragraph for each processor, and one for each that is shown.
+    let shown = cpuinfo.split_inclusive("\n\n").take(fs::proc::cpus()).collect();
+    fs::proc::HostInfo { cpuinfo: shown }
 }
 
 /// Whether the host keeps time by the time stamp counter: then all processors agree on it. Where the host does not say, it does not.

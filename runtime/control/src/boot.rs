@@ -24,6 +24,14 @@ pub struct BootSpec {
     pub masked_paths: Vec<String>,
     /// Absolute guest paths that are made read-only.
     pub readonly_paths: Vec<String>,
+    /// Device nodes besides those that every container has.
+    pub devices: Vec<Device>,
+    /// Values for files below `/proc/sys`, by names with dots.
+    pub sysctl: Vec<(String, String)>,
+    /// What processes may call.
+    pub seccomp: Option<Seccomp>,
+    /// What the sandbox may use.
+    pub limits: Limits,
     /// How application code runs.
     pub platform: Platform,
     /// What network the application sees.
@@ -185,7 +193,7 @@ pub enum MountKind {
     Devpts,
     /// mq_overview(7).
     Mqueue,
-    /// An empty control group hierarchy.
+    /// The container's own control group.
     Cgroup,
 }
 
@@ -199,6 +207,88 @@ pub struct MountFlags {
     pub nodev: bool,
     pub noexec: bool,
     pub noatime: bool,
+}
+
+/// A device node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// Absolute guest path.
+    pub path: String,
+    /// File type and permissions, as mknod(2) takes them.
+    pub mode: u32,
+    /// Major number.
+    pub major: u32,
+    /// Minor number.
+    pub minor: u32,
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// A profile of system calls (seccomp(2)).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seccomp {
+    /// `SECCOMP_RET_*` with a value, for what no rule is about.
+    pub default: u32,
+    /// The first one that applies decides.
+    pub rules: Vec<SeccompRule>,
+}
+
+/// A rule about some calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeccompRule {
+    /// Linux's names; those that the sentry does not know are passed over.
+    pub names: Vec<String>,
+    /// `SECCOMP_RET_*` with a value.
+    pub action: u32,
+    /// Conditions, all of which must hold.
+    pub args: Vec<SeccompArg>,
+}
+
+/// A condition on an argument.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeccompArg {
+    /// 0 to 5.
+    pub index: u8,
+    /// How it is compared.
+    pub op: SeccompOp,
+    /// With what.
+    pub value: u64,
+    /// With [`SeccompOp::MaskedEq`], what is left after masking with `value`.
+    pub value_two: u64,
+}
+
+/// A comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[allow(missing_docs)]
+pub enum SeccompOp {
+    Ne,
+    Lt,
+    Le,
+    Eq,
+    Ge,
+    Gt,
+    MaskedEq,
+}
+
+/// What a sandbox may use; the host's control groups hold it to that, and the application sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Processors, rounded up.
+    pub cpus: Option<u32>,
+    /// Microseconds of processor time, and in which period.
+    pub cpu_quota: Option<(u64, u64)>,
+    /// Processes and threads.
+    pub tasks: Option<u64>,
 }
 
 /// How application code runs.
@@ -368,6 +458,12 @@ impl BootSpec {
         }
         for mount in &self.mounts {
             absolute("mounts.destination", &mount.destination)?;
+        }
+        for device in &self.devices {
+            absolute("devices", &device.path)?;
+        }
+        if self.seccomp.iter().flat_map(|profile| &profile.rules).flat_map(|rule| &rule.args).any(|arg| arg.index > 5) {
+            return Err(Error::Invalid("seccomp"));
         }
         for path in &self.masked_paths {
             absolute("masked_paths", path)?;

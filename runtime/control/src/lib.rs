@@ -10,9 +10,9 @@ mod boot;
 pub mod logging;
 mod message;
 
-pub use boot::{Address, Interface, Route, 
-    BootSpec, Capabilities, Credentials, ExecSpec, FdLayout, Mount, MountFlags, MountKind, Network, Overlay, Platform, Process,
-    ResourceLimit, Root, WindowSize,
+pub use boot::{
+    Address, BootSpec, Capabilities, Credentials, Device, ExecSpec, FdLayout, Interface, Limits, Mount, MountFlags, MountKind,
+    Network, Overlay, Platform, Process, ResourceLimit, Root, Route, Seccomp, SeccompArg, SeccompOp, SeccompRule, WindowSize,
 };
 pub use message::{
     Error, Event, FailureKind, MAX_DESCRIPTORS, MAX_MESSAGE, Phase, ProcessInfo, Request, decode, encode,

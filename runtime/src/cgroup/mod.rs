@@ -10,12 +10,14 @@ mod stats;
 
 pub use limits::check;
 
+use crate::cli::Settings;
 use crate::exit::{Failure, Result, Status};
 use hierarchy::Hierarchy;
 use limits::Setting;
 use oci_spec::runtime::{LinuxResources, Spec};
 use serde::{Deserialize, Serialize};
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -70,18 +72,23 @@ impl Dir {
 }
 
 impl Cgroup {
-    /// Where the container `id` belongs. Nothing is made yet.
-    pub fn place(spec: &Spec, id: &str, rootless: bool) -> Result<Cgroup> {
+    /// Where the container `id` of a state directory belongs. Nothing is made yet.
+    pub fn place(spec: &Spec, id: &str, settings: &Settings) -> Result<Cgroup> {
         let linux = spec.linux().as_ref();
         let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
         let asked = linux.and_then(|linux| linux.resources().as_ref()).is_some_and(limits::asks_for_something);
         let wanted = path.is_some() || asked;
-        if rootless && !wanted {
+        if settings.rootless && !wanted {
             return Ok(Cgroup::default());
         }
         let path = match path {
             Some(path) => checked(path)?.to_owned(),
-            None => Path::new("/caisson").join(id),
+            // A name is unique in its state directory only.
+            None => {
+                let mut hasher = DefaultHasher::new();
+                settings.state_root.hash(&mut hasher);
+                Path::new("/caisson").join(format!("{id}-{:016x}", hasher.finish()))
+            }
         };
         let dirs: Vec<Dir> = hierarchy::mounted()
             .into_iter()

@@ -8,7 +8,7 @@ use crate::logging::Log;
 use crate::sandbox::{self, Monitor, Streams};
 use crate::spec::{self, Attach, NetworkNamespace, Plan};
 use control::{
-    BootSpec, Capabilities, Credentials, Mount, MountFlags, MountKind, Overlay, Process, ResourceLimit, Root,
+    BootSpec, Capabilities, Credentials, Limits, Mount, MountFlags, MountKind, Overlay, Process, ResourceLimit, Root,
 };
 use rustix::process::{Resource, getrlimit};
 use rustix::termios::isatty;
@@ -73,6 +73,10 @@ fn plan(args: &Args, settings: &Settings) -> Result<Plan> {
         mounts,
         masked_paths: Vec::new(),
         readonly_paths: Vec::new(),
+        devices: Vec::new(),
+        sysctl: Vec::new(),
+        seccomp: None,
+        limits: Limits::default(),
         platform: settings.platform,
         network: settings.network,
         interfaces: Vec::new(),

@@ -163,7 +163,7 @@ fn prepare(launch: &Launch<'_>) -> Result<(Bundle, Container)> {
         owner: rustix::process::getuid().as_raw(),
         annotations: bundle.spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
         stand_in: None,
-        cgroup: Cgroup::place(&bundle.spec, launch.id, launch.settings.rootless)?,
+        cgroup: Cgroup::place(&bundle.spec, launch.id, launch.settings)?,
         ready: false,
         started: false,
     };

@@ -5,6 +5,7 @@
 
 mod caps;
 mod hooks;
+mod linux;
 mod mounts;
 mod namespaces;
 mod process;
@@ -193,6 +194,10 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
         mounts,
         masked_paths: paths(linux.and_then(|l| l.masked_paths().as_ref()), "linux.maskedPaths")?,
         readonly_paths: paths(linux.and_then(|l| l.readonly_paths().as_ref()), "linux.readonlyPaths")?,
+        devices: linux::devices(linux)?,
+        sysctl: linux::sysctl(linux)?,
+        seccomp: linux::seccomp(linux)?,
+        limits: linux::limits(linux),
         platform: settings.platform,
         network: settings.network,
         interfaces: Vec::new(),
@@ -207,14 +212,11 @@ fn warn_of_what_is_ignored(spec: &Spec) {
     let linux = spec.linux().as_ref();
     let process = spec.process().as_ref();
     let ignored = [
-        ("linux.sysctl", linux.is_some_and(|l| l.sysctl().as_ref().is_some_and(|map| !map.is_empty()))),
-        ("linux.devices", linux.is_some_and(|l| l.devices().as_ref().is_some_and(|list| !list.is_empty()))),
         ("linux.personality", linux.is_some_and(|l| l.personality().is_some())),
         ("linux.timeOffsets", linux.is_some_and(|l| l.time_offsets().is_some())),
-        // The sandbox is stricter than any of these: the application makes no host call at all.
-        ("linux.seccomp", linux.is_some_and(|l| l.seccomp().is_some())),
-        ("process.apparmorProfile", process.is_some_and(|p| p.apparmor_profile().is_some())),
-        ("process.selinuxLabel", process.is_some_and(|p| p.selinux_label().is_some())),
+        // The sandbox is stricter than these: the application makes no host call at all. Engines write them for every container.
+        ("process.apparmorProfile", process.is_some_and(|p| p.apparmor_profile().as_ref().is_some_and(|name| !name.is_empty()))),
+        ("process.selinuxLabel", process.is_some_and(|p| p.selinux_label().as_ref().is_some_and(|label| !label.is_empty()))),
         ("process.scheduler", process.is_some_and(|p| p.scheduler().is_some())),
         ("process.ioPriority", process.is_some_and(|p| p.io_priority().is_some())),
     ];

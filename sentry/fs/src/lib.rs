@@ -2,6 +2,7 @@
 //!
 //! Each registers itself in the kernel; the kernel knows them only by its traits.
 
+pub mod cgroup;
 pub mod dev;
 pub mod devpts;
 pub mod overlay;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 /// Makes all file systems and devices known to the kernel.
 pub fn register(kernel: &Kernel) {
+    kernel.register_fs(Arc::new(cgroup::Cgroup2));
     kernel.register_fs(Arc::new(devpts::Devpts));
     kernel.register_fs(Arc::new(kernel::ipc::mq::MqueueType));
     kernel.register_fs(Arc::new(overlay::OverlayType));

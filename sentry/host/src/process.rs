@@ -62,14 +62,22 @@ fn cpus() -> (usize, bool) {
     })
 }
 
+/// As many CPUs as are shown at most: see [`limit_cpus`].
+static CPU_LIMIT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(usize::MAX);
+
+/// Shows no more than `limit` CPUs from now on. To be called before anybody has asked.
+pub fn limit_cpus(limit: usize) {
+    CPU_LIMIT.store(limit.max(1), std::sync::atomic::Ordering::Relaxed);
+}
+
 fn usable_cpus() -> usize {
-    cpus().0
+    cpus().0.min(CPU_LIMIT.load(std::sync::atomic::Ordering::Relaxed))
 }
 
 /// Whether the CPUs that this process may use are numbered from 0 on without a gap.
 #[must_use]
 pub fn has_first_cpus() -> bool {
-    cpus().1
+    cpus().1 && usable_cpus() == cpus().0
 }
 
 /// A limit of this process's, as (soft, hard); `None` is unlimited.

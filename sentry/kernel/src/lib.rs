@@ -14,6 +14,7 @@ pub mod loader;
 pub mod mm;
 pub mod net;
 pub mod ptrace;
+pub mod seccomp;
 pub mod signal;
 pub mod task;
 pub mod time;

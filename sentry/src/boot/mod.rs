@@ -5,6 +5,7 @@
 
 mod mounts;
 mod process;
+mod settings;
 
 use crate::{Failure, terminal::Terminal};
 use abi::signal::{SI_KERNEL, SI_USER, SigInfo, Signal};
@@ -12,6 +13,7 @@ use control::{BootSpec, FdLayout, FailureKind, Phase, Process, ProcessInfo};
 use kernel::{
     Kernel, KernelConfig,
     mm::MemoryPool,
+    seccomp::rules::Rules,
     signal::{DefaultAction, default_action},
     task::{ExitStatus, ThreadGroup, Usage},
     vfs::MountNamespace,
@@ -31,6 +33,8 @@ pub struct Sandbox {
     first: Mutex<Option<Ready>>,
     init: Arc<ThreadGroup>,
     terminal: Option<Arc<Terminal>>,
+    /// What every process may call.
+    profile: Option<Arc<Rules>>,
 }
 
 /// A further process of a sandbox.
@@ -58,13 +62,15 @@ pub fn boot(
     let streams = streams.open(&kernel, &spec.process)?;
     let namespace = mounts::build(&kernel, spec, gofer, streams.terminal.as_deref())?;
     let terminal = streams.terminal.clone();
-    let first = process::prepare(&kernel, &spec.process, &namespace, streams)?;
+    let profile = settings::profile(spec)?;
+    let first = process::prepare(&kernel, &spec.process, &namespace, streams, profile.clone())?;
+    settings::write_sysctls(&first.task, spec);
     if let Some(terminal) = &terminal {
         terminal.start()?;
     }
     let init = first.task.group().clone();
     let first = Mutex::new(Rank::Leaf, Some(first));
-    Ok(Arc::new(Sandbox { kernel, namespace, first, init, terminal }))
+    Ok(Arc::new(Sandbox { kernel, namespace, first, init, terminal, profile }))
 }
 
 fn config(spec: &BootSpec, steady_counter: bool) -> KernelConfig {
@@ -73,6 +79,8 @@ fn config(spec: &BootSpec, steady_counter: bool) -> KernelConfig {
     KernelConfig {
         hostname: or_default(&spec.hostname, defaults.hostname),
         domainname: or_default(&spec.domainname, defaults.domainname),
+        memory: spec.limits.memory.map_or(defaults.memory, |limit| limit.min(defaults.memory)),
+        tasks_max: spec.limits.tasks.and_then(|n| usize::try_from(n).ok()).map_or(defaults.tasks_max, |n| n.min(defaults.tasks_max)),
         steady_counter,
         ..defaults
     }
@@ -81,6 +89,12 @@ fn config(spec: &BootSpec, steady_counter: bool) -> KernelConfig {
 /// Makes every part known to the kernel.
 fn register(kernel: &Arc<Kernel>, spec: &BootSpec, host: fs::proc::HostInfo) {
     kernel.attachments.get_or_insert_with(|| host);
+    let limits = spec.limits;
+    kernel.attachments.get_or_insert_with(|| fs::cgroup::Limits {
+        memory: limits.memory,
+        cpu: limits.cpu_quota,
+        tasks: limits.tasks,
+    });
     fs::register(kernel);
     net::register(kernel);
     kernel.set_dispatcher(syscalls::register(spec.strace));
@@ -144,7 +158,7 @@ impl Sandbox {
         }
         let streams = streams.open(&self.kernel, process)?;
         let terminal = streams.terminal.clone();
-        let ready = process::prepare(&self.kernel, process, &self.namespace, streams).inspect_err(|_| {
+        let ready = process::prepare(&self.kernel, process, &self.namespace, streams, self.profile.clone()).inspect_err(|_| {
             if let Some(terminal) = &terminal {
                 terminal.hang_up();
             }

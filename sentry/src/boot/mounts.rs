@@ -4,14 +4,14 @@ use super::refused;
 use crate::{Failure, terminal::Terminal};
 use abi::fs::{FileType, makedev};
 use abi::{Errno, Result};
-use control::{BootSpec, Mount as Wanted, MountFlags as Flags, MountKind, Overlay};
+use control::{BootSpec, Device, Mount as Wanted, MountFlags as Flags, MountKind, Overlay};
 use fs::overlay::Layers;
 use fs::remote::{self, RemoteSource, Sharing};
 use gofer_protocol::{Channel, Client};
 use kernel::{
     Kernel,
     cred::Credentials,
-    vfs::{Lookup, Mount, MountFlags, MountNamespace, MountSource, PathRef, SuperBlock, Walker},
+    vfs::{Lookup, Mount, MountFlags, MountNamespace, MountSource, PathRef, SetAttr, SuperBlock, Walker},
 };
 use std::any::Any;
 use std::os::fd::OwnedFd;
@@ -39,6 +39,9 @@ pub fn build(
         let what = format!("mounts: {}", wanted.destination);
         builder.mount(&namespace, wanted, terminal).map_err(refused(what))?;
     }
+    for device in &spec.devices {
+        builder.device(&namespace, device).map_err(refused(format_args!("linux.devices: {}", device.path)))?;
+    }
     for path in &spec.masked_paths {
         builder.mask(&namespace, path).map_err(refused(format_args!("linux.maskedPaths: {path}")))?;
     }
@@ -63,14 +66,6 @@ impl Builder<'_> {
     fn file_system(&self, kind: &str, options: &str, extra: Option<Box<dyn Any + Send>>) -> Result<Arc<SuperBlock>> {
         let source = MountSource { source: kind, options, extra };
         self.kernel.vfs.fs_type(kind)?.mount(self.kernel, &self.cred, source)
-    }
-
-    /// A file system that programs look at but can do without: an empty directory where the sentry has none of this type.
-    fn file_system_or_empty(&self, kind: &str) -> Result<Arc<SuperBlock>> {
-        match self.file_system(kind, "", None) {
-            Err(error) if error.is(Errno::ENODEV) => self.file_system("tmpfs", "mode=755", None),
-            other => other,
-        }
     }
 
     /// A tree of the gofer's, with an upper layer in memory if asked for.
@@ -105,7 +100,7 @@ impl Builder<'_> {
             MountKind::Tmpfs | MountKind::Dev => self.file_system("tmpfs", &options, None)?,
             MountKind::Devpts => self.file_system("devpts", &options, None)?,
             MountKind::Mqueue => self.file_system("mqueue", "", None)?,
-            MountKind::Cgroup => self.file_system_or_empty("cgroup")?,
+            MountKind::Cgroup => self.file_system("cgroup2", "", None)?,
         };
         let directory = !matches!(wanted.kind, MountKind::Bind { directory: false, .. });
         let place = self.place(namespace, &wanted.destination, directory)?;
@@ -169,6 +164,24 @@ impl Builder<'_> {
             walker.mknod(&at, b"console", FileType::CharDevice, 0o620, makedev(5, 1))?;
         }
         Ok(())
+    }
+
+    /// A device of the configuration, in the place of whatever is there. Which devices do anything is the sentry's affair.
+    fn device(&self, namespace: &MountNamespace, device: &Device) -> Result {
+        let walker = self.walker(namespace)?;
+        let path = device.path.as_bytes();
+        let Some(slash) = path.iter().rposition(|byte| *byte == b'/') else { return Err(Errno::EINVAL.into()) };
+        let (dir, name) = (path.get(..slash).unwrap_or_default(), path.get(slash + 1..).unwrap_or_default());
+        let dir = self.place(namespace, &String::from_utf8_lossy(dir), true)?;
+        let kind = FileType::from_mode(device.mode).ok_or(Errno::EINVAL)?;
+        match walker.mknod(&dir, name, kind, device.mode & 0o7777, makedev(device.major, device.minor)) {
+            // One of those that every container has.
+            Err(error) if error.is(Errno::EEXIST) => {}
+            other => drop(other?),
+        }
+        let at = walker.walk(&dir, name, Lookup::NOFOLLOW)?;
+        let change = SetAttr { uid: Some(device.uid), gid: Some(device.gid), ..SetAttr::default() };
+        at.inode.ops.set_attr(&at.inode, &change)
     }
 
     /// Hides a path: a file behind `/dev/null`, a directory behind an empty one. One that does not exist needs no hiding.

@@ -12,6 +12,7 @@ use kernel::{
     io::IoBuffer,
     ipc::hostfd,
     mm::Mm,
+    seccomp::{Filters, rules::Rules},
     task::{FsContext, Rlimits, Task},
     vfs::{Fd, FdTable, File, Lookup, MountNamespace, OpenHow, Walker},
 };
@@ -85,6 +86,7 @@ pub fn prepare(
     process: &Process,
     namespace: &MountNamespace,
     opened: Opened,
+    profile: Option<Arc<Rules>>,
 ) -> Result<Ready, Failure> {
     let cred = credentials(process);
     let root = namespace.root().map_err(refused("root.path"))?;
@@ -100,6 +102,11 @@ pub fn prepare(
     let task = kernel
         .new_init(nothing, files.clone(), fs, after_exec(cred), limits(process), Vec::new())
         .map_err(Failure::internal("a process"))?;
+    if let Some(profile) = profile {
+        let mut filters = Filters::default();
+        filters.add(profile);
+        task.set_filters(filters);
+    }
     complete(kernel, process, &task, &files, opened).map(|regs| Ready { task: task.clone(), regs }).inspect_err(|_| {
         kernel.discard_init(&task);
     })

@@ -28,6 +28,7 @@ pub mod report;
 mod ptrace;
 mod rw;
 mod signal;
+mod seccomp;
 mod socket;
 mod sched;
 mod shm;
@@ -61,6 +62,7 @@ pub(crate) const FAMILIES: &[&[table::Entry]] = &[
     ptrace::ROWS,
     rw::ROWS,
     signal::ROWS,
+    seccomp::ROWS,
     socket::ROWS,
     sched::ROWS,
     shm::ROWS,

@@ -12,7 +12,7 @@ use kernel::{
 };
 use std::sync::atomic::Ordering;
 
-pub(crate) const ROWS: &[Entry] = &[row!("prctl", prctl, Partial("no seccomp filters, no PR_SET_MM, no speculation control"))];
+pub(crate) const ROWS: &[Entry] = &[row!("prctl", prctl, Partial("no PR_SET_MM, no speculation control"))];
 
 /// Options that the libc crate does not name.
 mod option {
@@ -118,7 +118,8 @@ pub fn prctl(t: &mut CurrentTask, which: i32, a2: u64, a3: u64, a4: u64, a5: u64
         libc::PR_SET_TSC if a2 == libc::PR_TSC_ENABLE as u64 => {}
         libc::PR_GET_TIMING => return Ok(0),
         libc::PR_SET_TIMING if a2 == 0 => {}
-        libc::PR_GET_SECCOMP => return Ok(0),
+        libc::PR_GET_SECCOMP => return Ok(t.info().seccomp.mode().into()),
+        libc::PR_SET_SECCOMP => return crate::seccomp::by_prctl(t, a2, a3),
         libc::PR_MCE_KILL_GET => return Ok(u64::from(t.info().mce_kill)),
         option::SET_VMA => {
             let name = if a5 == 0 { None } else { Some(mm.read_cstr(UserAddr(a5), 80)?) };

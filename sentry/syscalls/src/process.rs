@@ -46,7 +46,6 @@ pub(crate) const ROWS: &[Entry] = &[
     row!("pidfd_getfd", pidfd_getfd),
     row!("pidfd_send_signal", pidfd_send_signal, Partial("no PIDFD_SIGNAL_THREAD")),
     row!("setns", setns, Partial("one namespace of each kind, the caller's own")),
-    gap!("seccomp", EINVAL, "no filters within the sandbox yet"),
     gap!("rseq", ENOSYS, "libraries do without"),
 ];
 

@@ -54,15 +54,18 @@ pub fn status(t: &Task) -> String {
         ignored.0,
         caught.0
     );
+    let seccomp = t.info().seccomp.clone();
     let _ = write!(
         out,
-        "CapInh:\t{:016x}\nCapPrm:\t{:016x}\nCapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}\nNoNewPrivs:\t{}\nSeccomp:\t0\nSeccomp_filters:\t0\nSpeculation_Store_Bypass:\tthread vulnerable\nSpeculationIndirectBranch:\tconditional enabled\n",
+        "CapInh:\t{:016x}\nCapPrm:\t{:016x}\nCapEff:\t{:016x}\nCapBnd:\t{:016x}\nCapAmb:\t{:016x}\nNoNewPrivs:\t{}\nSeccomp:\t{}\nSeccomp_filters:\t{}\nSpeculation_Store_Bypass:\tthread vulnerable\nSpeculationIndirectBranch:\tconditional enabled\n",
         cred.inheritable.bits(),
         cred.permitted.bits(),
         cred.effective.bits(),
         cred.bounding.bits(),
         cred.ambient.bits(),
-        u8::from(cred.no_new_privs)
+        u8::from(cred.no_new_privs),
+        seccomp.mode(),
+        seccomp.count()
     );
     let affinity = t.info().affinity;
     let cpus: Vec<usize> = (0..1024).filter(|&c| affinity.get(c / 64).is_some_and(|w| w >> (c % 64) & 1 == 1)).collect();

@@ -106,7 +106,7 @@ fn kernel_dir(kernel: &Arc<Kernel>) -> Entry {
         ("kptr_restrict", constant(1)),
         ("perf_event_paranoid", constant(4)),
         ("unprivileged_bpf_disabled", constant(2)),
-        ("seccomp", dir(vec![("actions_avail", constant(""))])),
+        ("seccomp", dir(vec![("actions_avail", constant("kill_process kill_thread trap errno trace log allow"))])),
         ("sem", constant("32000\t1024000000\t500\t32000")),
         ("shmmax", constant(18_446_744_073_692_774_399u64)),
         ("shmall", constant(18_446_744_073_692_774_399u64)),

@@ -69,6 +69,8 @@ pub struct Task {
     in_application: AtomicBool,
     /// This thread is ending (alone or with its process).
     dying: AtomicBool,
+    /// It has filters of calls.
+    filtered: AtomicBool,
     run_state: AtomicU8,
     clock: task_state::CpuTime,
     info: Mutex<TaskInfo>,
@@ -169,6 +171,15 @@ impl Task {
     /// Whether this thread is ending.
     pub fn is_dying(&self) -> bool {
         self.dying.load(Ordering::SeqCst)
+    }
+
+    /// Whether its calls are filtered.
+    pub(crate) fn is_filtered(&self) -> bool {
+        self.filtered.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn mark_filtered(&self, on: bool) {
+        self.filtered.store(on, Ordering::Relaxed);
     }
 
     pub(crate) fn counted_uid(&self) -> u32 {
@@ -296,6 +307,7 @@ impl Task {
             interrupt: OnceLock::new(),
             in_application: AtomicBool::new(false),
             dying: AtomicBool::new(false),
+            filtered: AtomicBool::new(new.info.seccomp.mode() != 0),
             run_state: AtomicU8::new(RunState::Running as u8),
             clock: task_state::CpuTime::default(),
             info: Mutex::new(Rank::TaskState, new.info),

@@ -2,6 +2,7 @@
 
 use super::{CurrentTask, ExitStatus, FsContext, RestartBlock, Rlimits, RunState, Task, TaskInfo, ThreadGroup, tree::Tree};
 use super::{NewTask, blank_regs};
+use crate::seccomp::Verdict;
 use crate::signal::{SigHandlers, TrapInfo};
 use crate::{Kernel, cred::Credentials, mm::Mm, vfs::FdTable};
 use abi::mm::Prot;
@@ -185,6 +186,11 @@ impl CurrentTask {
 
     fn run_syscall(&mut self) -> State {
         self.no_restart = false;
+        match self.filter_call() {
+            None => {}
+            Some(Verdict::Return) => return State::Return(None),
+            Some(Verdict::Exit(status)) => return State::Exit(status),
+        }
         let Some(dispatcher) = self.kernel().dispatcher().cloned() else {
             self.regs.rax = Error::Errno(Errno::ENOSYS).errno().raw().wrapping_neg() as i64 as u64;
             return State::Return(None);

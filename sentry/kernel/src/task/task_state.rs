@@ -173,6 +173,8 @@ pub struct TaskInfo {
     pub io_flusher: bool,
     /// `PR_MCE_KILL` policy, kept for reading back.
     pub mce_kill: u32,
+    /// What it may call; replaced with [`Task::set_filters`](super::Task::set_filters).
+    pub seccomp: crate::seccomp::Filters,
 }
 
 impl Default for TaskInfo {
@@ -197,6 +199,7 @@ impl Default for TaskInfo {
             thp_disable: false,
             io_flusher: false,
             mce_kill: 2,
+            seccomp: crate::seccomp::Filters::default(),
         }
     }
 }
