@@ -181,4 +181,5 @@ fn a_terminal_is_sent_over_the_console_socket() {
     master.write_all(b"hello\r").expect("write");
     assert!(shows("got hello"), "{seen:?}");
     assert!(eventually(30, || scratch.status("console") == "stopped"));
+    assert_eq!(common::outcome(&mut scratch.verb(&["delete", "console"])).0, 0);
 }

@@ -140,5 +140,6 @@ fn a_detached_container_writes_its_pid_and_runs_on() {
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(scratch.status("on"), "running");
     assert!(eventually(20, || scratch.status("on") == "stopped"));
+    assert_eq!(outcome(&mut scratch.verb(&["delete", "on"])).0, 0);
     assert_eq!(std::fs::read_to_string(shared.join("out")).expect("out"), "done\n");
 }

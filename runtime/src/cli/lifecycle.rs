@@ -133,19 +133,13 @@ pub fn pause(args: &Args, settings: &Settings, pause: bool) -> Result {
             return Err(Failure::new(Status::WrongState, format!("container not paused: it is {}", status.name())));
         }
     }
-    // First the application, then its kernel; back in the opposite order.
+    // The sentry alone holds its application, and goes on answering: the host's freezer of version 1 may wait for ever for a process
+    // that is being traced. Whoever froze the group from outside is undone by resume.
     if !pause && container.record.cgroup.exists() {
         container.record.cgroup.freeze(false)?;
     }
     let Some(client) = container.client()? else { return Err(Failure::new(Status::NotRunning, "container not running")) };
     client.command(if pause { &Request::Pause } else { &Request::Resume }, PATIENCE)?;
-    if pause
-        && container.record.cgroup.exists()
-        && let Err(failure) = container.record.cgroup.freeze(true)
-    {
-        // A process that waits for the sentry, as those of the platform trap do, cannot be frozen. The sentry holds the application.
-        tracing::debug!("{failure}");
-    }
     Ok(0)
 }
 
