@@ -152,8 +152,8 @@ impl CurrentTask {
 
     /// Tells the platform what it may answer itself, if that has changed: ids, which only the task itself can change.
     fn publish(&mut self) {
-        if self.task.tracing.active() {
-            // The tracer sees every call.
+        if self.task.tracing.active() || self.task.is_filtered() {
+            // A tracer, and filters, see every call.
             if self.published.take().is_some() {
                 self.context.set_answers(None);
             }
