@@ -36,7 +36,8 @@ impl Task {
         let Some(old) = link.take() else { return };
         if let Some(stop) = stop {
             let own = if stop.why == Why::Signal { stop.code } else { 0 };
-            stop.resumed = Some(signal.unwrap_or(own));
+            // One that was told to go on already, and has not woken yet, goes on as it was told.
+            stop.resumed.get_or_insert(signal.unwrap_or(own));
         }
         // A stop of the whole process holds it again.
         *left_stop = None;
