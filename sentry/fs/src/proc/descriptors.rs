@@ -1,6 +1,5 @@
 //! `/proc/PID/fd` and `/proc/PID/fdinfo`.
 
-use super::pid::may_inspect;
 use crate::synthetic::{Directory, Entry};
 use abi::{Result, bail, error, fs::FileType, fs::OpenFlags};
 use kernel::{
@@ -23,7 +22,7 @@ impl Descriptors {
 
     fn check(&self) -> Result {
         match current() {
-            Some(viewer) if !may_inspect(&viewer, &self.task) => bail!(EACCES),
+            Some(viewer) if viewer.may_inspect(&self.task).is_err() => bail!(EACCES),
             _ => Ok(()),
         }
     }

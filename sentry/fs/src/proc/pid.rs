@@ -49,23 +49,10 @@ fn alive(task: &Task) -> Result {
     }
 }
 
-/// May the viewer look into the task (`PTRACE_MODE_READ`, ptrace(2))?
-pub fn may_inspect(viewer: &Task, task: &Task) -> bool {
-    if viewer.tgid() == task.tgid() {
-        return true;
-    }
-    let (me, it) = (viewer.cred(), task.cred());
-    if me.capable(CapSet::SYS_PTRACE) {
-        return true;
-    }
-    let same_user = [it.uid, it.euid, it.suid].iter().all(|&u| u == me.fsuid) && [it.gid, it.egid, it.sgid].iter().all(|&g| g == me.fsgid);
-    same_user && me.permitted.contains(it.permitted) && task.group().dumpable.load(Ordering::Relaxed) == 1
-}
-
 /// `EACCES` unless the viewer may inspect the task. The sentry itself, where no task is looking, may.
 pub(super) fn inspect(task: &Task) -> Result {
     match current() {
-        Some(viewer) if !may_inspect(&viewer, task) => bail!(EACCES, "not allowed to look into that process"),
+        Some(viewer) if viewer.may_inspect(task).is_err() => bail!(EACCES, "not allowed to look into that process"),
         _ => Ok(()),
     }
 }
