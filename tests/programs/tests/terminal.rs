@@ -68,8 +68,20 @@ impl Tmux {
         self.wait(line, |screen| screen.lines().any(|l| l.trim_end() == line))
     }
 
+    /// Enters a line again and again until the screen shows what it should: for what comes in its own time.
+    fn repeat(&self, line: &str, what: &str, done: impl Fn(&str) -> bool) -> Result<(), Failed> {
+        for _ in 0..40 {
+            self.line(line)?;
+            std::thread::sleep(Duration::from_millis(300));
+            if done(&self.screen()?) {
+                return Ok(());
+            }
+        }
+        self.wait(what, done)
+    }
+
     fn wait(&self, what: &str, done: impl Fn(&str) -> bool) -> Result<(), Failed> {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             let screen = self.screen()?;
             if done(&screen) {
@@ -118,35 +130,31 @@ pub fn shell(platform: &str) -> Result<(), Failed> {
     t.expect("42 is a tty")?;
     t.line("trap 'echo size $(stty size)' WINCH")?;
     t.run(&["resize-window", "-x", "90", "-y", "30"])?;
-    std::thread::sleep(Duration::from_millis(300));
-    t.keys(&["Enter"])?;
-    t.wait("the new size", |s| s.contains("size 30 90"))?;
+    t.repeat("", "the new size", |s| s.contains("size 30 90"))?;
     // Ctrl-C ends the foreground job, not the shell
-    t.line("sleep 100; echo status $?")?;
-    std::thread::sleep(Duration::from_millis(500));
+    t.line("sh -c 'echo job $((1)); exec sleep 100'; echo status $?")?;
+    t.expect("job 1")?;
     t.keys(&["C-c"])?;
     t.wait("^C", |s| s.contains("^C"))?;
     t.line("echo after $?")?;
     t.expect("after 130")?;
     // Ctrl-Z stops it, fg brings it back, Ctrl-C ends it then
-    t.line("sleep 200")?;
-    std::thread::sleep(Duration::from_millis(500));
+    t.line("sh -c 'trap \"echo gone on\" CONT; echo job $((2)); while :; do sleep 0.1; done'")?;
+    t.expect("job 2")?;
     t.keys(&["C-z"])?;
     t.wait("stopped", |s| {
         s.lines()
-            .any(|l| l.starts_with("[1]+  Stopped") && l.contains("sleep 200"))
+            .any(|l| l.starts_with("[1]+  Stopped") && l.contains("gone on"))
     })?;
     t.line("jobs | wc -l; fg")?;
-    t.expect("sleep 200")?;
-    std::thread::sleep(Duration::from_millis(300));
+    t.expect("gone on")?;
     t.keys(&["C-c"])?;
     t.line("echo then $?")?;
     t.expect("then 130")?;
     // a job in the background that reads is stopped
     t.line("cat &")?;
     t.keys(&["Enter"])?;
-    t.line("sleep 0.3; jobs")?;
-    t.wait("background read", |s| {
+    t.repeat("jobs", "background read", |s| {
         s.lines()
             .any(|l| l.contains("Stopped") && l.contains("cat"))
     })?;
