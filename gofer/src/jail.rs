@@ -90,7 +90,8 @@ pub fn enter(spec: &GoferSpec) -> Result<Vec<Root>> {
     // SAFETY: changes the mount namespace of the only thread there is; no descriptor table is unshared.
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.context("make a mount namespace")?;
     // What is mounted here must never show on the host; what the host mounts may show here, until it is made private.
-    rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC).context("detach mounts from the host's")?;
+    rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .context("detach mounts from the host's")?;
 
     // All sources first: afterwards the new root hides a part of the old one.
     let mut trees = Vec::with_capacity(spec.attach.len());
@@ -111,7 +112,8 @@ pub fn enter(spec: &GoferSpec) -> Result<Vec<Root>> {
     rustix::fs::mkdir("attach", Mode::from_raw_mode(0o555))?;
     let mut roots = Vec::with_capacity(trees.len());
     for (index, (attach, tree)) in spec.attach.iter().zip(&trees).enumerate() {
-        let fd = attach_at(attach, tree, &format!("attach/{index}")).with_context(|| format!("mount source {}", attach.source.display()))?;
+        let fd =
+            attach_at(attach, tree, &format!("attach/{index}")).with_context(|| format!("mount source {}", attach.source.display()))?;
         roots.push(Root { fd, attach: attach.clone() });
     }
     drop(trees);

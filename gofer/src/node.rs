@@ -85,9 +85,7 @@ impl Node {
 
     /// Whether this is the file that `attr` is of.
     pub fn is(&self, attr: &Attr) -> bool {
-        self.dev.load(Ordering::Relaxed) == attr.dev
-            && self.ino.load(Ordering::Relaxed) == attr.ino
-            && attr.file_type() == Some(self.kind)
+        self.dev.load(Ordering::Relaxed) == attr.dev && self.ino.load(Ordering::Relaxed) == attr.ino && attr.file_type() == Some(self.kind)
     }
 
     /// Takes over the identity that the file has after a change, from a descriptor of the very file.

@@ -50,16 +50,13 @@ fn own_size() -> Option<Winsize> {
 /// Sends the master side to the socket at `path`, as runc does: one message with the terminal's name and the descriptor.
 fn send(path: &Path, master: OwnedFd) -> Result<()> {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-    let failed = |error: std::io::Error| {
-        Failure::new(Status::Console, format!("--console-socket {}: {error}", path.display()))
-    };
+    let failed = |error: std::io::Error| Failure::new(Status::Console, format!("--console-socket {}: {error}", path.display()));
     let socket = std::os::unix::net::UnixStream::connect(path).map_err(failed)?;
     let fds = [master.as_fd()];
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&fds));
-    sendmsg(&socket, &[IoSlice::new(b"/dev/ptmx")], &mut control, SendFlags::NOSIGNAL)
-        .map_err(|error| failed(error.into()))?;
+    sendmsg(&socket, &[IoSlice::new(b"/dev/ptmx")], &mut control, SendFlags::NOSIGNAL).map_err(|error| failed(error.into()))?;
     Ok(())
 }
 

@@ -36,9 +36,8 @@ pub fn start_hooks(container: &Container, spec: &Spec, state: &State) -> Result<
         process.terminal = false;
         process.preserved = 0;
         let timeout = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
-        run_inside(container, process, state, timeout).map_err(|failure| {
-            Failure::new(Status::Hook, format!("error running startContainer hook #{number} ({path}): {failure}"))
-        })?;
+        run_inside(container, process, state, timeout)
+            .map_err(|failure| Failure::new(Status::Hook, format!("error running startContainer hook #{number} ({path}): {failure}")))?;
     }
     Ok(())
 }

@@ -5,8 +5,8 @@
 
 use control::Platform;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch, apply_filter_all_threads, sock_filter,
+    BpfProgram, SeccompAction, SeccompCmpArgLen as Len, SeccompCmpOp as Op, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+    apply_filter_all_threads, sock_filter,
 };
 use std::collections::BTreeMap;
 
@@ -200,8 +200,7 @@ fn program(platform: Platform) -> Result<BpfProgram, Error> {
     for (call, _) in ALWAYS.iter().chain(of_platform(platform)) {
         rules.insert(*call, Vec::new());
     }
-    let allowed: BpfProgram =
-        SeccompFilter::new(rules, SeccompAction::Trap, SeccompAction::Allow, TargetArch::x86_64)?.try_into()?;
+    let allowed: BpfProgram = SeccompFilter::new(rules, SeccompAction::Trap, SeccompAction::Allow, TargetArch::x86_64)?.try_into()?;
     Ok(refusals().chain(allowed).collect())
 }
 

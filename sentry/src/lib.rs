@@ -158,8 +158,6 @@ fn platform(kind: Platform) -> Result<(Arc<dyn platform::Platform>, Platform), F
             ))?;
             Ok((Arc::new(made), kind))
         }
-        Platform::Kvm => {
-            Err(Failure::new(FailureKind::Internal, "this build has no such platform"))
-        }
+        Platform::Kvm => Err(Failure::new(FailureKind::Internal, "this build has no such platform")),
     }
 }

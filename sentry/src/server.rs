@@ -35,9 +35,9 @@ struct Connection(Arc<OwnedFd>);
 
 impl Connection {
     fn send(&self, event: &Event) {
-        let sent = encode(event).map_err(|error| error.to_string()).and_then(|packet| {
-            host::io::send_bytes(&*self.0, &packet, &[], libc::MSG_NOSIGNAL).map_err(|error| error.to_string())
-        });
+        let sent = encode(event)
+            .map_err(|error| error.to_string())
+            .and_then(|packet| host::io::send_bytes(&*self.0, &packet, &[], libc::MSG_NOSIGNAL).map_err(|error| error.to_string()));
         if let Err(error) = sent {
             tracing::debug!("cannot report {event:?}: {error}");
         }
@@ -87,9 +87,8 @@ impl Server {
 
     /// Starts the threads that take requests and signals.
     pub fn serve(&self, sandbox: &Arc<Sandbox>, listener: Option<OwnedFd>) -> Result<(), Failure> {
-        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
-            host::thread::spawn(name, work).map(drop).map_err(Failure::host("a thread"))
-        };
+        let spawn =
+            |name: &str, work: Box<dyn FnOnce() + Send>| host::thread::spawn(name, work).map(drop).map_err(Failure::host("a thread"));
         let (server, target) = (self.clone(), sandbox.clone());
         spawn(
             "control",
@@ -238,8 +237,7 @@ fn carry_out(request: Request, sandbox: &Sandbox, own: Option<&Further>) -> Resu
 
 /// A list in messages that are not too long.
 fn pages(list: Vec<ProcessInfo>) -> Vec<Event> {
-    let mut pages: Vec<Event> =
-        list.chunks(LISTED).map(|part| Event::Processes { list: part.to_vec(), more: true }).collect();
+    let mut pages: Vec<Event> = list.chunks(LISTED).map(|part| Event::Processes { list: part.to_vec(), more: true }).collect();
     pages.push(Event::Processes { list: Vec::new(), more: false });
     pages
 }

@@ -6,16 +6,8 @@ use host::signals::HostSigSet;
 
 /// The signals that are taken as messages. Not among them: faults, what the platform and the kernel use between threads
 /// (SIGCHLD, SIGURG, the last real-time signals), and what cannot be taken.
-const TAKEN: [i32; 8] = [
-    libc::SIGHUP,
-    libc::SIGINT,
-    libc::SIGQUIT,
-    libc::SIGTERM,
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-    libc::SIGALRM,
-    libc::SIGCONT,
-];
+const TAKEN: [i32; 8] =
+    [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2, libc::SIGALRM, libc::SIGCONT];
 
 /// The set that [`wait`] waits for.
 fn taken() -> HostSigSet {

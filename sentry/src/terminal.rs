@@ -8,8 +8,8 @@ use crate::Failure;
 use abi::poll::PollEvents;
 use fs::devpts::termios::Winsize;
 use fs::devpts::{Table, tty::Tty};
-use kernel::{Kernel, task::Waker};
 use host::eventfd::EventFd;
+use kernel::{Kernel, task::Waker};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -67,12 +67,9 @@ impl Terminal {
     /// Gives the application's terminal the host terminal's size.
     pub fn resize(&self) {
         match rustix::termios::tcgetwinsize(&self.host) {
-            Ok(size) => self.tty.set_winsize(Winsize {
-                rows: size.ws_row,
-                cols: size.ws_col,
-                xpixel: size.ws_xpixel,
-                ypixel: size.ws_ypixel,
-            }),
+            Ok(size) => {
+                self.tty.set_winsize(Winsize { rows: size.ws_row, cols: size.ws_col, xpixel: size.ws_xpixel, ypixel: size.ws_ypixel })
+            }
             Err(error) => tracing::debug!("the host terminal's size: {error}"),
         }
     }

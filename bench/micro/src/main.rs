@@ -178,7 +178,10 @@ fn crowd(b: &Bench) {
     let calls = ((160_000.0 * b.scale) as u32).max(1000);
     let best = |threads| (0..3).map(|_| rate(threads, calls / threads)).fold(0.0, f64::max);
     let (two, sixteen) = (best(2), best(16));
-    println!("calls_2_threads {two:.0} calls/s\ncalls_16_threads {sixteen:.0} calls/s\ncalls_16_of_2_threads {:.0} %", 100.0 * sixteen / two);
+    println!(
+        "calls_2_threads {two:.0} calls/s\ncalls_16_threads {sixteen:.0} calls/s\ncalls_16_of_2_threads {:.0} %",
+        100.0 * sixteen / two
+    );
 }
 
 /// Maps 10 GiB at scale 1 and writes to each page once: nanoseconds a page.

@@ -11,14 +11,35 @@ fn name(s: &str) -> Name<'_> {
 
 fn attr() -> Attr {
     let t = |sec| Timespec { sec, nsec: 999_999_999 };
-    Attr { dev: 1, ino: u64::MAX, size: 3, blocks: 4, rdev: 5, mode: 0o100644, nlink: 7, uid: 8, gid: 9, blksize: 4096, has_btime: 1,
-           atime: t(1), mtime: t(-2), ctime: t(3), btime: t(4) }
+    Attr {
+        dev: 1,
+        ino: u64::MAX,
+        size: 3,
+        blocks: 4,
+        rdev: 5,
+        mode: 0o100644,
+        nlink: 7,
+        uid: 8,
+        gid: 9,
+        blksize: 4096,
+        has_btime: 1,
+        atime: t(1),
+        mtime: t(-2),
+        ctime: t(3),
+        btime: t(4),
+    }
 }
 
 fn requests() -> Vec<Request<'static>> {
     let n = NodeId(7);
-    let set = SetAttr { size: Some(1), uid: None, gid: Some(2), mode: Some(0o7777), atime: SetTime::Now,
-                        mtime: SetTime::At(Timespec { sec: -1, nsec: 5 }) };
+    let set = SetAttr {
+        size: Some(1),
+        uid: None,
+        gid: Some(2),
+        mode: Some(0o7777),
+        atime: SetTime::Now,
+        mtime: SetTime::At(Timespec { sec: -1, nsec: 5 }),
+    };
     let open = OpenMode::READ | OpenMode::WRITE;
     vec![
         Request::Attach { index: 3 },
@@ -149,8 +170,14 @@ fn mutated_messages_never_panic() {
 
 #[test]
 fn names_are_checked() {
-    for (bytes, want) in [(&b""[..], Errno::ENOENT), (b".", Errno::EINVAL), (b"..", Errno::EINVAL), (b"a/b", Errno::EINVAL),
-                          (b"a\0", Errno::EINVAL), (&[b'x'; 256], Errno::ENAMETOOLONG)] {
+    for (bytes, want) in [
+        (&b""[..], Errno::ENOENT),
+        (b".", Errno::EINVAL),
+        (b"..", Errno::EINVAL),
+        (b"a/b", Errno::EINVAL),
+        (b"a\0", Errno::EINVAL),
+        (&[b'x'; 256], Errno::ENAMETOOLONG),
+    ] {
         assert_eq!(Name::new(bytes), Err(want));
     }
     assert!(Name::new(&[b'x'; 255]).is_ok() && Name::new(b"...").is_ok());

@@ -131,7 +131,8 @@ fn threads_share_a_pool() {
             s.spawn(move || {
                 for i in 0..50 {
                     let n = format!("{t}-{i}");
-                    let made = f.client.mkdir(f.root, name(&n), 0o755, rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+                    let made =
+                        f.client.mkdir(f.root, name(&n), 0o755, rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
                     let node = made.expect("mkdir").node;
                     f.client.rename(f.root, name(&n), f.root, name(&format!("r{n}")), 0).expect("rename");
                     f.client.stat(node).expect("stat");

@@ -11,9 +11,7 @@ pub mod logging;
 mod message;
 
 pub use boot::{
-    Address, BootSpec, Capabilities, Credentials, Device, ExecSpec, FdLayout, Interface, Limits, Mount, MountFlags, MountKind,
-    Network, Overlay, Platform, Process, ResourceLimit, Root, Route, Seccomp, SeccompArg, SeccompOp, SeccompRule, WindowSize,
+    Address, BootSpec, Capabilities, Credentials, Device, ExecSpec, FdLayout, Interface, Limits, Mount, MountFlags, MountKind, Network,
+    Overlay, Platform, Process, ResourceLimit, Root, Route, Seccomp, SeccompArg, SeccompOp, SeccompRule, WindowSize,
 };
-pub use message::{
-    Error, Event, FailureKind, MAX_DESCRIPTORS, MAX_MESSAGE, Phase, ProcessInfo, Request, decode, encode,
-};
+pub use message::{Error, Event, FailureKind, MAX_DESCRIPTORS, MAX_MESSAGE, Phase, ProcessInfo, Request, decode, encode};

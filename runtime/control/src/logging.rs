@@ -147,13 +147,7 @@ pub fn timestamp() -> String {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let (year, month, day) = civil_from_days((since.as_secs() / 86_400) as i64);
     let second = since.as_secs() % 86_400;
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60,
-        since.subsec_micros()
-    )
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:06}Z", second / 3600, second / 60 % 60, second % 60, since.subsec_micros())
 }
 
 /// Year, month and day of the proleptic Gregorian calendar for a day counted from 1970-01-01, by counting in years that

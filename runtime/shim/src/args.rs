@@ -40,9 +40,7 @@ pub fn parse(words: &[String]) -> Result<Args> {
             "debug" => args.debug = given.as_deref() != Some("false"),
             "v" | "version" => args.version = true,
             _ => {
-                let value = given
-                    .or_else(|| words.next().cloned())
-                    .ok_or_else(|| Error::invalid(format!("-{name} needs a value")))?;
+                let value = given.or_else(|| words.next().cloned()).ok_or_else(|| Error::invalid(format!("-{name} needs a value")))?;
                 match name {
                     "namespace" => args.namespace = value,
                     "id" => args.id = value,
@@ -82,17 +80,18 @@ mod tests {
 
     #[test]
     fn containerds_way_of_calling() {
-        let args = parse(&words(
-            "-namespace k8s.io -address /run/c.sock -publish-binary /usr/bin/containerd -id abc -debug --bundle=/b delete",
-        ))
-        .expect("good");
+        let args =
+            parse(&words("-namespace k8s.io -address /run/c.sock -publish-binary /usr/bin/containerd -id abc -debug --bundle=/b delete"))
+                .expect("good");
         assert_eq!((args.namespace.as_str(), args.id.as_str(), args.action.as_str()), ("k8s.io", "abc", "delete"));
         assert_eq!((args.address.as_str(), args.bundle.as_str(), args.debug), ("/run/c.sock", "/b", true));
     }
 
     #[test]
     fn wrong_ones_are_errors() {
-        for bad in ["", "-id x start", "-namespace n start", "-namespace n -id ../x start", "-namespace n -id x -what ever", "-namespace n -id"] {
+        for bad in
+            ["", "-id x start", "-namespace n start", "-namespace n -id ../x start", "-namespace n -id x -what ever", "-namespace n -id"]
+        {
             assert!(parse(&words(bad)).is_err(), "{bad}");
         }
         assert!(parse(&words("-v")).expect("good").version);

@@ -211,8 +211,7 @@ impl Container {
 
 /// Whether config.json gives the container no PID namespace of its own.
 fn shares_processes(bundle: &Path) -> bool {
-    let Some(config) = std::fs::read(bundle.join("config.json")).ok().and_then(|t| serde_json::from_slice::<Value>(&t).ok())
-    else {
+    let Some(config) = std::fs::read(bundle.join("config.json")).ok().and_then(|t| serde_json::from_slice::<Value>(&t).ok()) else {
         return false;
     };
     let namespaces = config.pointer("/linux/namespaces").and_then(Value::as_array);

@@ -32,8 +32,7 @@ pub fn main(args: &Args) -> Result<()> {
     }
     mount::undo(&bundle.join("rootfs"));
     remove_socket(&bundle);
-    let answer =
-        DeleteResponse { exit_status: KILLED, exited_at: MessageField::some(events::now()), ..Default::default() };
+    let answer = DeleteResponse { exit_status: KILLED, exited_at: MessageField::some(events::now()), ..Default::default() };
     let answer = answer.write_to_bytes().map_err(Error::context("answer"))?;
     std::io::stdout().write_all(&answer).and_then(|()| std::io::stdout().flush()).map_err(Error::context("answer"))
 }

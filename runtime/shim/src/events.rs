@@ -54,11 +54,7 @@ impl Publisher {
             topic: topic.into(),
             namespace: self.namespace.clone(),
             timestamp: MessageField::some(now()),
-            event: MessageField::some(Any {
-                type_url: M::descriptor().full_name().to_owned(),
-                value,
-                ..Default::default()
-            }),
+            event: MessageField::some(Any { type_url: M::descriptor().full_name().to_owned(), value, ..Default::default() }),
             ..Default::default()
         };
         let request = ForwardRequest { envelope: MessageField::some(envelope), ..Default::default() };

@@ -39,10 +39,7 @@ impl Reaper {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid())).map_err(Error::context("prctl"))?;
         let reaper = Arc::new(Reaper::default());
         let own = reaper.clone();
-        thread::Builder::new()
-            .name("reaper".into())
-            .spawn(move || own.run())
-            .map_err(Error::context("cannot start a thread"))?;
+        thread::Builder::new().name("reaper".into()).spawn(move || own.run()).map_err(Error::context("cannot start a thread"))?;
         Ok(reaper)
     }
 

@@ -3,8 +3,8 @@
 use crate::container::{self, Container};
 use crate::error::{Error, Result};
 use crate::events::Publisher;
-use crate::options::Options;
 use crate::oci::Oci;
+use crate::options::Options;
 use crate::process::{Exit, Phase, Process};
 use crate::reaper::Reaper;
 use crate::stdio::Paths;
@@ -16,10 +16,10 @@ use containerd_shim_protos::protobuf::well_known_types::any::Any;
 use containerd_shim_protos::protobuf::{EnumOrUnknown, Message, MessageField};
 use containerd_shim_protos::shim::oci::ProcessDetails;
 use containerd_shim_protos::shim::shim::{
-    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse,
-    DeleteRequest, DeleteResponse, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest, PidsResponse, ResizePtyRequest,
-    ResumeRequest, ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse,
-    UpdateTaskRequest, WaitRequest, WaitResponse,
+    CheckpointTaskRequest, CloseIORequest, ConnectRequest, ConnectResponse, CreateTaskRequest, CreateTaskResponse, DeleteRequest,
+    DeleteResponse, ExecProcessRequest, KillRequest, PauseRequest, PidsRequest, PidsResponse, ResizePtyRequest, ResumeRequest,
+    ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest, StatsResponse, UpdateTaskRequest, WaitRequest,
+    WaitResponse,
 };
 use containerd_shim_protos::types::empty::Empty;
 use containerd_shim_protos::types::task::ProcessInfo;
@@ -210,8 +210,7 @@ impl Service {
         let container = self.container(&request.id)?;
         container.init.alive()?;
         let spec = request.spec.into_option().map(|any| any.value).unwrap_or_default();
-        let paths =
-            Paths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr, terminal: request.terminal };
+        let paths = Paths { stdin: request.stdin, stdout: request.stdout, stderr: request.stderr, terminal: request.terminal };
         container.add(Process::new(&request.exec_id, paths, spec))?;
         let event = TaskExecAdded { container_id: request.id, exec_id: request.exec_id, ..Default::default() };
         self.publisher.publish(topics::TASK_EXEC_ADDED_EVENT_TOPIC, &event);

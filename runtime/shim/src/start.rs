@@ -58,9 +58,7 @@ fn bootstrap(args: &Args) -> Result<Option<BootstrapParams>> {
     let mut input = Vec::new();
     stdin.lock().take(MAX_INPUT).read_to_end(&mut input).map_err(Error::context("standard input"))?;
     // Other messages may happen to parse, but never with these names.
-    Ok(BootstrapParams::parse_from_bytes(&input)
-        .ok()
-        .filter(|params| params.instance_id == args.id && params.namespace == args.namespace))
+    Ok(BootstrapParams::parse_from_bytes(&input).ok().filter(|params| params.instance_id == args.id && params.namespace == args.namespace))
 }
 
 /// The pod that this container belongs to.

@@ -65,11 +65,8 @@ impl Io {
 /// Opens the streams of a process without a terminal: its side, and ours.
 pub fn plain(paths: &Paths, owner: (u32, u32)) -> Result<(Streams, Io)> {
     let mut io = Io::default();
-    let streams = Streams {
-        stdin: input(&paths.stdin, &mut io)?,
-        stdout: output(&paths.stdout, &mut io)?,
-        stderr: output(&paths.stderr, &mut io)?,
-    };
+    let streams =
+        Streams { stdin: input(&paths.stdin, &mut io)?, stdout: output(&paths.stdout, &mut io)?, stderr: output(&paths.stderr, &mut io)? };
     if owner != (0, 0) {
         for fd in [&streams.stdin, &streams.stdout, &streams.stderr].into_iter().flatten() {
             rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(owner.0)), Some(rustix::fs::Gid::from_raw(owner.1)))

@@ -32,11 +32,9 @@ fn parse(mounts: &str, groups: &str) -> Vec<Hierarchy> {
         let (Some(kind), Some(options)) = (after.next(), after.nth(1)) else { continue };
         let controllers: Vec<String> = match kind {
             "cgroup2" => Vec::new(),
-            "cgroup" => options
-                .split(',')
-                .filter(|option| KNOWN.contains(option) || option.starts_with("name="))
-                .map(str::to_owned)
-                .collect(),
+            "cgroup" => {
+                options.split(',').filter(|option| KNOWN.contains(option) || option.starts_with("name=")).map(str::to_owned).collect()
+            }
             _ => continue,
         };
         if kind == "cgroup" && controllers.is_empty() || found.iter().any(|other| other.controllers == controllers) {
@@ -52,8 +50,20 @@ fn parse(mounts: &str, groups: &str) -> Vec<Hierarchy> {
 
 /// What version 1 calls its controllers.
 const KNOWN: [&str; 14] = [
-    "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls", "net_prio", "perf_event",
-    "rdma", "misc",
+    "cpu",
+    "cpuacct",
+    "cpuset",
+    "memory",
+    "devices",
+    "freezer",
+    "blkio",
+    "pids",
+    "hugetlb",
+    "net_cls",
+    "net_prio",
+    "perf_event",
+    "rdma",
+    "misc",
 ];
 
 fn own_group<'a>(groups: &'a str, controllers: &[String]) -> Option<&'a str> {

@@ -234,12 +234,7 @@ fn block_settings(blkio: &LinuxBlockIo, all: &mut Vec<Setting>) {
             add(all, field, "blkio", &[(v1, format!("{number} {rate}"))], &[("io.max", format!("{number} {v2}={limit}"))]);
         }
     };
-    throttle(
-        "linux.resources.blockIO.throttleReadBpsDevice",
-        blkio.throttle_read_bps_device(),
-        "blkio.throttle.read_bps_device",
-        "rbps",
-    );
+    throttle("linux.resources.blockIO.throttleReadBpsDevice", blkio.throttle_read_bps_device(), "blkio.throttle.read_bps_device", "rbps");
     throttle(
         "linux.resources.blockIO.throttleWriteBpsDevice",
         blkio.throttle_write_bps_device(),
@@ -273,7 +268,10 @@ mod tests {
         let all = settings(&resources(r#"{"memory":{"limit":1048576,"swap":2097152},"cpu":{"shares":1024,"quota":50000}}"#));
         let v1: Vec<_> = all.iter().flat_map(|s| &s.v1).map(|(f, v)| format!("{f}={v}")).collect();
         let v2: Vec<_> = all.iter().flat_map(|s| &s.v2).map(|(f, v)| format!("{f}={v}")).collect();
-        assert_eq!(v1.join(" "), "memory.limit_in_bytes=1048576 memory.memsw.limit_in_bytes=2097152 cpu.shares=1024 cpu.cfs_quota_us=50000");
+        assert_eq!(
+            v1.join(" "),
+            "memory.limit_in_bytes=1048576 memory.memsw.limit_in_bytes=2097152 cpu.shares=1024 cpu.cfs_quota_us=50000"
+        );
         assert_eq!(v2.join(" "), "memory.max=1048576 memory.swap.max=1048576 cpu.weight=39 cpu.max=50000 100000");
     }
 

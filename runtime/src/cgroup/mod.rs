@@ -157,9 +157,10 @@ impl Cgroup {
             self.write(&setting)?;
         }
         for (file, value) in resources.unified().iter().flatten() {
-            let dir = self.dirs.iter().find(|dir| dir.is_v2() && dir.path.join(file).exists()).ok_or_else(|| {
-                Failure::new(Status::Cgroup, format!("linux.resources.unified: the host has no version 2 file {file}"))
-            })?;
+            let dir =
+                self.dirs.iter().find(|dir| dir.is_v2() && dir.path.join(file).exists()).ok_or_else(|| {
+                    Failure::new(Status::Cgroup, format!("linux.resources.unified: the host has no version 2 file {file}"))
+                })?;
             let path = dir.path.join(file);
             fs::write(&path, value).map_err(failed(&path))?;
         }

@@ -60,12 +60,8 @@ fn cpu(cpu: Option<&Dir>, acct: Option<&Dir>) -> Value {
         Some(dir) => {
             // Clock ticks of USER_HZ, which is 100 on every Linux.
             let ticks = |name| field(dir, "cpuacct.stat", name).unwrap_or(0).saturating_mul(10_000_000);
-            let each: Vec<u64> = dir
-                .read("cpuacct.usage_percpu")
-                .unwrap_or_default()
-                .split_whitespace()
-                .filter_map(|text| text.parse().ok())
-                .collect();
+            let each: Vec<u64> =
+                dir.read("cpuacct.usage_percpu").unwrap_or_default().split_whitespace().filter_map(|text| text.parse().ok()).collect();
             usage = json!({
                 "total": number(dir, "cpuacct.usage").unwrap_or(0),
                 "percpu": each,

@@ -7,9 +7,7 @@ use crate::exit::{Failure, Result, Status, of_wait_status};
 use crate::logging::Log;
 use crate::sandbox::{self, Monitor, Streams};
 use crate::spec::{self, Attach, NetworkNamespace, Plan};
-use control::{
-    BootSpec, Capabilities, Credentials, Limits, Mount, MountFlags, MountKind, Overlay, Process, ResourceLimit, Root,
-};
+use control::{BootSpec, Capabilities, Credentials, Limits, Mount, MountFlags, MountKind, Overlay, Process, ResourceLimit, Root};
 use rustix::process::{Resource, getrlimit};
 use rustix::termios::isatty;
 use std::path::{Path, PathBuf};
@@ -92,11 +90,7 @@ fn process(args: &Args, settings: &Settings) -> Result<Process> {
         (0, 0, Vec::new())
     } else {
         let groups = rustix::process::getgroups().map_err(Failure::internal("getgroups"))?;
-        (
-            rustix::process::getuid().as_raw(),
-            rustix::process::getgid().as_raw(),
-            groups.into_iter().map(|group| group.as_raw()).collect(),
-        )
+        (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw(), groups.into_iter().map(|group| group.as_raw()).collect())
     };
     let umask = rustix::process::umask(rustix::fs::Mode::empty());
     rustix::process::umask(umask);
@@ -120,10 +114,7 @@ fn cwd(args: &Args) -> Result<String> {
     let cwd = match (&args.cwd, &args.root) {
         (Some(cwd), _) => cwd.clone(),
         (None, Some(_)) => "/".into(),
-        (None, None) => std::env::current_dir()
-            .ok()
-            .and_then(|dir| dir.into_os_string().into_string().ok())
-            .unwrap_or_else(|| "/".into()),
+        (None, None) => std::env::current_dir().ok().and_then(|dir| dir.into_os_string().into_string().ok()).unwrap_or_else(|| "/".into()),
     };
     spec::guest_path(&cwd).map_err(|what| Failure::new(Status::Usage, format!("--cwd: {what}")))
 }
@@ -175,11 +166,7 @@ fn own_limits() -> Vec<ResourceLimit> {
         .map(|(resource, number)| {
             let limit = getrlimit(resource);
             let infinity = u64::MAX;
-            ResourceLimit {
-                resource: number,
-                soft: limit.current.unwrap_or(infinity),
-                hard: limit.maximum.unwrap_or(infinity),
-            }
+            ResourceLimit { resource: number, soft: limit.current.unwrap_or(infinity), hard: limit.maximum.unwrap_or(infinity) }
         })
         .collect()
 }

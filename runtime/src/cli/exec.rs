@@ -84,10 +84,7 @@ pub fn main(args: &Args, settings: &Settings, log: &Log) -> Result {
     let process = process(args, &container)?;
     match (&args.console_socket, process.terminal, args.detach) {
         (None, true, true) => {
-            return Err(Failure::new(
-                Status::Console,
-                "with --detach a terminal needs a --console-socket that it is sent to",
-            ));
+            return Err(Failure::new(Status::Console, "with --detach a terminal needs a --console-socket that it is sent to"));
         }
         (Some(_), false, _) | (Some(_), _, false) => {
             return Err(Failure::new(Status::Console, "--console-socket: only with --detach and a terminal there is one to send"));

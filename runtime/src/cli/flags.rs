@@ -72,9 +72,8 @@ pub struct Settings {
 impl Globals {
     /// Opens the log that the flags ask for.
     pub fn log(&self) -> Result<Log> {
-        let format = Format::parse(&self.log_format).ok_or_else(|| {
-            Failure::new(Status::Usage, format!("--log-format: {:?} is neither text nor json", self.log_format))
-        })?;
+        let format = Format::parse(&self.log_format)
+            .ok_or_else(|| Failure::new(Status::Usage, format!("--log-format: {:?} is neither text nor json", self.log_format)))?;
         let verbose = match (self.debug, self.strace) {
             (true, _) => Some(LevelFilter::DEBUG),
             (false, true) => Some(LevelFilter::INFO),
@@ -98,10 +97,7 @@ impl Globals {
         let rootless = self.rootless()?;
         let (root_overlay, bind_overlay) = overlay(&self.overlay)?;
         if self.systemd_cgroup && !Path::new("/run/systemd/system").is_dir() {
-            return Err(Failure::new(
-                Status::Host,
-                "--systemd-cgroup: systemd does not run on this host; leave the flag away",
-            ));
+            return Err(Failure::new(Status::Host, "--systemd-cgroup: systemd does not run on this host; leave the flag away"));
         }
         Ok(Settings {
             state_root: self.root.clone().unwrap_or_else(|| default_state_root(rootless)),
@@ -122,25 +118,16 @@ fn platform(name: &str) -> Result<Platform> {
         "trap" => Ok(Platform::Trap),
         "kvm" => {
             std::fs::File::options().read(true).write(true).open("/dev/kvm").map_err(|error| {
-                Failure::new(
-                    Status::NoKvm,
-                    format!("--platform=kvm: /dev/kvm: {error}; load the kvm module or use --platform=ptrace"),
-                )
+                Failure::new(Status::NoKvm, format!("--platform=kvm: /dev/kvm: {error}; load the kvm module or use --platform=ptrace"))
             })?;
             Err(not_built("kvm"))
         }
-        other => Err(Failure::new(
-            Status::UnknownPlatform,
-            format!("--platform: {other:?} is no platform; use auto, ptrace, trap or kvm"),
-        )),
+        other => Err(Failure::new(Status::UnknownPlatform, format!("--platform: {other:?} is no platform; use auto, ptrace, trap or kvm"))),
     }
 }
 
 fn not_built(name: &str) -> Failure {
-    Failure::new(
-        Status::PlatformNotBuilt,
-        format!("--platform={name}: this build has no platform {name}; use --platform=ptrace"),
-    )
+    Failure::new(Status::PlatformNotBuilt, format!("--platform={name}: this build has no platform {name}; use --platform=ptrace"))
 }
 
 fn network(name: &str) -> Result<Network> {
@@ -148,10 +135,7 @@ fn network(name: &str) -> Result<Network> {
         "none" => Ok(Network::None),
         "host" => Ok(Network::Host),
         "sandbox" => Ok(Network::Sandbox),
-        other => Err(Failure::new(
-            Status::Usage,
-            format!("--network: {other:?} is none of none, host and sandbox"),
-        )),
+        other => Err(Failure::new(Status::Usage, format!("--network: {other:?} is none of none, host and sandbox"))),
     }
 }
 
@@ -160,10 +144,7 @@ fn overlay(name: &str) -> Result<(Overlay, Overlay)> {
         "none" => Ok((Overlay::None, Overlay::None)),
         "root:memory" => Ok((Overlay::Memory, Overlay::None)),
         "all:memory" => Ok((Overlay::Memory, Overlay::Memory)),
-        other => Err(Failure::new(
-            Status::Usage,
-            format!("--overlay: {other:?} is none of none, root:memory and all:memory"),
-        )),
+        other => Err(Failure::new(Status::Usage, format!("--overlay: {other:?} is none of none, root:memory and all:memory"))),
     }
 }
 

@@ -107,10 +107,9 @@ pub fn delete(args: &DeleteArgs, settings: &Settings) -> Result {
         other => other?,
     }
     match container.status() {
-        status @ (Lifecycle::Running | Lifecycle::Paused) if !args.force => Err(Failure::new(
-            Status::WrongState,
-            format!("cannot delete container {} that is not stopped: {}", args.id, status.name()),
-        )),
+        status @ (Lifecycle::Running | Lifecycle::Paused) if !args.force => {
+            Err(Failure::new(Status::WrongState, format!("cannot delete container {} that is not stopped: {}", args.id, status.name())))
+        }
         _ => {
             container.end()?;
             container.destroy()?;
@@ -145,8 +144,8 @@ pub fn pause(args: &Args, settings: &Settings, pause: bool) -> Result {
 
 /// The names of signals 1 to 31, in order (signal(7)).
 const SIGNALS: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM", "STKFLT",
-    "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM", "STKFLT", "CHLD",
+    "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
 /// A signal by its number, or by its name with or without `SIG`.

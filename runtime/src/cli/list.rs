@@ -45,14 +45,7 @@ pub fn main(args: &Args, settings: &Settings) -> Result {
     }
     let mut rows = vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned)];
     rows.extend(states.into_iter().map(|state| {
-        [
-            state.id,
-            state.pid.to_string(),
-            state.status.name().to_owned(),
-            state.bundle.display().to_string(),
-            state.created,
-            state.owner,
-        ]
+        [state.id, state.pid.to_string(), state.status.name().to_owned(), state.bundle.display().to_string(), state.created, state.owner]
     }));
     super::print(&table(&rows))
 }
@@ -89,14 +82,7 @@ fn row(process: &ProcessInfo) -> [String; 6] {
     };
     // Bytes that would move a terminal's cursor are not for a table.
     let command = process.command.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
-    [
-        process.uid.to_string(),
-        process.pid.to_string(),
-        process.ppid.to_string(),
-        clock(process.age_ns),
-        clock(process.cpu_ns),
-        command,
-    ]
+    [process.uid.to_string(), process.pid.to_string(), process.ppid.to_string(), clock(process.age_ns), clock(process.cpu_ns), command]
 }
 
 fn check_format(format: &str) -> Result<()> {

@@ -152,10 +152,8 @@ impl Verb {
 fn take_descriptors(preserved: u32) -> exit::Result<()> {
     let end = 3_i32.saturating_add_unsigned(preserved.min(control::FdLayout::MAX_PRESERVED));
     for number in 3..end {
-        crate::sandbox::inherited(number).map_err(exit::Failure::context(
-            Status::Usage,
-            format_args!("--preserve-fds or LISTEN_FDS: descriptor {number}"),
-        ))?;
+        crate::sandbox::inherited(number)
+            .map_err(exit::Failure::context(Status::Usage, format_args!("--preserve-fds or LISTEN_FDS: descriptor {number}")))?;
     }
     crate::sandbox::close_inherited(end).map_err(exit::Failure::internal("close_range"))
 }

@@ -104,11 +104,7 @@ fn resources(args: &UpdateArgs) -> Result<LinuxResources> {
     let value = match &args.resources {
         Some(path) => {
             let bad = || Failure::context(Status::BadJson, format!("--resources {}", path.display()));
-            let text = if path.as_os_str() == "-" {
-                std::io::read_to_string(std::io::stdin())
-            } else {
-                std::fs::read_to_string(path)
-            };
+            let text = if path.as_os_str() == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
             return serde_json::from_str(&text.map_err(Failure::context(Status::NoConfig, path.display()))?).map_err(bad());
         }
         None => {

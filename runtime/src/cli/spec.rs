@@ -17,14 +17,8 @@ pub struct Args {
 pub fn main(args: &Args) -> Result {
     let path = args.bundle.join("config.json");
     let mut file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(|error| match error.kind() {
-        ErrorKind::AlreadyExists => Failure::new(
-            Status::ConfigExists,
-            format!("{} exists already; remove it first", path.display()),
-        ),
-        ErrorKind::NotFound => Failure::new(
-            Status::NoBundle,
-            format!("the bundle directory {} does not exist", args.bundle.display()),
-        ),
+        ErrorKind::AlreadyExists => Failure::new(Status::ConfigExists, format!("{} exists already; remove it first", path.display())),
+        ErrorKind::NotFound => Failure::new(Status::NoBundle, format!("the bundle directory {} does not exist", args.bundle.display())),
         _ => Failure::new(Status::Output, format!("cannot write {}: {error}", path.display())),
     })?;
     file.write_all(crate::spec::DEFAULT_CONFIG.as_bytes())

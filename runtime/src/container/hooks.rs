@@ -59,14 +59,8 @@ impl Moment {
     }
 
     /// All of them.
-    pub const ALL: [Moment; 6] = [
-        Moment::Prestart,
-        Moment::CreateRuntime,
-        Moment::CreateContainer,
-        Moment::StartContainer,
-        Moment::Poststart,
-        Moment::Poststop,
-    ];
+    pub const ALL: [Moment; 6] =
+        [Moment::Prestart, Moment::CreateRuntime, Moment::CreateContainer, Moment::StartContainer, Moment::Poststart, Moment::Poststop];
 }
 
 /// Runs the hooks of a moment, one after the other, in the caller's namespaces. The first that fails ends it; after a container's

@@ -149,10 +149,7 @@ fn no_console() -> Failure {
 fn prepare(launch: &Launch<'_>) -> Result<(Bundle, Container)> {
     let mut bundle = spec::load(launch.bundle, launch.id, launch.settings)?;
     if launch.console_socket.is_some() && !bundle.plan.boot.process.terminal {
-        return Err(Failure::new(
-            Status::Console,
-            "--console-socket: process.terminal is false, so that there is no terminal to send",
-        ));
+        return Err(Failure::new(Status::Console, "--console-socket: process.terminal is false, so that there is no terminal to send"));
     }
     bundle.plan.boot.process.preserve(launch.preserve_fds)?;
     let record = Record {
@@ -408,8 +405,7 @@ impl StandIn<'_> {
 pub fn preserved(count: u32) -> Result<Vec<OwnedFd>> {
     (3..3 + count.cast_signed())
         .map(|number| {
-            sandbox::inherited(number)
-                .map_err(|error| Failure::new(Status::Usage, format!("--preserve-fds: descriptor {number}: {error}")))
+            sandbox::inherited(number).map_err(|error| Failure::new(Status::Usage, format!("--preserve-fds: descriptor {number}: {error}")))
         })
         .collect()
 }

@@ -81,8 +81,7 @@ impl Container {
     /// The container of this name.
     pub fn open(root: &Path, id: &str) -> Result<Container> {
         check_id(id)?;
-        Container::read(root, id)?
-            .ok_or_else(|| Failure::new(Status::NoContainer, format!("container {id:?} does not exist")))
+        Container::read(root, id)?.ok_or_else(|| Failure::new(Status::NoContainer, format!("container {id:?} does not exist")))
     }
 
     /// As [`open`](Self::open); `None` if there is none, or if only the remains of one are left.
@@ -93,8 +92,8 @@ impl Container {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
             Err(error) => return Err(Failure::new(Status::State, format!("cannot read the state in {}: {error}", dir.display()))),
         };
-        let record = serde_json::from_slice(&bytes)
-            .map_err(Failure::context(Status::State, format_args!("the state in {}", dir.display())))?;
+        let record =
+            serde_json::from_slice(&bytes).map_err(Failure::context(Status::State, format_args!("the state in {}", dir.display())))?;
         Ok(Some(Container { dir, root: root.to_owned(), record, lock: None }))
     }
 
@@ -207,8 +206,7 @@ impl Container {
         if self.lock.is_some() {
             return false;
         }
-        File::open(self.dir.join("lock"))
-            .is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared).is_err())
+        File::open(self.dir.join("lock")).is_ok_and(|lock| flock(&lock, FlockOperation::NonBlockingLockShared).is_err())
     }
 
     /// The state object now.
@@ -345,10 +343,7 @@ fn take_over(root: &Path, id: &str) -> Result<()> {
     }
     let dir = root.join(id);
     remove_dir(&dir)?;
-    DirBuilder::new()
-        .mode(0o700)
-        .create(&dir)
-        .map_err(Failure::context(Status::State, format_args!("cannot make {}", dir.display())))
+    DirBuilder::new().mode(0o700).create(&dir).map_err(Failure::context(Status::State, format_args!("cannot make {}", dir.display())))
 }
 
 /// What `delete --force` removes where there is no container: the remains of one. True if there were any.
@@ -367,8 +362,7 @@ pub fn remove_remains(root: &Path, id: &str) -> Result<bool> {
 /// Locks the state directory itself, while directories in it are made and removed.
 fn lock_root(root: &Path) -> Result<File> {
     let dir = File::open(root).map_err(Failure::context(Status::State, format_args!("cannot open {}", root.display())))?;
-    flock(&dir, FlockOperation::LockExclusive)
-        .map_err(Failure::context(Status::State, format_args!("cannot lock {}", root.display())))?;
+    flock(&dir, FlockOperation::LockExclusive).map_err(Failure::context(Status::State, format_args!("cannot lock {}", root.display())))?;
     Ok(dir)
 }
 
@@ -376,10 +370,7 @@ fn lock_root(root: &Path) -> Result<File> {
 fn check_id(id: &str) -> Result<()> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '+' | '-' | '.');
     if id.is_empty() || id.len() > 255 || id == "." || id == ".." || !id.chars().all(allowed) {
-        return Err(Failure::new(
-            Status::BadId,
-            format!("{id:?} is no container ID: use 1 to 255 letters, digits, '_', '+', '-' and '.'"),
-        ));
+        return Err(Failure::new(Status::BadId, format!("{id:?} is no container ID: use 1 to 255 letters, digits, '_', '+', '-' and '.'")));
     }
     Ok(())
 }

@@ -21,9 +21,8 @@ pub fn map_to_nobody(pid: i32) -> Result<()> {
 
 /// Maps ID 0 of `pid`'s user namespace to the runtime's own user and group.
 pub fn map_to_self(pid: i32) -> Result<()> {
-    let failed = |error: std::io::Error| {
-        Failure::new(Status::Host, format!("cannot map user IDs: {error}; does the host allow user namespaces?"))
-    };
+    let failed =
+        |error: std::io::Error| Failure::new(Status::Host, format!("cannot map user IDs: {error}; does the host allow user namespaces?"));
     // Without privileges, groups can be mapped only once nobody inside can drop one.
     write(pid, "setgroups", "deny").map_err(failed)?;
     write(pid, "uid_map", one(rustix::process::geteuid().as_raw())).map_err(failed)?;

@@ -24,9 +24,7 @@ pub fn fork(flags: i32) -> Result<Fork> {
     let no_pointer = 0_usize;
     // SAFETY: without CLONE_VM and with no stack given, this is fork: the child runs on a copy of this stack. The only thread
     // is the calling one (checked above), so no lock is held by anyone else.
-    let pid = unsafe {
-        libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD, no_pointer, no_pointer, no_pointer, no_pointer)
-    };
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags | libc::SIGCHLD, no_pointer, no_pointer, no_pointer, no_pointer) };
     match pid {
         -1 => Err(Error::last_os_error()),
         0 => Ok(Fork::Child),
@@ -80,9 +78,7 @@ pub fn execute(executable: &OwnedFd, args: &[&str]) -> Result<Infallible> {
         return Err(Error::last_os_error());
     }
     // SAFETY: `argv` and `envp` end with a null pointer, and what they point to outlives the call.
-    unsafe {
-        libc::execveat(executable.as_raw_fd(), c"".as_ptr(), argv.as_ptr().cast(), envp.as_ptr().cast(), libc::AT_EMPTY_PATH)
-    };
+    unsafe { libc::execveat(executable.as_raw_fd(), c"".as_ptr(), argv.as_ptr().cast(), envp.as_ptr().cast(), libc::AT_EMPTY_PATH) };
     Err(Error::last_os_error())
 }
 

@@ -14,12 +14,11 @@ mod sentry;
 
 pub use child::Child;
 pub use jail::{
-    Fork, close_inherited, die_by, enter_namespace, exit_now, fork, inherited, namespace_type, release_streams, take_terminal,
-    unshare,
+    Fork, close_inherited, die_by, enter_namespace, exit_now, fork, inherited, namespace_type, release_streams, take_terminal, unshare,
 };
 pub use janitor::Janitor;
-pub use network::{TakenOver, take_over};
 pub use monitor::{Monitor, Outcome, Watched, take_signals};
+pub use network::{TakenOver, take_over};
 
 use crate::exit::{Failure, Result, Status};
 use crate::logging::Log;
@@ -50,14 +49,7 @@ pub struct Sandbox {
 }
 
 /// Starts gofer and sentry, which gets the interfaces of `network`; over `listener` the sentry can be reached later. The signals that the runtime blocks are unblocked in both.
-pub fn start(
-    plan: &Plan,
-    streams: Streams,
-    listener: Option<OwnedFd>,
-    network: TakenOver,
-    log: &Log,
-    rootless: bool,
-) -> Result<Sandbox> {
+pub fn start(plan: &Plan, streams: Streams, listener: Option<OwnedFd>, network: TakenOver, log: &Log, rootless: bool) -> Result<Sandbox> {
     let (control, sentry_control) = pair("control socket")?;
     let (sentry_conn, gofer_conn) = pair("gofer connection")?;
     let executable = executable(rootless)?;
@@ -76,8 +68,7 @@ pub fn own_streams() -> Result<[OwnedFd; 3]> {
 
 /// A pair of connected sockets that keep packets apart.
 fn pair(what: &'static str) -> Result<(OwnedFd, OwnedFd)> {
-    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
-        .map_err(Failure::internal(what))
+    socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).map_err(Failure::internal(what))
 }
 
 /// This program's own file; or a copy in memory if the unprivileged user of the sentry may not read and execute it. To be

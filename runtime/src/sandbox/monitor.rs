@@ -232,9 +232,8 @@ impl Monitor {
             Err(Errno::INTR) => return Ok(Ready::default()),
             Err(error) => return Err(Failure::internal("poll")(error)),
         }
-        let any = |index: Option<usize>, wanted: PollFlags| {
-            index.and_then(|i| fds.get(i)).is_some_and(|fd| fd.revents().intersects(wanted))
-        };
+        let any =
+            |index: Option<usize>, wanted: PollFlags| index.and_then(|i| fds.get(i)).is_some_and(|fd| fd.revents().intersects(wanted));
         let readable = PollFlags::IN | PollFlags::HUP | PollFlags::ERR;
         Ok(Ready {
             control: any(control, readable),

@@ -36,8 +36,7 @@ pub fn start(
     fds.extend((FdLayout::NETWORK..).zip(sockets));
     let level = log.level.to_string();
     let args = ["sentry", "--log-format", log.format.name(), "--log-level", &level];
-    let mut namespaces =
-        libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    let mut namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     if plan.boot.network != Network::Host {
         namespaces |= libc::CLONE_NEWNET;
     }

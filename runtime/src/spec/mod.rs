@@ -82,20 +82,18 @@ pub struct Attach {
 
 /// Loads the bundle in `bundle`.
 pub fn load(bundle: &Path, id: &str, settings: &Settings) -> Result<Bundle> {
-    let bundle = bundle.canonicalize().map_err(|error| {
-        Failure::new(Status::NoBundle, format!("the bundle directory {}: {error}", bundle.display()))
-    })?;
+    let bundle = bundle
+        .canonicalize()
+        .map_err(|error| Failure::new(Status::NoBundle, format!("the bundle directory {}: {error}", bundle.display())))?;
     let path = bundle.join("config.json");
     let bytes = read(&path).map_err(|error| match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => Failure::new(
-            Status::NoConfig,
-            format!("{} does not exist; caisson spec writes one", path.display()),
-        ),
+        ErrorKind::NotFound | ErrorKind::NotADirectory => {
+            Failure::new(Status::NoConfig, format!("{} does not exist; caisson spec writes one", path.display()))
+        }
         _ => Failure::new(Status::NoConfig, format!("cannot read {}: {error}", path.display())),
     })?;
     let spec = parse(&bytes).map_err(|f| Failure::new(f.status, format!("{}: {}", path.display(), f.message)))?;
-    let plan = convert(&spec, &bundle, id, settings)
-        .map_err(|f| Failure::new(f.status, format!("{}: {}", path.display(), f.message)))?;
+    let plan = convert(&spec, &bundle, id, settings).map_err(|f| Failure::new(f.status, format!("{}: {}", path.display(), f.message)))?;
     Ok(Bundle { dir: bundle, text: bytes, spec, plan })
 }
 
@@ -160,10 +158,7 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
     let root = spec.root().as_ref().ok_or_else(|| bad("root", "is missing"))?;
     let rootfs = resolve(bundle, root.path());
     if !rootfs.is_dir() {
-        return Err(Failure::new(
-            Status::NoRootfs,
-            format!("root.path: {} is not a directory", rootfs.display()),
-        ));
+        return Err(Failure::new(Status::NoRootfs, format!("root.path: {} is not a directory", rootfs.display())));
     }
     let readonly = root.readonly().unwrap_or(false);
     // Nothing is written to a read-only root but mount points: those are made in memory.
@@ -174,12 +169,8 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
         crate::cgroup::check(resources)?;
     }
     warn_of_what_is_ignored(spec);
-    let mut attaches = vec![Attach {
-        source: rootfs,
-        readonly: root_overlay == control::Overlay::Memory,
-        recursive: true,
-        masked: Vec::new(),
-    }];
+    let mut attaches =
+        vec![Attach { source: rootfs, readonly: root_overlay == control::Overlay::Memory, recursive: true, masked: Vec::new() }];
     let mounts = mounts::convert(spec.mounts().as_deref().unwrap_or(&[]), bundle, settings, &mut attaches)?;
     let linux = spec.linux().as_ref();
     let paths = |list: Option<&Vec<String>>, field: &str| -> Result<Vec<String>> {

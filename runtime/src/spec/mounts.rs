@@ -9,9 +9,41 @@ use std::path::{Path, PathBuf};
 
 /// The options that [`options`] understands; others are the file system's own.
 pub const OPTIONS: &[&str] = &[
-    "ro", "rw", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime", "atime", "defaults", "bind", "rbind", "private",
-    "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable", "relatime", "norelatime", "strictatime",
-    "nostrictatime", "diratime", "nodiratime", "sync", "async", "dirsync", "lazytime", "nolazytime", "mand", "nomand", "iversion",
+    "ro",
+    "rw",
+    "nosuid",
+    "suid",
+    "nodev",
+    "dev",
+    "noexec",
+    "exec",
+    "noatime",
+    "atime",
+    "defaults",
+    "bind",
+    "rbind",
+    "private",
+    "rprivate",
+    "shared",
+    "rshared",
+    "slave",
+    "rslave",
+    "unbindable",
+    "runbindable",
+    "relatime",
+    "norelatime",
+    "strictatime",
+    "nostrictatime",
+    "diratime",
+    "nodiratime",
+    "sync",
+    "async",
+    "dirsync",
+    "lazytime",
+    "nolazytime",
+    "mand",
+    "nomand",
+    "iversion",
     "silent",
 ];
 
@@ -25,12 +57,7 @@ struct Options {
 }
 
 /// Checks and converts the list; bind mounts append to `attaches`.
-pub fn convert(
-    mounts: &[OciMount],
-    bundle: &Path,
-    settings: &Settings,
-    attaches: &mut Vec<Attach>,
-) -> Result<Vec<Mount>> {
+pub fn convert(mounts: &[OciMount], bundle: &Path, settings: &Settings, attaches: &mut Vec<Attach>) -> Result<Vec<Mount>> {
     let mut converted = Vec::with_capacity(mounts.len() + 1);
     for (i, mount) in mounts.iter().enumerate() {
         let field = format!("mounts[{i}]");
@@ -75,9 +102,8 @@ pub fn bind(
     settings: &Settings,
     attaches: &mut Vec<Attach>,
 ) -> Result<Mount> {
-    let metadata = std::fs::metadata(&source).map_err(|error| {
-        Failure::new(Status::NoMountSource, format!("{field}.source: {}: {error}", source.display()))
-    })?;
+    let metadata = std::fs::metadata(&source)
+        .map_err(|error| Failure::new(Status::NoMountSource, format!("{field}.source: {}: {error}", source.display())))?;
     let overlay = if flags.readonly { Overlay::None } else { settings.bind_overlay };
     let attach = u32::try_from(attaches.len()).map_err(|_| bad(field, "there are too many bind mounts"))?;
     attaches.push(Attach { source, readonly: flags.readonly || overlay == Overlay::Memory, recursive, masked: Vec::new() });

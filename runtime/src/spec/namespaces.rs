@@ -34,13 +34,10 @@ pub fn check(spec: &Spec) -> Result<Namespaces> {
         if !path.is_absolute() {
             return Err(bad(format_args!("{field}.path"), format_args!("{} is not an absolute path", path.display())));
         }
-        let file = std::fs::File::open(path)
-            .map_err(|error| bad(format_args!("{field}.path"), format_args!("{}: {error}", path.display())))?;
+        let file =
+            std::fs::File::open(path).map_err(|error| bad(format_args!("{field}.path"), format_args!("{}: {error}", path.display())))?;
         if crate::sandbox::namespace_type(&file) != Some(kind as i32) {
-            return Err(bad(
-                format_args!("{field}.path"),
-                format_args!("{} is not a namespace of type {kind}", path.display()),
-            ));
+            return Err(bad(format_args!("{field}.path"), format_args!("{} is not a namespace of type {kind}", path.display())));
         }
         if kind == LinuxNamespaceType::Mount {
             found.mount = Some(path.clone());

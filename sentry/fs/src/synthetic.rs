@@ -266,11 +266,7 @@ impl InodeOps for Node {
                 if flags.writable() && write.is_none() {
                     bail!(EACCES, "file is read-only");
                 }
-                Ok(Box::new(TextFile {
-                    read: read.clone(),
-                    write: write.clone(),
-                    text: Mutex::new(Rank::FileState, None),
-                }))
+                Ok(Box::new(TextFile { read: read.clone(), write: write.clone(), text: Mutex::new(Rank::FileState, None) }))
             }
             Kind::Open(open) => open(task, flags),
             Kind::Link { .. } => bail!(ELOOP),

@@ -25,11 +25,8 @@ impl Batch {
     /// Waits for frames and takes as many as there are and fit. `EINTR`, `ENETDOWN` and the like pass: call again.
     pub fn receive(&mut self, fd: impl AsFd) -> Result<usize, Errno> {
         self.lens.clear();
-        let mut vectors: Vec<libc::iovec> = self
-            .buffers
-            .iter_mut()
-            .map(|b| libc::iovec { iov_base: b.as_mut_ptr().cast(), iov_len: b.len() })
-            .collect();
+        let mut vectors: Vec<libc::iovec> =
+            self.buffers.iter_mut().map(|b| libc::iovec { iov_base: b.as_mut_ptr().cast(), iov_len: b.len() }).collect();
         let mut messages: Vec<libc::mmsghdr> = vectors
             .iter_mut()
             .map(|v| {

@@ -46,20 +46,14 @@ pub struct Machine {
 pub fn machine() -> Machine {
     let info = rustix::system::sysinfo();
     let unit = u64::from(info.mem_unit.max(1));
-    Machine {
-        cpus: usable_cpus(),
-        total_memory: info.totalram.saturating_mul(unit),
-        free_memory: info.freeram.saturating_mul(unit),
-    }
+    Machine { cpus: usable_cpus(), total_memory: info.totalram.saturating_mul(unit), free_memory: info.freeram.saturating_mul(unit) }
 }
 
 /// CPUs that this process may use, and whether these are the first ones of the host, as it was when first asked: threads of the
 /// sentry are bound to single ones later.
 fn cpus() -> (usize, bool) {
     static CPUS: std::sync::OnceLock<(usize, bool)> = std::sync::OnceLock::new();
-    *CPUS.get_or_init(|| {
-        crate::thread::affinity(0).map_or((1, false), |s| (s.count().max(1), s.iter().max() == s.count().checked_sub(1)))
-    })
+    *CPUS.get_or_init(|| crate::thread::affinity(0).map_or((1, false), |s| (s.count().max(1), s.iter().max() == s.count().checked_sub(1))))
 }
 
 /// As many CPUs as are shown at most: see [`limit_cpus`].

@@ -129,8 +129,7 @@ extern "C" fn handler(sig: libc::c_int, info: *mut libc::siginfo_t, ctx: *mut li
         Some(a) if a.sa_sigaction != libc::SIG_DFL && a.sa_sigaction != libc::SIG_IGN => {
             // SAFETY: a handler address that sigaction(2) returned; both signatures agree in their first argument, and
             // one without SA_SIGINFO ignores the others.
-            let f: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
-                unsafe { std::mem::transmute(a.sa_sigaction) };
+            let f: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) = unsafe { std::mem::transmute(a.sa_sigaction) };
             f(sig, info, ctx);
         }
         _ => {

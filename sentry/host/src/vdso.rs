@@ -345,9 +345,8 @@ impl Counter {
     #[must_use]
     pub fn new() -> Option<Counter> {
         use core::arch::x86_64::__cpuid;
-        let steady = __cpuid(0x8000_0000).eax >= 0x8000_0007
-            && __cpuid(0x8000_0001).edx & RDTSCP != 0
-            && __cpuid(0x8000_0007).edx & INVARIANT != 0;
+        let steady =
+            __cpuid(0x8000_0000).eax >= 0x8000_0007 && __cpuid(0x8000_0001).edx & RDTSCP != 0 && __cpuid(0x8000_0007).edx & INVARIANT != 0;
         steady.then_some(Counter(()))
     }
 
@@ -376,7 +375,8 @@ mod tests {
         assert_eq!(elf_hash(b"LINUX_2.6"), 0x3ae_75f6);
         // The dynamic section is the second segment.
         let dynamic = u64_at(image, 64 + 56 + 8) as usize;
-        let entry = |tag: u64| (0..10).find(|i| u64_at(image, dynamic + 16 * i) == tag).map(|i| u64_at(image, dynamic + 16 * i + 8) as usize);
+        let entry =
+            |tag: u64| (0..10).find(|i| u64_at(image, dynamic + 16 * i) == tag).map(|i| u64_at(image, dynamic + 16 * i + 8) as usize);
         let (symbols, strings) = (entry(6).expect("SYMTAB"), entry(5).expect("STRTAB"));
         let name = |i: usize| {
             let at = strings + u32::from_le_bytes(image[symbols + 24 * i..][..4].try_into().expect("four bytes")) as usize;

@@ -82,9 +82,20 @@ impl Credentials {
     pub fn root() -> Credentials {
         let all = CapSet::all();
         Credentials {
-            uid: 0, euid: 0, suid: 0, fsuid: 0, gid: 0, egid: 0, sgid: 0, fsgid: 0,
+            uid: 0,
+            euid: 0,
+            suid: 0,
+            fsuid: 0,
+            gid: 0,
+            egid: 0,
+            sgid: 0,
+            fsgid: 0,
             groups: Arc::new([]),
-            permitted: all, effective: all, inheritable: CapSet::empty(), bounding: all, ambient: CapSet::empty(),
+            permitted: all,
+            effective: all,
+            inheritable: CapSet::empty(),
+            bounding: all,
+            ambient: CapSet::empty(),
             securebits: 0,
             no_new_privs: false,
         }

@@ -32,7 +32,13 @@ pub struct KernelConfig {
 
 impl Default for KernelConfig {
     fn default() -> Self {
-        KernelConfig { hostname: b"caisson".to_vec(), domainname: b"(none)".to_vec(), tasks_max: 4096, memory: host::process::machine().total_memory, steady_counter: false }
+        KernelConfig {
+            hostname: b"caisson".to_vec(),
+            domainname: b"(none)".to_vec(),
+            tasks_max: 4096,
+            memory: host::process::machine().total_memory,
+            steady_counter: false,
+        }
     }
 }
 

@@ -163,8 +163,7 @@ impl PacketSock {
             return;
         }
         s.seen = s.seen.saturating_add(1);
-        let (data, net) =
-            if self.kind == SocketKind::Raw { (frame, header) } else { (frame.get(header..).unwrap_or_default(), 0) };
+        let (data, net) = if self.kind == SocketKind::Raw { (frame, header) } else { (frame.get(header..).unwrap_or_default(), 0) };
         if s.queued > 0 && s.queued + data.len() + OVERHEAD > self.options.rcvbuf() {
             s.dropped = s.dropped.saturating_add(1);
             return;

@@ -68,12 +68,17 @@ impl RawSockets {
 
     /// The text of /proc/net/raw.
     pub fn show(&self, v6: bool) -> String {
-        let mut out = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n".to_owned();
+        let mut out =
+            "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n"
+                .to_owned();
         for s in self.all().iter().filter(|s| s.v6 == v6 && !s.ping) {
             let zeros = if v6 { "0".repeat(32) } else { "0".repeat(8) };
             let (p, ino) = (s.protocol, s.ino.get().copied().unwrap_or(0));
             // Writing to a String cannot fail.
-            let _ = writeln!(out, "{p:4}: {zeros}:{p:04X} {zeros}:0000 07 00000000:00000000 00:00000000 00000000     0        0 {ino} 2 0000000000000000 0");
+            let _ = writeln!(
+                out,
+                "{p:4}: {zeros}:{p:04X} {zeros}:0000 07 00000000:00000000 00:00000000 00000000     0        0 {ino} 2 0000000000000000 0"
+            );
         }
         out
     }
@@ -166,7 +171,11 @@ impl RawSock {
         }
         let kind = p.payload.first().copied().unwrap_or(0);
         let mut s = self.state.lock();
-        if s.closed || s.local.is_some_and(|l| l != p.dst) || s.remote.is_some_and(|r| r != p.src) || s.device.is_some_and(|d| d != device.index) {
+        if s.closed
+            || s.local.is_some_and(|l| l != p.dst)
+            || s.remote.is_some_and(|r| r != p.src)
+            || s.device.is_some_and(|d| d != device.index)
+        {
             return;
         }
         if self.ping {
@@ -344,7 +353,8 @@ impl SocketOps for RawSock {
         } else if self.header_included() {
             let header = usize::from(data.first().copied().unwrap_or(0) & 15) * 4;
             let address = |at| wire::be32(&data, at).map(|a| IpAddr::V4(a.into()));
-            let (Some(src), Some(dst), Some(&protocol), Some(&ttl), Some(&tos)) = (address(12), address(16), data.get(9), data.get(8), data.get(1))
+            let (Some(src), Some(dst), Some(&protocol), Some(&ttl), Some(&tos)) =
+                (address(12), address(16), data.get(9), data.get(8), data.get(1))
             else {
                 bail!(EINVAL, "shorter than a header")
             };

@@ -3,8 +3,8 @@
 //! Layout (Intel SDM volume 1, 13.4): 512 bytes of FXSAVE area, of which the kernel uses bytes 464 on to say which features it
 //! saves; 64 bytes of header, beginning with `XSTATE_BV` and `XCOMP_BV`; the features' own areas.
 
-use crate::tracee::sys;
 use crate::FpState;
+use crate::tracee::sys;
 use abi::Errno;
 
 const FCW: usize = 0;

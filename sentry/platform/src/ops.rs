@@ -136,10 +136,7 @@ mod tests {
         q.push(Op::Unmap { addr: 0x7000, len: 0x1000 });
         q.push(Op::Unmap { addr: 0x7000, len: 0 });
         assert!(q.is_dirty());
-        assert_eq!(
-            q.take(),
-            Some(vec![map(0x1000, 0x2000, 0), map(0x3000, 0x1000, 0x9000), Op::Unmap { addr: 0x7000, len: 0x3000 }])
-        );
+        assert_eq!(q.take(), Some(vec![map(0x1000, 0x2000, 0), map(0x3000, 0x1000, 0x9000), Op::Unmap { addr: 0x7000, len: 0x3000 }]));
         assert!(q.is_dirty());
         assert_eq!(q.take(), None);
         assert!(!q.is_dirty());

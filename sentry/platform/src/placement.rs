@@ -155,11 +155,7 @@ impl Seat {
     #[must_use]
     pub fn new(placement: &Arc<Placement>) -> Seat {
         let cpu = placement.least_loaded();
-        let shared = Arc::new(Shared {
-            state: AtomicU32::new(cpu | COUNTED),
-            sentry: AtomicI32::new(tid()),
-            stub: AtomicI32::new(0),
-        });
+        let shared = Arc::new(Shared { state: AtomicU32::new(cpu | COUNTED), sentry: AtomicI32::new(tid()), stub: AtomicI32::new(0) });
         placement.add(cpu, 1);
         placement.seats().push(Arc::clone(&shared));
         let seat = Seat { placement: Arc::clone(placement), shared, strikes: 0 };
@@ -185,11 +181,7 @@ impl Seat {
 
     /// The thread leaves its CPU for a while, or is back.
     pub fn set_blocked(&mut self, blocked: bool) {
-        let before = if blocked {
-            self.shared.state.fetch_and(!COUNTED, Relaxed)
-        } else {
-            self.shared.state.fetch_or(COUNTED, Relaxed)
-        };
+        let before = if blocked { self.shared.state.fetch_and(!COUNTED, Relaxed) } else { self.shared.state.fetch_or(COUNTED, Relaxed) };
         let cpu = before & !COUNTED;
         match (blocked, before & COUNTED != 0) {
             (true, true) => {
@@ -243,13 +235,15 @@ mod tests {
 
     #[test]
     fn spreads_and_balances() {
-        let two = || Arc::new(Placement {
-            cpus: vec![0, 1],
-            load: vec![AtomicI32::new(0), AtomicI32::new(0)],
-            seats: Mutex::default(),
-            pulled: AtomicU64::new(0),
-            turn: AtomicU32::new(0),
-        });
+        let two = || {
+            Arc::new(Placement {
+                cpus: vec![0, 1],
+                load: vec![AtomicI32::new(0), AtomicI32::new(0)],
+                seats: Mutex::default(),
+                pulled: AtomicU64::new(0),
+                turn: AtomicU32::new(0),
+            })
+        };
         let loads = |p: &Placement| (p.load(0), p.load(1));
         let p = two();
         // Its seats pin this very thread; where it runs is of no interest to the test.

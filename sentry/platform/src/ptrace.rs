@@ -128,15 +128,9 @@ fn filter() -> Vec<libc::sock_filter> {
     let ret = |action: u32| stmt(BPF_RET | BPF_K, action);
 
     let mut f = vec![load(4), jump(AUDIT_ARCH_X86_64, 1, 0), ret(KILL), load(0)];
-    for nr in [
-        libc::SYS_mmap,
-        libc::SYS_munmap,
-        libc::SYS_mprotect,
-        libc::SYS_madvise,
-        libc::SYS_pause,
-        libc::SYS_exit,
-        libc::SYS_exit_group,
-    ] {
+    for nr in
+        [libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mprotect, libc::SYS_madvise, libc::SYS_pause, libc::SYS_exit, libc::SYS_exit_group]
+    {
         f.extend([jump(nr as u32, 0, 1), ret(libc::SECCOMP_RET_ALLOW)]);
     }
     for nr in [libc::SYS_gettimeofday, libc::SYS_time, libc::SYS_getcpu] {

@@ -111,8 +111,7 @@ impl<K: Kind> Spawner<K> {
                     return;
                 }
             };
-            let mut loop_ =
-                Loop { kind, zygote, placement, ops: ops2, ready: ready2, free: Vec::new(), next: 0, dying: Vec::new() };
+            let mut loop_ = Loop { kind, zygote, placement, ops: ops2, ready: ready2, free: Vec::new(), next: 0, dying: Vec::new() };
             if started.send(Ok(layout)).is_ok() {
                 loop_.run(&receiver);
             }

@@ -216,8 +216,7 @@ unsafe fn must(step: u8, nr: i64, args: [usize; 6]) {
 
 /// Handlers get a siginfo, run on the thread's alternate stack, block nothing, and restart what they interrupt. The restorer is never
 /// used, but the host wants one.
-const HANDLER_FLAGS: u64 =
-    (libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER | libc::SA_RESTART) as u64 | SA_RESTORER;
+const HANDLER_FLAGS: u64 = (libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER | libc::SA_RESTART) as u64 | SA_RESTORER;
 const SA_RESTORER: u64 = 0x0400_0000;
 
 /// Forks a process that gives up all it can, maps the code page, confines itself and stops, traced by the calling thread.

@@ -96,8 +96,8 @@ macro_rules! on_trap_platforms {
 }
 
 use patched::{
-    a_forged_slot_deceives_nobody_else, a_short_site_is_patched_too, answers_come_from_the_stub, interrupts_lose_no_call_and_show_no_stub, registers_are_as_without,
-    single_steps_see_the_original, threads_run_the_code_while_it_changes, what_is_mapped_anew_is_as_mapped,
+    a_forged_slot_deceives_nobody_else, a_short_site_is_patched_too, answers_come_from_the_stub, interrupts_lose_no_call_and_show_no_stub,
+    registers_are_as_without, single_steps_see_the_original, threads_run_the_code_while_it_changes, what_is_mapped_anew_is_as_mapped,
 };
 
 on_trap_platforms!(
@@ -199,9 +199,8 @@ fn mapping_is_observed(make: Make) {
         ctx.switch(&space, &mut r)
     };
     let knows = g.platform.name() != "ptrace";
-    let fault = |code, addr, access| {
-        Event::Fault(Fault { signal: Signal::SEGV, code, addr, access: if knows { access } else { Prot::empty() } })
-    };
+    let fault =
+        |code, addr, access| Event::Fault(Fault { signal: Signal::SEGV, code, addr, access: if knows { access } else { Prot::empty() } });
     let (maperr, accerr) = (1, 2);
     assert_eq!(go(&mut ctx, 0x60_0008, DATA), fault(maperr, 0x60_0008, Prot::READ));
     space.map(0x60_0000, PAGE_SIZE, fd, 16 * PAGE_SIZE, Prot::READ, true);
@@ -409,9 +408,8 @@ fn contexts_move_between_address_spaces(make: Make) {
     fp.0[160 + 48..160 + 64].copy_from_slice(&[7; 16]);
     ctx.set_fp_state(&fp).expect("set");
     let mut r = regs();
-    let same = |x: &crate::FpState, y: &crate::FpState| {
-        x.0[..2] == y.0[..2] && x.0[24..28] == y.0[24..28] && x.0[160..416] == y.0[160..416]
-    };
+    let same =
+        |x: &crate::FpState, y: &crate::FpState| x.0[..2] == y.0[..2] && x.0[24..28] == y.0[24..28] && x.0[160..416] == y.0[160..416];
     assert_eq!(ctx.switch(&a, &mut r), Event::Syscall);
     assert!(same(&ctx.fp_state(), &fp));
     // A new address space, as after fork or execve; the old one's page is not there.

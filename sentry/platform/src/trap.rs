@@ -50,14 +50,7 @@ pub const HOST_IOCTLS: &[(u64, &str)] = &[
 ];
 
 /// The calls that a stub may answer itself, in the order of [`Answers`].
-const ANSWERED: &[i64] = &[
-    libc::SYS_getpid,
-    libc::SYS_gettid,
-    libc::SYS_getuid,
-    libc::SYS_geteuid,
-    libc::SYS_getgid,
-    libc::SYS_getegid,
-];
+const ANSWERED: &[i64] = &[libc::SYS_getpid, libc::SYS_gettid, libc::SYS_getuid, libc::SYS_geteuid, libc::SYS_getgid, libc::SYS_getegid];
 
 /// The answers in that order.
 fn answers(a: &Answers) -> [u32; ANSWERED.len()] {
@@ -115,7 +108,10 @@ impl Trap {
             1 => 0,
             n => n,
         });
-        let trap = Trap { shared: Arc::new(Shared { patches: patch::PatchMemory::new()?, spawner, geometry, load, placement, options }), min_address: ptrace::min_address() };
+        let trap = Trap {
+            shared: Arc::new(Shared { patches: patch::PatchMemory::new()?, spawner, geometry, load, placement, options }),
+            min_address: ptrace::min_address(),
+        };
         trap.probe()?;
         Ok(trap)
     }
@@ -143,12 +139,7 @@ impl Platform for Trap {
 
     fn limits(&self) -> Limits {
         let layout = &self.shared.spawner.layout;
-        Limits {
-            min_address: self.min_address,
-            max_address: stub::CODE,
-            fp_state_size: layout.size,
-            xfeatures: layout.xfeatures,
-        }
+        Limits { min_address: self.min_address, max_address: stub::CODE, fp_state_size: layout.size, xfeatures: layout.xfeatures }
     }
 
     fn new_address_space(&self) -> Result<Arc<dyn AddressSpace>, Errno> {

@@ -9,7 +9,7 @@ mod settings;
 
 use crate::{Failure, terminal::Terminal};
 use abi::signal::{SI_KERNEL, SI_USER, SigInfo, Signal};
-use control::{BootSpec, FdLayout, FailureKind, Phase, Process, ProcessInfo};
+use control::{BootSpec, FailureKind, FdLayout, Phase, Process, ProcessInfo};
 use kernel::{
     Kernel, KernelConfig,
     mm::MemoryPool,
@@ -18,8 +18,8 @@ use kernel::{
     task::{ExitStatus, ThreadGroup, Usage},
     vfs::MountNamespace,
 };
-pub use process::Streams;
 use process::Ready;
+pub use process::Streams;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use sync::{Mutex, Rank};
@@ -90,11 +90,7 @@ fn config(spec: &BootSpec, steady_counter: bool) -> KernelConfig {
 fn register(kernel: &Arc<Kernel>, spec: &BootSpec, host: fs::proc::HostInfo) {
     kernel.attachments.get_or_insert_with(|| host);
     let limits = spec.limits;
-    kernel.attachments.get_or_insert_with(|| fs::cgroup::Limits {
-        memory: limits.memory,
-        cpu: limits.cpu_quota,
-        tasks: limits.tasks,
-    });
+    kernel.attachments.get_or_insert_with(|| fs::cgroup::Limits { memory: limits.memory, cpu: limits.cpu_quota, tasks: limits.tasks });
     fs::register(kernel);
     net::register(kernel);
     kernel.set_dispatcher(syscalls::register(spec.strace));
@@ -299,9 +295,7 @@ fn send(group: &ThreadGroup, signal: Signal) -> Result<(), Failure> {
     // As Linux shows a sender in another PID namespace: process 0. What cannot be ignored comes as from the kernel: it is for init, too.
     let forced = matches!(signal, Signal::KILL | Signal::STOP);
     let info = if forced { SigInfo::new(signal, SI_KERNEL) } else { SigInfo::user(signal, SI_USER, 0, 0) };
-    group
-        .send_signal(info)
-        .map_err(|error| Failure::new(FailureKind::Invalid, format!("signal {}: {error}", signal.number())))
+    group.send_signal(info).map_err(|error| Failure::new(FailureKind::Invalid, format!("signal {}: {error}", signal.number())))
 }
 
 /// For `map_err`: the configuration cannot be put into force.

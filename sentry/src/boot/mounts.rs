@@ -24,12 +24,7 @@ const CONNECTIONS: usize = 16;
 const COPY_UP: &str = "tmpcopyup";
 
 /// Makes the tree.
-pub fn build(
-    kernel: &Arc<Kernel>,
-    spec: &BootSpec,
-    gofer: OwnedFd,
-    terminal: Option<&Terminal>,
-) -> Result<Arc<MountNamespace>, Failure> {
+pub fn build(kernel: &Arc<Kernel>, spec: &BootSpec, gofer: OwnedFd, terminal: Option<&Terminal>) -> Result<Arc<MountNamespace>, Failure> {
     let gofer = Arc::new(Client::new(Channel::from(gofer), CONNECTIONS));
     let builder = Builder { kernel, gofer, cred: Arc::new(Credentials::root()) };
     let root = builder.host_tree(0, spec.root.overlay).map_err(refused("root.path"))?;
@@ -91,9 +86,7 @@ impl Builder<'_> {
     fn mount(&self, namespace: &MountNamespace, wanted: &Wanted, terminal: Option<&Terminal>) -> Result {
         let options = wanted.data.join(",");
         let sb = match wanted.kind {
-            MountKind::Tmpfs if wanted.data.iter().any(|option| option == COPY_UP) => {
-                self.copied_up(namespace, wanted)?
-            }
+            MountKind::Tmpfs if wanted.data.iter().any(|option| option == COPY_UP) => self.copied_up(namespace, wanted)?,
             MountKind::Bind { attach, overlay, .. } => self.host_tree(attach, overlay)?,
             MountKind::Proc => self.file_system("proc", &options, None)?,
             MountKind::Sysfs => self.file_system("sysfs", &options, None)?,

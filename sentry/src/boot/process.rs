@@ -93,9 +93,8 @@ pub fn prepare(
     let umask = process.credentials.umask.unwrap_or(0o022);
     // The directory is entered with the process's own rights, as runc does.
     let walker = Walker { root: root.clone(), cred: Arc::new(cred.clone()), umask, task: None };
-    let cwd = walker
-        .walk(&root, process.cwd.as_bytes(), Lookup::DIRECTORY)
-        .map_err(refused(format_args!("process.cwd: {}", process.cwd)))?;
+    let cwd =
+        walker.walk(&root, process.cwd.as_bytes(), Lookup::DIRECTORY).map_err(refused(format_args!("process.cwd: {}", process.cwd)))?;
     let fs = FsContext::new(root, cwd, umask);
     let files = Arc::new(FdTable::default());
     let nothing = Mm::none(&kernel.memory, &kernel.platform);

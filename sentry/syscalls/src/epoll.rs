@@ -85,13 +85,29 @@ pub fn epoll_wait(t: &mut CurrentTask, epfd: Fd, events: UserRef<EpollEvent>, ma
 }
 
 /// epoll_pwait(2)
-pub fn epoll_pwait(t: &mut CurrentTask, epfd: Fd, events: UserRef<EpollEvent>, max: i32, timeout_ms: i32, mask: UserRef<SigSet>, size: usize) -> Result<usize> {
+pub fn epoll_pwait(
+    t: &mut CurrentTask,
+    epfd: Fd,
+    events: UserRef<EpollEvent>,
+    max: i32,
+    timeout_ms: i32,
+    mask: UserRef<SigSet>,
+    size: usize,
+) -> Result<usize> {
     poll::temporary_mask(t, mask, size)?;
     do_wait(t, epfd, events, max, after_ms(timeout_ms))
 }
 
 /// epoll_pwait2(2)
-pub fn epoll_pwait2(t: &mut CurrentTask, epfd: Fd, events: UserRef<EpollEvent>, max: i32, timeout: UserRef<Timespec>, mask: UserRef<SigSet>, size: usize) -> Result<usize> {
+pub fn epoll_pwait2(
+    t: &mut CurrentTask,
+    epfd: Fd,
+    events: UserRef<EpollEvent>,
+    max: i32,
+    timeout: UserRef<Timespec>,
+    mask: UserRef<SigSet>,
+    size: usize,
+) -> Result<usize> {
     let until = poll::deadline_of(t, timeout)?;
     poll::temporary_mask(t, mask, size)?;
     do_wait(t, epfd, events, max, until.map(instant_at))

@@ -10,7 +10,10 @@ use kernel::{
     },
     task::CurrentTask,
     user::UserRef,
-    vfs::{Fd, shmem::{Seals, memfd}},
+    vfs::{
+        Fd,
+        shmem::{Seals, memfd},
+    },
 };
 
 pub(crate) const ROWS: &[Entry] = &[

@@ -87,7 +87,8 @@ mod cmd {
 pub fn fcntl(t: &mut CurrentTask, fd: Fd, command: i32, arg: u64) -> Result<u64> {
     let files = t.files();
     let file = files.get(fd)?;
-    let path_only = matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC | libc::F_GETFD | libc::F_SETFD | libc::F_GETFL | cmd::F_DUPFD_QUERY);
+    let path_only =
+        matches!(command, libc::F_DUPFD | libc::F_DUPFD_CLOEXEC | libc::F_GETFD | libc::F_SETFD | libc::F_GETFL | cmd::F_DUPFD_QUERY);
     if file.is_path() && !path_only {
         bail!(EBADF, "descriptor names a path only");
     }
@@ -108,7 +109,9 @@ pub fn fcntl(t: &mut CurrentTask, fd: Fd, command: i32, arg: u64) -> Result<u64>
             let other = u32::try_from(arg).ok().map(Fd).ok_or(abi::error!(EBADF))?;
             Ok(u64::from(Arc::ptr_eq(&file, &files.get(other)?)))
         }
-        libc::F_GETOWN | libc::F_SETOWN | cmd::F_GETOWN_EX | cmd::F_SETOWN_EX | cmd::F_SETSIG | cmd::F_GETSIG => owner(t, &file, command, arg),
+        libc::F_GETOWN | libc::F_SETOWN | cmd::F_GETOWN_EX | cmd::F_SETOWN_EX | cmd::F_SETSIG | cmd::F_GETSIG => {
+            owner(t, &file, command, arg)
+        }
         libc::F_GETLEASE => Ok(libc::F_UNLCK as u64),
         libc::F_SETLEASE | libc::F_NOTIFY => bail!(EINVAL, "leases and directory notification"),
         // What the file's kind alone knows: F_SETPIPE_SZ, F_ADD_SEALS.

@@ -193,7 +193,11 @@ pub fn membarrier(t: &mut CurrentTask, cmd: i32, flags: u32) -> Result<i32> {
     let mm = t.mm();
     match cmd {
         0 if host_barrier(false).is_err() => Ok(0),
-        0 => Ok(BARRIER_GLOBAL | BARRIER_GLOBAL_EXPEDITED | REGISTER_GLOBAL_EXPEDITED | BARRIER_PRIVATE_EXPEDITED | REGISTER_PRIVATE_EXPEDITED),
+        0 => Ok(BARRIER_GLOBAL
+            | BARRIER_GLOBAL_EXPEDITED
+            | REGISTER_GLOBAL_EXPEDITED
+            | BARRIER_PRIVATE_EXPEDITED
+            | REGISTER_PRIVATE_EXPEDITED),
         REGISTER_GLOBAL_EXPEDITED => Ok(0),
         REGISTER_PRIVATE_EXPEDITED => {
             mm.register_barrier();

@@ -11,7 +11,7 @@ use kernel::{
     cred::CapSet,
     task::CurrentTask,
     user::UserAddr,
-    vfs::{Fd, Lookup, PathRef, RenameFlags, Reach, perm},
+    vfs::{Fd, Lookup, PathRef, Reach, RenameFlags, perm},
 };
 
 pub(crate) const ROWS: &[Entry] = &[

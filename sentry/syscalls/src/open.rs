@@ -6,11 +6,7 @@ use crate::{
     row,
     table::Entry,
 };
-use abi::{
-    Result, bail,
-    fs::OpenFlags,
-    libc,
-};
+use abi::{Result, bail, fs::OpenFlags, libc};
 use kernel::{
     task::CurrentTask,
     user::UserAddr,

@@ -1,7 +1,12 @@
 //! pipe(2), splice(2), tee(2), vmsplice(2).
 
 use crate::{fdutil, row, rw, table::Entry};
-use abi::{Errno, Result, bail, fs::OpenFlags, poll::PollEvents, signal::{SI_USER, SigInfo, Signal}};
+use abi::{
+    Errno, Result, bail,
+    fs::OpenFlags,
+    poll::PollEvents,
+    signal::{SI_USER, SigInfo, Signal},
+};
 use kernel::{
     io::IoBuffer,
     ipc::pipe::{
@@ -82,7 +87,15 @@ fn offset(t: &CurrentTask, at: UserRef<i64>) -> Result<Option<u64>> {
 }
 
 /// splice(2)
-pub fn splice(t: &mut CurrentTask, fd_in: Fd, off_in: UserRef<i64>, fd_out: Fd, off_out: UserRef<i64>, len: usize, flags: u32) -> Result<usize> {
+pub fn splice(
+    t: &mut CurrentTask,
+    fd_in: Fd,
+    off_in: UserRef<i64>,
+    fd_out: Fd,
+    off_out: UserRef<i64>,
+    len: usize,
+    flags: u32,
+) -> Result<usize> {
     if len == 0 {
         return Ok(0);
     }

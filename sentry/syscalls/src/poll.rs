@@ -16,8 +16,7 @@ use kernel::{
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-pub(crate) const ROWS: &[Entry] =
-    &[row!("poll", poll), row!("ppoll", ppoll), row!("select", select), row!("pselect6", pselect6)];
+pub(crate) const ROWS: &[Entry] = &[row!("poll", poll), row!("ppoll", ppoll), row!("select", select), row!("pselect6", pselect6)];
 
 /// `struct pollfd`
 #[repr(C)]
@@ -131,7 +130,14 @@ fn report_timespec(t: &CurrentTask, at: UserRef<Timespec>, until_ns: Option<u64>
 }
 
 /// ppoll(2)
-pub fn ppoll(t: &mut CurrentTask, fds: UserAddr, count: u32, timeout: UserRef<Timespec>, mask: UserRef<SigSet>, size: usize) -> Result<usize> {
+pub fn ppoll(
+    t: &mut CurrentTask,
+    fds: UserAddr,
+    count: u32,
+    timeout: UserRef<Timespec>,
+    mask: UserRef<SigSet>,
+    size: usize,
+) -> Result<usize> {
     let until_ns = deadline_of(t, timeout)?;
     temporary_mask(t, mask, size)?;
     let result = do_poll(t, fds, count, until_ns);
@@ -229,9 +235,7 @@ fn do_select(t: &CurrentTask, n: i32, addrs: [UserAddr; 3], until_ns: Option<u64
 
 /// As [`wait`], but an error or hangup counts only where a set asks for it.
 fn wait_select(t: &CurrentTask, sets: &Sets, fds: &[usize], entries: &[PollEntry], until_ns: Option<u64>) -> Result<Vec<PollEvents>> {
-    let counts = |found: &[PollEvents]| {
-        fds.iter().zip(found).any(|(&fd, got)| (0..3).any(|s| sets.has(s, fd) && got.intersects(ASKS[s])))
-    };
+    let counts = |found: &[PollEvents]| fds.iter().zip(found).any(|(&fd, got)| (0..3).any(|s| sets.has(s, fd) && got.intersects(ASKS[s])));
     let found = poll::check(entries);
     if counts(&found) || until_ns.is_some_and(|u| u <= host_now()) {
         return Ok(found);
@@ -260,7 +264,15 @@ pub fn select(t: &mut CurrentTask, n: i32, r: UserAddr, w: UserAddr, e: UserAddr
 }
 
 /// pselect6(2); the last argument points to the mask's address and size.
-pub fn pselect6(t: &mut CurrentTask, n: i32, r: UserAddr, w: UserAddr, e: UserAddr, timeout: UserRef<Timespec>, mask: UserRef<[u64; 2]>) -> Result<usize> {
+pub fn pselect6(
+    t: &mut CurrentTask,
+    n: i32,
+    r: UserAddr,
+    w: UserAddr,
+    e: UserAddr,
+    timeout: UserRef<Timespec>,
+    mask: UserRef<[u64; 2]>,
+) -> Result<usize> {
     let until_ns = deadline_of(t, timeout)?;
     if let Some(mask) = mask.non_null() {
         let [addr, size] = t.mm().read(mask)?;

@@ -81,7 +81,9 @@ pub fn prctl(t: &mut CurrentTask, which: i32, a2: u64, a3: u64, a4: u64, a5: u64
             unused(&[a2, a3, a4, a5])?;
             return Ok(u64::from(t.cred().no_new_privs));
         }
-        libc::PR_SET_KEEPCAPS | libc::PR_GET_KEEPCAPS | libc::PR_SET_SECUREBITS | libc::PR_GET_SECUREBITS => return securebits(t, which, a2),
+        libc::PR_SET_KEEPCAPS | libc::PR_GET_KEEPCAPS | libc::PR_SET_SECUREBITS | libc::PR_GET_SECUREBITS => {
+            return securebits(t, which, a2);
+        }
         libc::PR_CAPBSET_READ => return Ok(u64::from(t.cred().bounding.contains(capability(a2)?))),
         libc::PR_CAPBSET_DROP => {
             let cap = capability(a2)?;

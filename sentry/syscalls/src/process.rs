@@ -7,8 +7,9 @@ use crate::{
     table::Entry,
 };
 use abi::{
-    Errno, Error, Result, bail, libc,
+    Errno, Error, Result, bail,
     fs::OpenFlags,
+    libc,
     signal::SigInfo,
     task::{CloneArgs, CloneFlags},
 };
@@ -339,7 +340,6 @@ pub fn pidfd_send_signal(t: &mut CurrentTask, pidfd: Fd, sig: i32, info: UserRef
     let info = info.non_null().map(|i| t.mm().read(i)).transpose()?;
     t.pidfd_signal(&group, sig, info)
 }
-
 
 /// What a call with `/dev/fd` in it is told its program's path is.
 fn shown_path(dir: DirFd, path: &[u8]) -> Vec<u8> {

@@ -1,7 +1,10 @@
 //! ptrace(2): from requests and their arguments to the kernel's calls.
 
 use crate::{row, table::Entry};
-use abi::{Result, bail, error, libc, signal::{SigInfo, SigSet}};
+use abi::{
+    Result, bail, error, libc,
+    signal::{SigInfo, SigSet},
+};
 use kernel::{
     ptrace::{Mode, Options, SyscallInfo},
     task::CurrentTask,
@@ -352,7 +355,11 @@ fn arch_prctl(t: &CurrentTask, pid: i32, code: u64, to: UserAddr) -> Result<()> 
         GET_FS => t.mm().write(to.cast(), &regs.fs_base),
         GET_GS => t.mm().write(to.cast(), &regs.gs_base),
         SET_FS | SET_GS => {
-            if code == SET_FS { regs.fs_base = to.0 } else { regs.gs_base = to.0 }
+            if code == SET_FS {
+                regs.fs_base = to.0
+            } else {
+                regs.gs_base = to.0
+            }
             t.trace_set_regs(pid, &regs)
         }
         _ => bail!(EINVAL, "arch_prctl code"),

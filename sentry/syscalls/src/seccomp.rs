@@ -29,15 +29,8 @@ fn call(t: &mut CurrentTask, operation: u32, flags: u32, args: UserAddr) -> Resu
         of::SET_MODE_FILTER => set_filter(t, flags, args),
         of::GET_ACTION_AVAIL if flags == 0 => {
             let action: u32 = t.mm().read(args.cast())?;
-            let known = [
-                seccomp::KILL_PROCESS,
-                seccomp::KILL_THREAD,
-                seccomp::TRAP,
-                seccomp::ERRNO,
-                seccomp::TRACE,
-                seccomp::LOG,
-                seccomp::ALLOW,
-            ];
+            let known =
+                [seccomp::KILL_PROCESS, seccomp::KILL_THREAD, seccomp::TRAP, seccomp::ERRNO, seccomp::TRACE, seccomp::LOG, seccomp::ALLOW];
             if known.contains(&action) { Ok(0) } else { bail!(EOPNOTSUPP, "no such action") }
         }
         _ => bail!(EINVAL, "operation {operation}, flags {flags:#x}"),

@@ -10,12 +10,8 @@ use kernel::{
 use std::sync::Arc;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-pub(crate) const ROWS: &[Entry] = &[
-    row!("shmget", shmget, Partial("no huge pages")),
-    row!("shmat", shmat),
-    row!("shmdt", shmdt),
-    row!("shmctl", shmctl),
-];
+pub(crate) const ROWS: &[Entry] =
+    &[row!("shmget", shmget, Partial("no huge pages")), row!("shmat", shmat), row!("shmdt", shmdt), row!("shmctl", shmctl)];
 
 /// `struct shmid64_ds`, 112 bytes.
 #[repr(C)]

@@ -99,7 +99,9 @@ pub fn faccessat2(t: &mut CurrentTask, dir: DirFd, path: UserCStr, mode: u32, fl
         walker.cred = Arc::new(real_credentials(&walker.cred));
     }
     let place = walker.walk(&at.start, &at.path, lookup(flags))?;
-    if mode & perm::WRITE != 0 && matches!(place.inode.kind, abi::fs::FileType::Regular | abi::fs::FileType::Directory | abi::fs::FileType::Symlink) {
+    if mode & perm::WRITE != 0
+        && matches!(place.inode.kind, abi::fs::FileType::Regular | abi::fs::FileType::Directory | abi::fs::FileType::Symlink)
+    {
         place.mount.check_writable()?;
     }
     perm::check_path(&place, &walker.cred, mode)
@@ -280,4 +282,3 @@ pub fn fstatfs(t: &mut CurrentTask, fd: Fd, to: UserRef<Statfs>) -> Result<()> {
     let file = t.files().get(fd)?;
     t.mm().write(to, &statfs_of(&file.path)?)
 }
-

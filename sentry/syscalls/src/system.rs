@@ -57,14 +57,8 @@ type Utsname = [[u8; 65]; 6];
 
 pub fn uname(t: &mut CurrentTask, to: UserRef<Utsname>) -> Result<()> {
     let uts = t.kernel().uts();
-    let fields: [&[u8]; 6] = [
-        UTS_SYSNAME.as_bytes(),
-        &uts.nodename,
-        UTS_RELEASE.as_bytes(),
-        UTS_VERSION.as_bytes(),
-        UTS_MACHINE.as_bytes(),
-        &uts.domainname,
-    ];
+    let fields: [&[u8]; 6] =
+        [UTS_SYSNAME.as_bytes(), &uts.nodename, UTS_RELEASE.as_bytes(), UTS_VERSION.as_bytes(), UTS_MACHINE.as_bytes(), &uts.domainname];
     let mut out: Utsname = [[0; 65]; 6];
     for (to, from) in out.iter_mut().zip(fields) {
         let n = from.len().min(64);

@@ -237,4 +237,3 @@ pub fn timer_getoverrun(t: &mut CurrentTask, id: i32) -> Result<i32> {
 pub fn timer_delete(t: &mut CurrentTask, id: i32) -> Result<()> {
     t.timer_delete(id)
 }
-

@@ -8,8 +8,8 @@ use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{
     ContainerConfig, ContainerMetadata, ContainerStatsRequest, ContainerStatus, ContainerStatusRequest, CreateContainerRequest,
     ExecSyncRequest, ExecSyncResponse, ImageSpec, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount, NamespaceOption,
-    PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusRequest, RemoveContainerRequest, RemovePodSandboxRequest,
-    RunPodSandboxRequest, StartContainerRequest, StopContainerRequest, StopPodSandboxRequest, VersionRequest,
+    PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusRequest, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
+    StartContainerRequest, StopContainerRequest, StopPodSandboxRequest, VersionRequest,
 };
 use std::fs;
 use std::path::Path;
@@ -82,8 +82,7 @@ impl Cri {
         };
         let busybox = image::busybox(&machine.path(""))?;
         machine.ok(&["ctr", "-n", "k8s.io", "image", "import", &busybox.display().to_string()])?;
-        let pause =
-            Config { name: PAUSE, command: vec!["sleep", "1000000"], entrypoint: Vec::new(), user: "", directory: "/" };
+        let pause = Config { name: PAUSE, command: vec!["sleep", "1000000"], entrypoint: Vec::new(), user: "", directory: "/" };
         let pause = image::archive(&machine.path(""), &machine.path("busybox-root"), &pause)?;
         machine.ok(&["ctr", "-n", "k8s.io", "image", "import", &pause.display().to_string()])?;
         Ok(Cri { machine, handler, tokio, client })
@@ -95,9 +94,7 @@ impl Cri {
         F: Future<Output = std::result::Result<tonic::Response<T>, tonic::Status>>,
     {
         let answer = self.tokio.block_on(request(self.client.clone()));
-        let answer = answer.map_err(|status| {
-            anyhow::anyhow!("{what}: {}\n{}", status.message(), self.machine.log("containerd.log"))
-        });
+        let answer = answer.map_err(|status| anyhow::anyhow!("{what}: {}\n{}", status.message(), self.machine.log("containerd.log")));
         Ok(answer?.into_inner())
     }
 
@@ -107,15 +104,9 @@ impl Cri {
         fs::create_dir_all(&logs)?;
         // 0: the pod's, 1: the container's.
         let namespaces = NamespaceOption { pid: i32::from(!shared), ..Default::default() };
-        let security =
-            LinuxSandboxSecurityContext { namespace_options: Some(namespaces), ..Default::default() };
+        let security = LinuxSandboxSecurityContext { namespace_options: Some(namespaces), ..Default::default() };
         let config = PodSandboxConfig {
-            metadata: Some(PodSandboxMetadata {
-                name: name.into(),
-                uid: format!("uid-{name}"),
-                namespace: "default".into(),
-                attempt: 0,
-            }),
+            metadata: Some(PodSandboxMetadata { name: name.into(), uid: format!("uid-{name}"), namespace: "default".into(), attempt: 0 }),
             hostname: format!("{name}-host"),
             log_directory: logs.display().to_string(),
             linux: Some(LinuxPodSandboxConfig { security_context: Some(security), ..Default::default() }),
@@ -158,11 +149,8 @@ impl Cri {
             linux: Some(k8s_cri::v1::LinuxContainerConfig { security_context: Some(security), ..Default::default() }),
             ..Default::default()
         };
-        let request = CreateContainerRequest {
-            pod_sandbox_id: pod.id.clone(),
-            config: Some(config),
-            sandbox_config: Some(pod.config.clone()),
-        };
+        let request =
+            CreateContainerRequest { pod_sandbox_id: pod.id.clone(), config: Some(config), sandbox_config: Some(pod.config.clone()) };
         let id = self.ask("CreateContainer", |mut client| async move { client.create_container(request).await })?.container_id;
         let request = StartContainerRequest { container_id: id.clone() };
         self.ask("StartContainer", |mut client| async move { client.start_container(request).await })?;

@@ -45,8 +45,7 @@ pub fn busybox(dir: &Path) -> Result<PathBuf> {
     fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n")?;
     run("chown", &["-R", "1000:1000", &text(&root.join("home/user"))])?;
     run("chmod", &["1777", &text(&root.join("tmp"))])?;
-    let config =
-        Config { name: BUSYBOX, command: vec!["/bin/sh"], entrypoint: Vec::new(), user: "", directory: "/" };
+    let config = Config { name: BUSYBOX, command: vec!["/bin/sh"], entrypoint: Vec::new(), user: "", directory: "/" };
     archive(dir, &root, &config)
 }
 

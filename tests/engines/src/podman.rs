@@ -19,10 +19,7 @@ impl Podman {
         let machine = Machine::new(&["podman", "conmon", "runc"])?;
         let config = "[engine]\nevents_logger = \"file\"\ncgroup_manager = \"cgroupfs\"\n[containers]\nlog_driver = \"k8s-file\"\n";
         fs::write(machine.path("containers.conf"), config)?;
-        let storage = format!(
-            "[storage]\ndriver = \"overlay\"\ngraphroot = {:?}\nrunroot = \"/run/podman\"\n",
-            machine.path("podman")
-        );
+        let storage = format!("[storage]\ndriver = \"overlay\"\ngraphroot = {:?}\nrunroot = \"/run/podman\"\n", machine.path("podman"));
         fs::write(machine.path("storage.conf"), storage)?;
         let podman = Podman { machine, caisson };
         let image = image::busybox(&podman.machine.path(""))?;

@@ -208,7 +208,12 @@ fn empty(c: &Containerd) -> Result<()> {
         }
         left.extend(c.machine.mounts("/run/containerd"));
         left.extend(c.machine.groups().iter().map(|group| group.display().to_string()));
-        for dir in ["/run/containerd/s", "/run/containerd/runc/default", "/run/containerd/caisson/default", "/run/containerd/io.containerd.runtime.v2.task/default"] {
+        for dir in [
+            "/run/containerd/s",
+            "/run/containerd/runc/default",
+            "/run/containerd/caisson/default",
+            "/run/containerd/io.containerd.runtime.v2.task/default",
+        ] {
             let list = c.machine.run(&["ls", dir]).map(|output| output.text()).unwrap_or_default();
             left.extend(list.lines().map(|name| format!("{dir}/{name}")));
         }

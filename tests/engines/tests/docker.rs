@@ -55,14 +55,28 @@ fn run(d: &Docker) -> Result<()> {
     ensure!(output.status == 126, "{output}");
     let output = d.run(&["run", "--rm", BUSYBOX, "sh", "-c", "kill -9 $$; sleep 5"])?;
     ensure!(output.status == 0 || output.status == 137, "{output}");
-    let text = d.ok(&["run", "--rm", "--hostname", "box", "--env", "A=b c", "--workdir", "/tmp", BUSYBOX, "sh", "-c", "hostname; echo $A; pwd; cat /etc/hostname"])?;
+    let text = d.ok(&[
+        "run",
+        "--rm",
+        "--hostname",
+        "box",
+        "--env",
+        "A=b c",
+        "--workdir",
+        "/tmp",
+        BUSYBOX,
+        "sh",
+        "-c",
+        "hostname; echo $A; pwd; cat /etc/hostname",
+    ])?;
     ensure!(text == "box\nb c\n/tmp\nbox\n", "{text}");
     ensure!(d.ok(&["ps", "-aq"])?.is_empty(), "containers are left");
     Ok(())
 }
 
 fn users_and_files(d: &Docker) -> Result<()> {
-    let text = d.ok(&["run", "--rm", "--user", "user", BUSYBOX, "sh", "-c", "id -u; id -g; echo $HOME; touch /root/x 2>/dev/null || echo no"])?;
+    let text =
+        d.ok(&["run", "--rm", "--user", "user", BUSYBOX, "sh", "-c", "id -u; id -g; echo $HOME; touch /root/x 2>/dev/null || echo no"])?;
     ensure!(text == "1000\n1000\n/home/user\nno\n", "{text}");
     let text = d.ok(&["run", "--rm", "--user", "1000:1234", "--group-add", "7", BUSYBOX, "id"])?;
     ensure!(text.contains("uid=1000(user) gid=1234(extra)") && text.contains('7'), "{text}");
@@ -90,7 +104,8 @@ fn exec(d: &Docker) -> Result<()> {
     ensure!(output.status == 5 && output.text() == "in\n" && output.stderr == b"bad\n", "{output}");
     let output = d.run_with(&["exec", "-i", "box", "cat"], b"through\n")?;
     ensure!(output.status == 0 && output.text() == "through\n", "{output}");
-    let text = d.ok(&["exec", "--user", "user", "--workdir", "/tmp", "--env", "X=y", "box", "sh", "-c", "id -u; pwd; echo $X; cat /proc/1/comm"])?;
+    let text =
+        d.ok(&["exec", "--user", "user", "--workdir", "/tmp", "--env", "X=y", "box", "sh", "-c", "id -u; pwd; echo $X; cat /proc/1/comm"])?;
     ensure!(text == "1000\n/tmp\ny\nsleep\n", "{text}");
     let output = d.run(&["exec", "box", "/no/such"])?;
     ensure!(output.status == 127 || output.status == 126, "{output}");
@@ -184,7 +199,20 @@ fn pause(d: &Docker) -> Result<()> {
 }
 
 fn restart_policy(d: &Docker) -> Result<()> {
-    d.ok(&["run", "-d", "--name", "box", "--restart", "on-failure:2", "-v", "runs:/runs", BUSYBOX, "sh", "-c", "echo run >> /runs/log; exit 3"])?;
+    d.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "box",
+        "--restart",
+        "on-failure:2",
+        "-v",
+        "runs:/runs",
+        BUSYBOX,
+        "sh",
+        "-c",
+        "echo run >> /runs/log; exit 3",
+    ])?;
     d.wait_for("box", ".RestartCount", "2")?;
     d.wait_for("box", ".State.Status", "exited")?;
     let text = d.ok(&["run", "--rm", "-v", "runs:/runs", BUSYBOX, "cat", "/runs/log"])?;
@@ -193,7 +221,21 @@ fn restart_policy(d: &Docker) -> Result<()> {
 }
 
 fn health_check(d: &Docker) -> Result<()> {
-    d.ok(&["run", "-d", "--name", "box", "--health-cmd", "test -e /tmp/fine", "--health-interval", "1s", "--health-retries", "1", BUSYBOX, "sleep", "1000"])?;
+    d.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "box",
+        "--health-cmd",
+        "test -e /tmp/fine",
+        "--health-interval",
+        "1s",
+        "--health-retries",
+        "1",
+        BUSYBOX,
+        "sleep",
+        "1000",
+    ])?;
     d.wait_for("box", ".State.Health.Status", "unhealthy")?;
     d.ok(&["exec", "box", "touch", "/tmp/fine"])?;
     d.wait_for("box", ".State.Health.Status", "healthy")
@@ -216,7 +258,8 @@ fn build(d: &Docker) -> Result<()> {
     std::fs::write(dir.join("given"), "given\n")?;
     let context = dir.display().to_string();
     // The classic builder runs its steps as containers of the default runtime.
-    let words = d.machine.run(&["env", "DOCKER_BUILDKIT=0", "docker", "--host", "unix:///run/docker.sock", "build", "-t", "built", &context])?;
+    let words =
+        d.machine.run(&["env", "DOCKER_BUILDKIT=0", "docker", "--host", "unix:///run/docker.sock", "build", "-t", "built", &context])?;
     ensure!(words.status == 0, "{words}");
     let text = d.ok(&["run", "--rm", "built"])?;
     ensure!(text == "1000\n/work\nb\ngiven\nmore\n", "{text}");
@@ -226,7 +269,18 @@ fn build(d: &Docker) -> Result<()> {
 }
 
 fn statistics(d: &Docker) -> Result<()> {
-    d.ok(&["run", "-d", "--name", "box", "--memory", "100m", BUSYBOX, "sh", "-c", "x=$(head -c 5000000 /dev/zero | tr '\\0' x); sleep 1000; true"])?;
+    d.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "box",
+        "--memory",
+        "100m",
+        BUSYBOX,
+        "sh",
+        "-c",
+        "x=$(head -c 5000000 /dev/zero | tr '\\0' x); sleep 1000; true",
+    ])?;
     let found = eventually(30, || {
         let text = d.ok(&["stats", "--no-stream", "--format", "{{.MemUsage}}", "box"]).ok()?;
         (text.contains("/ 100MiB") && !text.starts_with('0')).then_some(())
@@ -238,7 +292,8 @@ fn limits(d: &Docker) -> Result<()> {
     d.ok(&["run", "-d", "--name", "box", "--memory", "100m", "--cpus", "0.5", "--pids-limit", "50", BUSYBOX, "sleep", "1000"])?;
     d.ok(&["update", "--memory", "200m", "--memory-swap", "400m", "box"])?;
     ensure!(d.inspect("box", ".HostConfig.Memory")? == (200 << 20).to_string(), "not updated");
-    let output = d.run(&["run", "--rm", "--memory", "30m", BUSYBOX, "sh", "-c", "x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo still here"])?;
+    let output =
+        d.run(&["run", "--rm", "--memory", "30m", BUSYBOX, "sh", "-c", "x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo still here"])?;
     ensure!(output.status == 137 || (output.status != 0 && !output.text().contains("still")), "{output}");
     Ok(())
 }

@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 type Test = fn(&Podman) -> Result<()>;
 
-const TESTS: &[(&str, Test)] = &[("run", run), ("exec", exec), ("logs_and_stop", logs_and_stop), ("terminal", terminal), ("pod", pod), ("pod_names", pod_names)];
+const TESTS: &[(&str, Test)] =
+    &[("run", run), ("exec", exec), ("logs_and_stop", logs_and_stop), ("terminal", terminal), ("pod", pod), ("pod_names", pod_names)];
 
 /// What Caisson cannot do yet: the containers of a pod are sandboxes of their own, and share files and the network's namespace alone.
 const GAPS: &[&str] = &["pod_names"];
@@ -57,7 +58,8 @@ fn exec(p: &Podman) -> Result<()> {
     ensure!(output.status == 5 && output.text() == "in\n" && output.stderr == b"bad\n", "{output}");
     let output = p.run_with(&["exec", "-i", "box", "cat"], b"through\n")?;
     ensure!(output.status == 0 && output.text() == "through\n", "{output}");
-    let text = p.ok(&["exec", "--user", "user", "--workdir", "/tmp", "--env", "X=y", "box", "sh", "-c", "id -u; pwd; echo $X; cat /proc/1/comm"])?;
+    let text =
+        p.ok(&["exec", "--user", "user", "--workdir", "/tmp", "--env", "X=y", "box", "sh", "-c", "id -u; pwd; echo $X; cat /proc/1/comm"])?;
     ensure!(text == "1000\n/tmp\ny\nsleep\n", "{text}");
     p.ok(&["kill", "box"])?;
     ensure!(p.ok(&["wait", "box"])? == "137\n", "status");
@@ -93,7 +95,20 @@ fn terminal(p: &Podman) -> Result<()> {
 
 fn pod(p: &Podman) -> Result<()> {
     p.ok(&["pod", "create", "--name", "pod", NONE, "--infra-image", BUSYBOX, "--infra-command", "sleep 1000"])?;
-    p.ok(&["run", "-d", "--pod", "pod", "--name", "one", "-v", "shared:/shared", BUSYBOX, "sh", "-c", "echo first > /shared/f; sleep 1000"])?;
+    p.ok(&[
+        "run",
+        "-d",
+        "--pod",
+        "pod",
+        "--name",
+        "one",
+        "-v",
+        "shared:/shared",
+        BUSYBOX,
+        "sh",
+        "-c",
+        "echo first > /shared/f; sleep 1000",
+    ])?;
     p.ok(&["run", "-d", "--pod", "pod", "--name", "two", "-v", "shared:/shared", BUSYBOX, "sleep", "1000"])?;
     let seen = eventually(30, || (p.run(&["exec", "two", "cat", "/shared/f"]).ok()?.text() == "first\n").then_some(()));
     seen.context("the shared volume")?;

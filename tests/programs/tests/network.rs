@@ -38,7 +38,13 @@ impl Net {
         let net = Net { prefix, sandboxes };
         let host = net.name(0);
         ip(&format!("netns add {host}"))?;
-        for line in ["link set lo up", "link add br0 type bridge", "addr add 10.77.9.1/24 dev br0", "addr add fd77::1/64 dev br0 nodad", "link set br0 up"] {
+        for line in [
+            "link set lo up",
+            "link add br0 type bridge",
+            "addr add 10.77.9.1/24 dev br0",
+            "addr add fd77::1/64 dev br0 nodad",
+            "link set br0 up",
+        ] {
             ip(&format!("-n {host} {line}"))?;
         }
         for n in 1..=sandboxes {

@@ -41,9 +41,7 @@ const SCRIPTS: &[Script] = scripts![
 fn main() -> ExitCode {
     let mut suite = Suite::default();
     for &(name, text, status, seconds, patience, contains) in SCRIPTS {
-        let mut case = Case::new(name, move || {
-            Ok(Program::script(root::debian()?, text).timeout(seconds))
-        });
+        let mut case = Case::new(name, move || Ok(Program::script(root::debian()?, text).timeout(seconds)));
         case.status = status;
         case.patience = patience;
         case.contains = contains;
@@ -51,16 +49,10 @@ fn main() -> ExitCode {
     }
     for platform in platforms() {
         let p = platform.clone();
-        suite.add(format!("{platform}::forks_leave_nothing"), move || {
-            forks::flat(&p)
-        });
+        suite.add(format!("{platform}::forks_leave_nothing"), move || forks::flat(&p));
         let p = platform.clone();
-        suite.add(format!("{platform}::freed_memory_goes_back"), move || {
-            forks::gives_memory_back(&p)
-        });
-        suite.add(format!("{platform}::terminal_shell"), move || {
-            terminal::shell(&platform)
-        });
+        suite.add(format!("{platform}::freed_memory_goes_back"), move || forks::gives_memory_back(&p));
+        suite.add(format!("{platform}::terminal_shell"), move || terminal::shell(&platform));
     }
     suite.run()
 }

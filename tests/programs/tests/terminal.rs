@@ -12,33 +12,15 @@ struct Tmux {
 
 impl Tmux {
     fn start(command: &str) -> Result<Self, Failed> {
-        let tmux = Self {
-            socket: format!("caisson-test-{}", std::process::id()),
-        };
-        tmux.run(&[
-            "-f",
-            "/dev/null",
-            "new-session",
-            "-d",
-            "-x",
-            "100",
-            "-y",
-            "40",
-            command,
-        ])?;
+        let tmux = Self { socket: format!("caisson-test-{}", std::process::id()) };
+        tmux.run(&["-f", "/dev/null", "new-session", "-d", "-x", "100", "-y", "40", command])?;
         Ok(tmux)
     }
 
     fn run(&self, args: &[&str]) -> Result<String, Failed> {
-        let output = Command::new("tmux")
-            .args(["-L", &self.socket])
-            .args(args)
-            .env_remove("TMUX")
-            .output()?;
+        let output = Command::new("tmux").args(["-L", &self.socket]).args(args).env_remove("TMUX").output()?;
         if !output.status.success() {
-            return Err(
-                format!("tmux {args:?}: {}", String::from_utf8_lossy(&output.stderr)).into(),
-            );
+            return Err(format!("tmux {args:?}: {}", String::from_utf8_lossy(&output.stderr)).into());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -105,11 +87,7 @@ pub fn shell(platform: &str) -> Result<(), Failed> {
     let root = root::debian().map_err(|e| e.to_string())?;
     let caisson = binary::caisson().map_err(|e| e.to_string())?;
     let inside = "env PS1='ready> ' bash --norc --noprofile -i";
-    let command = format!(
-        "{} --platform {platform} do --root {} -- {inside}; echo left $?; sleep 60",
-        caisson.display(),
-        root.display()
-    );
+    let command = format!("{} --platform {platform} do --root {} -- {inside}; echo left $?; sleep 60", caisson.display(), root.display());
     let t = Tmux::start(&command)?;
     let prompt = |screen: &str| screen.trim_end().ends_with("ready>");
     t.wait("the prompt", prompt)?;
@@ -142,10 +120,7 @@ pub fn shell(platform: &str) -> Result<(), Failed> {
     t.line("sh -c 'trap \"echo gone on\" CONT; echo job $((2)); while :; do sleep 0.1; done'")?;
     t.expect("job 2")?;
     t.keys(&["C-z"])?;
-    t.wait("stopped", |s| {
-        s.lines()
-            .any(|l| l.starts_with("[1]+  Stopped") && l.contains("gone on"))
-    })?;
+    t.wait("stopped", |s| s.lines().any(|l| l.starts_with("[1]+  Stopped") && l.contains("gone on")))?;
     t.line("jobs | wc -l; fg")?;
     t.expect("gone on")?;
     t.keys(&["C-c"])?;
@@ -154,10 +129,7 @@ pub fn shell(platform: &str) -> Result<(), Failed> {
     // a job in the background that reads is stopped
     t.line("cat &")?;
     t.keys(&["Enter"])?;
-    t.repeat("jobs", "background read", |s| {
-        s.lines()
-            .any(|l| l.contains("Stopped") && l.contains("cat"))
-    })?;
+    t.repeat("jobs", "background read", |s| s.lines().any(|l| l.contains("Stopped") && l.contains("cat")))?;
     t.line("kill %1; wait; read -r -p 'type: ' x; echo \"got $x\"")?;
     t.wait("the question", |s| s.trim_end().ends_with("type:"))?;
     t.line("some words")?;

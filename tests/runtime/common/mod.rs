@@ -61,9 +61,7 @@ impl Scratch {
 
     /// `caisson state`'s status, or nothing if there is no such container.
     pub fn status(&self, id: &str) -> String {
-        let output = finish(
-            self.verb(&["state", id]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn"),
-        );
+        let output = finish(self.verb(&["state", id]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn"));
         let state: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
         state["status"].as_str().unwrap_or_default().to_owned()
     }

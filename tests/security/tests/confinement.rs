@@ -20,30 +20,16 @@ struct Running {
 
 impl Running {
     fn start(platform: &str) -> Self {
-        let program = Program::new(
-            root::debian().expect("a root"),
-            &["/bin/sh", "-c", "sleep 1000; :"],
-        );
+        let program = Program::new(root::debian().expect("a root"), &["/bin/sh", "-c", "sleep 1000; :"]);
         let bundle = Bundle::new(&program, false).expect("a bundle");
         let mut command = bundle.command(platform).expect("a command");
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .expect("spawn");
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().expect("spawn");
         let runtime = i32::try_from(child.id()).expect("a pid");
         let (sentry, gofer) = host::sentry_and_gofer(runtime).expect("sentry and gofer");
         // The application runs once there are processes below the sentry: the shell and its sleep.
         wait("the application", || host::descendants(sentry).len() > 1);
         std::thread::sleep(Duration::from_millis(300));
-        Self {
-            child,
-            _bundle: bundle,
-            runtime,
-            sentry,
-            gofer,
-        }
+        Self { child, _bundle: bundle, runtime, sentry, gofer }
     }
 }
 
@@ -79,25 +65,12 @@ fn the_sentry_is_filtered_and_powerless() {
         for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
             assert_eq!(capabilities(run.sentry, set), 0, "{set}");
         }
-        assert_ne!(
-            field(run.sentry, "Uid").split_whitespace().next(),
-            Some("0"),
-            "the host's root"
-        );
+        assert_ne!(field(run.sentry, "Uid").split_whitespace().next(), Some("0"), "the host's root");
         // every thread, not the first alone
-        for task in fs::read_dir(format!("/proc/{}/task", run.sentry))
-            .expect("tasks")
-            .flatten()
-        {
+        for task in fs::read_dir(format!("/proc/{}/task", run.sentry)).expect("tasks").flatten() {
             let text = fs::read_to_string(task.path().join("status")).unwrap_or_default();
-            assert!(
-                text.contains("Seccomp:\t2"),
-                "a thread without a filter:\n{text}"
-            );
-            assert!(
-                text.contains("CapEff:\t0000000000000000"),
-                "a thread with capabilities:\n{text}"
-            );
+            assert!(text.contains("Seccomp:\t2"), "a thread without a filter:\n{text}");
+            assert!(text.contains("CapEff:\t0000000000000000"), "a thread with capabilities:\n{text}");
         }
         // and the stubs below it
         for stub in host::descendants(run.sentry) {
@@ -121,12 +94,8 @@ fn the_gofer_is_filtered_and_has_what_serving_files_needs() {
 
 /// The names in a process's root.
 fn names(pid: i32) -> Vec<String> {
-    let entries = fs::read_dir(format!("/proc/{pid}/root/"))
-        .expect("the root")
-        .flatten();
-    entries
-        .map(|e| e.file_name().to_string_lossy().into_owned())
-        .collect()
+    let entries = fs::read_dir(format!("/proc/{pid}/root/")).expect("the root").flatten();
+    entries.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
 }
 
 #[test]
@@ -137,29 +106,17 @@ fn roots_hold_nothing_of_the_host() {
         // The gofer's root has the container's tree somewhere below, but none of the host's names.
         let (mine, gofers) = (names(std::process::id().cast_signed()), names(run.gofer));
         let host_only = ["home", "root", "boot", "mnt", "work", "proc"];
-        for name in host_only
-            .iter()
-            .filter(|n| mine.contains(&(**n).to_string()))
-        {
+        for name in host_only.iter().filter(|n| mine.contains(&(**n).to_string())) {
             let inside = format!("/proc/{}/root/{name}", run.gofer);
-            let same = fs::metadata(&inside)
-                .ok()
-                .zip(fs::metadata(format!("/{name}")).ok());
+            let same = fs::metadata(&inside).ok().zip(fs::metadata(format!("/{name}")).ok());
             use std::os::unix::fs::MetadataExt;
-            assert!(
-                !same.is_some_and(|(a, b)| (a.dev(), a.ino()) == (b.dev(), b.ino())),
-                "{name} of the host among {gofers:?}"
-            );
+            assert!(!same.is_some_and(|(a, b)| (a.dev(), a.ino()) == (b.dev(), b.ino())), "{name} of the host among {gofers:?}");
         }
         for pid in [run.sentry, run.gofer] {
             for kind in ["mnt", "net", "pid", "user", "ipc", "uts"] {
-                let of =
-                    |p: &str| fs::read_link(format!("/proc/{p}/ns/{kind}")).expect("a namespace");
+                let of = |p: &str| fs::read_link(format!("/proc/{p}/ns/{kind}")).expect("a namespace");
                 let gofer_shares = pid == run.gofer && kind != "mnt";
-                assert!(
-                    gofer_shares || of(&pid.to_string()) != of("self"),
-                    "{kind} of {pid} is the host's"
-                );
+                assert!(gofer_shares || of(&pid.to_string()) != of("self"), "{kind} of {pid} is the host's");
             }
         }
     }
@@ -169,10 +126,7 @@ fn roots_hold_nothing_of_the_host() {
 fn no_descriptor_leads_to_the_host() {
     for platform in platforms() {
         let run = Running::start(&platform);
-        for entry in fs::read_dir(format!("/proc/{}/fd", run.sentry))
-            .expect("descriptors")
-            .flatten()
-        {
+        for entry in fs::read_dir(format!("/proc/{}/fd", run.sentry)).expect("descriptors").flatten() {
             let to = fs::read_link(entry.path()).unwrap_or_default();
             let text = to.to_string_lossy();
             // Regular files of the container that the gofer has donated are its own matter; directories never are.
@@ -200,18 +154,10 @@ fn killing_any_of_the_three_leaves_nothing() {
             };
             kill_process(Pid::from_raw(victim).expect("a pid"), Signal::KILL).expect("kill");
             let _ = run.child.wait();
-            wait(&format!("everybody gone after the {who}"), || {
-                all.iter().all(|pid| !lives(*pid))
-            });
-            assert_eq!(
-                fs::read_to_string("/proc/self/mounts").expect("mounts"),
-                mounts,
-                "after the {who}"
-            );
+            wait(&format!("everybody gone after the {who}"), || all.iter().all(|pid| !lives(*pid)));
+            assert_eq!(fs::read_to_string("/proc/self/mounts").expect("mounts"), mounts, "after the {who}");
             let state = run._bundle.state();
-            wait("no state left", || {
-                fs::read_dir(&state).map_or(true, |mut d| d.next().is_none())
-            });
+            wait("no state left", || fs::read_dir(&state).map_or(true, |mut d| d.next().is_none()));
         }
     }
 }
@@ -219,27 +165,12 @@ fn killing_any_of_the_three_leaves_nothing() {
 #[test]
 fn the_image_is_never_written() {
     let root = root::debian().expect("a root");
-    let before = fs::metadata(root.join("etc/passwd"))
-        .expect("metadata")
-        .modified()
-        .expect("a time");
+    let before = fs::metadata(root.join("etc/passwd")).expect("metadata").modified().expect("a time");
     for platform in platforms() {
         let script = "echo x >> /etc/passwd; rm -rf /usr/share/doc /etc/shadow; touch /new; chmod 777 /etc; tail -1 /etc/passwd; ls /new";
-        let output = Program::script(root, script)
-            .sandboxed(&platform)
-            .expect("a run");
-        assert_eq!(
-            (output.status, output.text().as_str()),
-            (0, "x\n/new\n"),
-            "{output}"
-        );
-        assert_eq!(
-            fs::metadata(root.join("etc/passwd"))
-                .expect("metadata")
-                .modified()
-                .expect("a time"),
-            before
-        );
+        let output = Program::script(root, script).sandboxed(&platform).expect("a run");
+        assert_eq!((output.status, output.text().as_str()), (0, "x\n/new\n"), "{output}");
+        assert_eq!(fs::metadata(root.join("etc/passwd")).expect("metadata").modified().expect("a time"), before);
         assert!(root.join("etc/shadow").exists() && !root.join("new").exists());
     }
 }
@@ -249,17 +180,7 @@ fn fork_bombs_stay_inside() {
     // The host goes on making processes while one runs in a sandbox and is then killed.
     for platform in platforms() {
         let script = "ulimit -u 200; bomb() { bomb | bomb & }; bomb; sleep 1000";
-        let program = Program::new(
-            root::debian().expect("a root"),
-            &[
-                "setpriv",
-                "--reuid=4242",
-                "--clear-groups",
-                "bash",
-                "-c",
-                script,
-            ],
-        );
+        let program = Program::new(root::debian().expect("a root"), &["setpriv", "--reuid=4242", "--clear-groups", "bash", "-c", script]);
         let bundle = Bundle::new(&program, false).expect("a bundle");
         let mut child = bundle
             .command(&platform)
@@ -271,12 +192,7 @@ fn fork_bombs_stay_inside() {
             .expect("spawn");
         std::thread::sleep(Duration::from_secs(3));
         for _ in 0..20 {
-            assert!(
-                Command::new("true")
-                    .status()
-                    .expect("the host can make processes")
-                    .success()
-            );
+            assert!(Command::new("true").status().expect("the host can make processes").success());
         }
         let all = host::descendants(i32::try_from(child.id()).expect("a pid"));
         child.kill().expect("kill");

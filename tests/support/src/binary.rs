@@ -21,13 +21,7 @@ fn find() -> Result<PathBuf> {
     }
     let profile = profile()?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args([
-        "build",
-        "--quiet",
-        "--package",
-        "caisson",
-        "--manifest-path",
-    ]);
+    cargo.args(["build", "--quiet", "--package", "caisson", "--manifest-path"]);
     cargo.arg(workspace().join("Cargo.toml"));
     if profile.ends_with("release") {
         cargo.arg("--release");
@@ -63,9 +57,7 @@ pub fn workspace() -> PathBuf {
 
 /// A directory for what a test run writes, on the disk of the build: it outlives no run and is shared by nobody.
 pub fn scratch(name: &str) -> Result<PathBuf> {
-    let dir = profile()?
-        .join("test-scratch")
-        .join(format!("{name}-{}", std::process::id()));
+    let dir = profile()?.join("test-scratch").join(format!("{name}-{}", std::process::id()));
     std::fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
     Ok(dir)
 }

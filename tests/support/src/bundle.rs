@@ -66,17 +66,10 @@ impl Bundle {
     /// Writes the bundle of a program below the scratch directory.
     pub fn new(program: &Program, terminal: bool) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let id = format!(
-            "test-{}-{}",
-            std::process::id(),
-            NEXT.fetch_add(1, Ordering::Relaxed)
-        );
+        let id = format!("test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(format!("caisson-{id}"));
         fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
-        fs::write(
-            dir.join("config.json"),
-            serde_json::to_vec_pretty(&config(program, terminal))?,
-        )?;
+        fs::write(dir.join("config.json"), serde_json::to_vec_pretty(&config(program, terminal))?)?;
         let network = if program.network.is_some() { "sandbox" } else { "none" };
         Ok(Self { dir, id, network })
     }
@@ -94,14 +87,8 @@ impl Bundle {
     /// `caisson … run` of this bundle.
     pub fn command(&self, platform: &str) -> Result<Command> {
         let mut command = Command::new(binary::caisson()?);
-        command
-            .arg("--root")
-            .arg(self.state())
-            .args(["--platform", platform, "--network", self.network]);
-        command
-            .args(["run", "--bundle"])
-            .arg(&self.dir)
-            .arg(&self.id);
+        command.arg("--root").arg(self.state()).args(["--platform", platform, "--network", self.network]);
+        command.args(["run", "--bundle"]).arg(&self.dir).arg(&self.id);
         Ok(command)
     }
 }
@@ -121,21 +108,13 @@ fn capabilities() -> Vec<String> {
 
 fn config(program: &Program, terminal: bool) -> Value {
     let caps = capabilities();
-    let env: Vec<String> = program
-        .environment()
-        .iter()
-        .map(|(k, v)| format!("{k}={v}"))
-        .collect();
+    let env: Vec<String> = program.environment().iter().map(|(k, v)| format!("{k}={v}")).collect();
     let mount = |at: &str, kind: &str, options: &[&str]| json!({"destination": at, "type": kind, "source": kind, "options": options});
     let mut mounts = vec![
         mount("/proc", "proc", &[]),
         mount("/sys", "sysfs", &["ro"]),
         mount("/dev", "tmpfs", &["nosuid", "mode=755"]),
-        mount(
-            "/dev/pts",
-            "devpts",
-            &["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
+        mount("/dev/pts", "devpts", &["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
         mount("/dev/shm", "tmpfs", &["nosuid", "nodev", "mode=1777"]),
         mount("/tmp", "tmpfs", &["mode=1777"]),
     ];

@@ -92,17 +92,12 @@ impl Program {
     /// The whole environment that the program gets, on either side.
     fn environment(&self) -> Vec<(String, String)> {
         let fixed = [
-            (
-                "PATH",
-                "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            ),
+            ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
             ("HOME", "/root"),
             ("LC_ALL", "C.UTF-8"),
             ("TERM", "xterm"),
         ];
-        let fixed = fixed
-            .into_iter()
-            .map(|(k, v)| (k.to_string(), v.to_string()));
+        let fixed = fixed.into_iter().map(|(k, v)| (k.to_string(), v.to_string()));
         fixed.chain(self.env.iter().cloned()).collect()
     }
 }

@@ -44,29 +44,11 @@ impl Program {
     /// Runs it natively.
     pub fn native(&self) -> Result<Output> {
         let mut command = Command::new("unshare");
-        command.args([
-            "--mount",
-            "--pid",
-            "--ipc",
-            "--uts",
-            "--net",
-            "--fork",
-            "--kill-child=KILL",
-            "--propagation=private",
-        ]);
-        command
-            .args(["setsid", "sh", "-c", SETUP, "sh"])
-            .arg(&self.root)
-            .arg(HOSTNAME);
+        command.args(["--mount", "--pid", "--ipc", "--uts", "--net", "--fork", "--kill-child=KILL", "--propagation=private"]);
+        command.args(["setsid", "sh", "-c", SETUP, "sh"]).arg(&self.root).arg(HOSTNAME);
         command.args([NOFILE.0.to_string(), NOFILE.1.to_string()]);
-        command.args(
-            self.volumes
-                .iter()
-                .map(|v| format!("{}:{}", v.source.display(), v.target)),
-        );
-        command
-            .arg("--")
-            .args(self.environment().iter().map(|(k, v)| format!("{k}={v}")));
+        command.args(self.volumes.iter().map(|v| format!("{}:{}", v.source.display(), v.target)));
+        command.arg("--").args(self.environment().iter().map(|(k, v)| format!("{k}={v}")));
         command.args(["chroot", "."]).args(&self.args);
         process::run(&mut command, &self.stdin, self.timeout)
     }

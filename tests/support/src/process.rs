@@ -31,11 +31,7 @@ impl Output {
 
 impl fmt::Display for Output {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let late = if self.timed_out {
-            " (killed at the time limit)"
-        } else {
-            ""
-        };
+        let late = if self.timed_out { " (killed at the time limit)" } else { "" };
         writeln!(f, "status {}{late}", self.status)?;
         for (name, bytes) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
             let text = String::from_utf8_lossy(bytes);
@@ -55,14 +51,8 @@ fn last_lines(text: &str, n: usize) -> impl Iterator<Item = &str> {
 /// Runs `command` in a process group of its own with these bytes on its standard input. At the time limit the whole group is
 /// killed; where the command makes processes outside of it, their end must follow from the command's own.
 pub fn run(command: &mut Command, stdin: &[u8], limit: Duration) -> Result<Output> {
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
-    let mut child = command
-        .spawn()
-        .with_context(|| format!("{:?}", command.get_program()))?;
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+    let mut child = command.spawn().with_context(|| format!("{:?}", command.get_program()))?;
     let pid = Pid::from_child(&child);
     if let Some(mut pipe) = child.stdin.take() {
         let bytes = stdin.to_vec();
@@ -70,10 +60,8 @@ pub fn run(command: &mut Command, stdin: &[u8], limit: Duration) -> Result<Outpu
         std::thread::spawn(move || pipe.write_all(&bytes));
     }
     let (done, ends) = mpsc::channel();
-    let readers = [
-        child.stdout.take().map(|p| collect(Box::new(p), 0, &done)),
-        child.stderr.take().map(|p| collect(Box::new(p), 1, &done)),
-    ];
+    let readers =
+        [child.stdout.take().map(|p| collect(Box::new(p), 0, &done)), child.stderr.take().map(|p| collect(Box::new(p), 1, &done))];
     let deadline = Instant::now() + limit;
     let mut timed_out = false;
     let mut parts = [Vec::new(), Vec::new()];
@@ -103,12 +91,7 @@ pub fn run(command: &mut Command, stdin: &[u8], limit: Duration) -> Result<Outpu
         None => 255,
     };
     let [stdout, stderr] = parts;
-    Ok(Output {
-        stdout,
-        stderr,
-        status,
-        timed_out,
-    })
+    Ok(Output { stdout, stderr, status, timed_out })
 }
 
 fn collect(mut pipe: Box<dyn Read + Send>, which: usize, done: &mpsc::Sender<(usize, Vec<u8>)>) {

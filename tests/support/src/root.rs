@@ -63,10 +63,7 @@ pub fn debian_with(more: &[&str]) -> Result<PathBuf> {
 fn cache() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME") {
         Some(dir) if !dir.is_empty() => PathBuf::from(dir),
-        _ => PathBuf::from(
-            std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?,
-        )
-        .join(".cache"),
+        _ => PathBuf::from(std::env::var_os("HOME").context("neither XDG_CACHE_HOME nor HOME is set")?).join(".cache"),
     };
     let dir = base.join("caisson");
     fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
@@ -79,10 +76,7 @@ fn make(root: &Path, packages: &[&str]) -> Result<()> {
         let _ = fs::remove_dir_all(dir);
     };
     remove(&partial);
-    eprintln!(
-        "making a Debian root in {} (once, about a minute)",
-        root.display()
-    );
+    eprintln!("making a Debian root in {} (once, about a minute)", root.display());
     let status = Command::new("mmdebstrap")
         .args(["--quiet", "--mode=root", "--variant=minbase"])
         .arg(format!("--include={}", packages.join(",")))
@@ -108,21 +102,12 @@ fn make(root: &Path, packages: &[&str]) -> Result<()> {
 
 /// The machine's own sources of the release, where it has any: mmdebstrap's defaults otherwise.
 fn sources() -> Vec<PathBuf> {
-    let lists = fs::read_dir("/etc/apt/sources.list.d")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|e| e.path());
-    let all = [PathBuf::from("/etc/apt/sources.list")]
-        .into_iter()
-        .chain(lists);
+    let lists = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|e| e.path());
+    let all = [PathBuf::from("/etc/apt/sources.list")].into_iter().chain(lists);
     all.filter(|path| {
         let text = fs::read_to_string(path).unwrap_or_default();
         let debian = path.ends_with("debian.sources") || path.ends_with("sources.list");
-        debian
-            && text.lines().any(|line| {
-                !line.starts_with('#') && line.split_whitespace().any(|word| word == SUITE)
-            })
+        debian && text.lines().any(|line| !line.starts_with('#') && line.split_whitespace().any(|word| word == SUITE))
     })
     .collect()
 }
@@ -133,10 +118,7 @@ pub fn bare(dir: &Path, program: &Path, name: &str) -> Result<()> {
         fs::create_dir_all(dir.join(sub))?;
     }
     fs::copy(program, dir.join("bin").join(name)).with_context(|| program.display().to_string())?;
-    fs::write(
-        dir.join("etc/passwd"),
-        "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n",
-    )?;
+    fs::write(dir.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n")?;
     fs::write(dir.join("etc/group"), "root:x:0:\nuser:x:1000:\n")?;
     if !dir.join("etc/mtab").exists() {
         symlink("/proc/mounts", dir.join("etc/mtab"))?;

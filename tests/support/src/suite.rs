@@ -23,18 +23,8 @@ pub struct Case {
 
 impl Case {
     /// A program that ends with status 0.
-    pub fn new(
-        name: impl Into<String>,
-        program: impl Fn() -> anyhow::Result<Program> + Send + Sync + 'static,
-    ) -> Self {
-        Self {
-            name: name.into(),
-            program: Box::new(program),
-            status: 0,
-            contains: "",
-            gap: None,
-            patience: 1,
-        }
+    pub fn new(name: impl Into<String>, program: impl Fn() -> anyhow::Result<Program> + Send + Sync + 'static) -> Self {
+        Self { name: name.into(), program: Box::new(program), status: 0, contains: "", gap: None, patience: 1 }
     }
 }
 
@@ -48,30 +38,19 @@ impl Suite {
     /// Adds `native::NAME`, and one test for each platform.
     pub fn compare(&mut self, case: Case) {
         let name = case.name.clone();
-        let shared = Arc::new(Shared {
-            case,
-            native: OnceLock::new(),
-        });
+        let shared = Arc::new(Shared { case, native: OnceLock::new() });
         let first = shared.clone();
-        self.add(format!("native::{name}"), move || {
-            first.native().map(|_| ())
-        });
+        self.add(format!("native::{name}"), move || first.native().map(|_| ()));
         for platform in platforms() {
             let shared = shared.clone();
             let gap = shared.case.gap.is_some();
-            let test = Trial::test(format!("{platform}::{name}"), move || {
-                shared.same(&platform)
-            });
+            let test = Trial::test(format!("{platform}::{name}"), move || shared.same(&platform));
             self.trials.push(test.with_ignored_flag(gap));
         }
     }
 
     /// Adds a test of another kind.
-    pub fn add(
-        &mut self,
-        name: impl Into<String>,
-        test: impl FnOnce() -> Result<(), Failed> + Send + 'static,
-    ) {
+    pub fn add(&mut self, name: impl Into<String>, test: impl FnOnce() -> Result<(), Failed> + Send + 'static) {
         self.trials.push(Trial::test(name, test));
     }
 
@@ -88,11 +67,7 @@ impl Suite {
 /// The platforms to test, from `CAISSON_TEST_PLATFORMS`.
 pub fn platforms() -> Vec<String> {
     let list = std::env::var("CAISSON_TEST_PLATFORMS").unwrap_or_else(|_| "trap,ptrace".to_string());
-    list.split(',')
-        .map(str::trim)
-        .filter(|p| !p.is_empty())
-        .map(str::to_string)
-        .collect()
+    list.split(',').map(str::trim).filter(|p| !p.is_empty()).map(str::to_string).collect()
 }
 
 struct Shared {
@@ -104,27 +79,16 @@ impl Shared {
     /// What Linux does, found out once.
     fn native(&self) -> Result<&Output, Failed> {
         let run = || {
-            let output = (self.case.program)()
-                .and_then(|p| p.native())
-                .map_err(|e| format!("{e:#}"))?;
+            let output = (self.case.program)().and_then(|p| p.native()).map_err(|e| format!("{e:#}"))?;
             if output.status != self.case.status || output.timed_out {
-                return Err(format!(
-                    "natively, expected status {}:\n{output}",
-                    self.case.status
-                ));
+                return Err(format!("natively, expected status {}:\n{output}", self.case.status));
             }
             if !output.text().contains(self.case.contains) {
-                return Err(format!(
-                    "natively, {:?} is not in the output:\n{output}",
-                    self.case.contains
-                ));
+                return Err(format!("natively, {:?} is not in the output:\n{output}", self.case.contains));
             }
             Ok(output)
         };
-        self.native
-            .get_or_init(run)
-            .as_ref()
-            .map_err(|e| e.clone().into())
+        self.native.get_or_init(run).as_ref().map_err(|e| e.clone().into())
     }
 
     fn same(&self, platform: &str) -> Result<(), Failed> {
@@ -137,15 +101,8 @@ impl Shared {
         }
         let mut text = String::from("Linux and the sandbox disagree\n");
         if native.status != ours.status || ours.timed_out {
-            let late = if ours.timed_out {
-                ", killed at the time limit"
-            } else {
-                ""
-            };
-            text += &format!(
-                "status: {} natively, {} in the sandbox{late}\n",
-                native.status, ours.status
-            );
+            let late = if ours.timed_out { ", killed at the time limit" } else { "" };
+            text += &format!("status: {} natively, {} in the sandbox{late}\n", native.status, ours.status);
         }
         difference(&mut text, "stdout", &native.stdout, &ours.stdout);
         difference(&mut text, "stderr", &native.stderr, &ours.stderr);
@@ -158,17 +115,10 @@ fn difference(text: &mut String, name: &str, native: &[u8], ours: &[u8]) {
     if native == ours {
         return;
     }
-    let (a, b) = (
-        String::from_utf8_lossy(native),
-        String::from_utf8_lossy(ours),
-    );
+    let (a, b) = (String::from_utf8_lossy(native), String::from_utf8_lossy(ours));
     let (a, b): (Vec<&str>, Vec<&str>) = (a.lines().collect(), b.lines().collect());
     let same = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
-    *text += &format!(
-        "{name} differs after {same} lines ({} natively, {} in the sandbox):\n",
-        a.len(),
-        b.len()
-    );
+    *text += &format!("{name} differs after {same} lines ({} natively, {} in the sandbox):\n", a.len(), b.len());
     for (mark, lines) in [("native ", &a), ("sandbox", &b)] {
         for line in lines.iter().skip(same.saturating_sub(1)).take(8) {
             *text += &format!("  {mark} | {line}\n");

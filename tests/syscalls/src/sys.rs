@@ -72,11 +72,7 @@ pub fn m<T: ?Sized>(value: &mut T) -> i64 {
 pub fn raw(nr: i64, a: &[i64]) -> R {
     let g = |i: usize| a.get(i).copied().unwrap_or(0);
     let r = unsafe { libc::syscall(nr, g(0), g(1), g(2), g(3), g(4), g(5)) };
-    if r == -1 {
-        Err(E(unsafe { *libc::__errno_location() }))
-    } else {
-        Ok(r)
-    }
+    if r == -1 { Err(E(unsafe { *libc::__errno_location() })) } else { Ok(r) }
 }
 
 /// `sys!(openat, AT_FDCWD, c"name", O_RDONLY)`: the raw call of that name.
@@ -93,11 +89,7 @@ macro_rules! ok {
     ($e:expr) => {
         match $e {
             Ok(v) => v,
-            Err(e) => $crate::sys::fail(
-                file!(),
-                line!(),
-                format_args!("{} failed with {:?}", stringify!($e), e),
-            ),
+            Err(e) => $crate::sys::fail(file!(), line!(), format_args!("{} failed with {:?}", stringify!($e), e)),
         }
     };
 }
@@ -108,11 +100,7 @@ macro_rules! err {
     ($e:expr, $want:expr) => {
         match $e {
             Err(e) if e == $want => (),
-            other => $crate::sys::fail(
-                file!(),
-                line!(),
-                format_args!("{}: {:?}, expected {:?}", stringify!($e), other, $want),
-            ),
+            other => $crate::sys::fail(file!(), line!(), format_args!("{}: {:?}, expected {:?}", stringify!($e), other, $want)),
         }
     };
 }
@@ -123,11 +111,7 @@ macro_rules! eq {
     ($a:expr, $b:expr) => {
         match (&$a, &$b) {
             (a, b) if *a == *b => (),
-            (a, b) => $crate::sys::fail(
-                file!(),
-                line!(),
-                format_args!("{} is {:?}, expected {:?}", stringify!($a), a, b),
-            ),
+            (a, b) => $crate::sys::fail(file!(), line!(), format_args!("{} is {:?}, expected {:?}", stringify!($a), a, b)),
         }
     };
 }
@@ -179,11 +163,7 @@ pub fn run_as_init(test: &crate::Test) -> i32 {
         let mut status = 0;
         let got = unsafe { libc::waitpid(-1, &mut status, 0) };
         if got == pid {
-            return if libc::WIFEXITED(status) {
-                libc::WEXITSTATUS(status)
-            } else {
-                128 + libc::WTERMSIG(status)
-            };
+            return if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) };
         }
         if got < 0 && E(unsafe { *libc::__errno_location() }) != EINTR {
             return 254;
@@ -220,11 +200,7 @@ pub fn wait(pid: i32) -> i32 {
 pub fn in_child(f: impl FnOnce()) {
     let status = wait(fork(f));
     if status != 0 {
-        fail(
-            file!(),
-            line!(),
-            format_args!("the child ended with {}", show_status(status)),
-        );
+        fail(file!(), line!(), format_args!("the child ended with {}", show_status(status)));
     }
 }
 
@@ -256,20 +232,13 @@ pub fn until(what: &str, mut f: impl FnMut() -> bool) {
         }
         ms(2);
     }
-    fail(
-        file!(),
-        line!(),
-        format_args!("did not happen in 10 s: {what}"),
-    );
+    fail(file!(), line!(), format_args!("did not happen in 10 s: {what}"));
 }
 
 /// The state letter of a process or thread in /proc/PID/stat.
 pub fn state(pid: i32) -> char {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    text.rsplit(") ")
-        .next()
-        .and_then(|r| r.chars().next())
-        .unwrap_or('?')
+    text.rsplit(") ").next().and_then(|r| r.chars().next()).unwrap_or('?')
 }
 
 /// A new path as a C string.
@@ -311,14 +280,7 @@ pub fn stat(path: &CStr) -> Result<libc::stat, E> {
 /// `lstat`.
 pub fn lstat(path: &CStr) -> Result<libc::stat, E> {
     let mut st = unsafe { std::mem::zeroed::<libc::stat>() };
-    sys!(
-        newfstatat,
-        libc::AT_FDCWD,
-        path,
-        m(&mut st),
-        libc::AT_SYMLINK_NOFOLLOW
-    )
-    .map(|_| st)
+    sys!(newfstatat, libc::AT_FDCWD, path, m(&mut st), libc::AT_SYMLINK_NOFOLLOW).map(|_| st)
 }
 
 /// `fstat`.
@@ -350,15 +312,7 @@ pub fn write(fd: i32, bytes: &[u8]) -> R {
 
 /// Anonymous memory, readable and writable, private unless `flags` says otherwise.
 pub fn anon(len: usize, flags: i32) -> *mut u8 {
-    ok!(sys!(
-        mmap,
-        0,
-        len,
-        libc::PROT_READ | libc::PROT_WRITE,
-        libc::MAP_ANONYMOUS | flags,
-        -1,
-        0
-    )) as *mut u8
+    ok!(sys!(mmap, 0, len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_ANONYMOUS | flags, -1, 0)) as *mut u8
 }
 
 /// A page of memory shared with the children made later.
@@ -367,11 +321,7 @@ pub fn shared<T>() -> &'static T {
 }
 
 /// Installs a handler with the kernel's own structure, through the C library's restorer.
-pub fn on(
-    signal: i32,
-    handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void),
-    flags: i32,
-) {
+pub fn on(signal: i32, handler: extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void), flags: i32) {
     let mut sa = unsafe { std::mem::zeroed::<libc::sigaction>() };
     sa.sa_sigaction = handler as *const () as usize;
     sa.sa_flags = flags | libc::SA_SIGINFO;
@@ -409,17 +359,11 @@ pub fn now(clock: i32) -> f64 {
 
 /// A `timespec` of so many milliseconds.
 pub fn ts(ms: i64) -> libc::timespec {
-    libc::timespec {
-        tv_sec: ms / 1000,
-        tv_nsec: ms % 1000 * 1_000_000,
-    }
+    libc::timespec { tv_sec: ms / 1000, tv_nsec: ms % 1000 * 1_000_000 }
 }
 
 /// Runs `f` in a thread with its own stack and waits for it.
-pub fn threads(
-    n: usize,
-    f: impl Fn(usize) + Send + Sync + Copy + 'static,
-) -> Vec<std::thread::JoinHandle<()>> {
+pub fn threads(n: usize, f: impl Fn(usize) + Send + Sync + Copy + 'static) -> Vec<std::thread::JoinHandle<()>> {
     (0..n)
         .map(|i| {
             std::thread::Builder::new()

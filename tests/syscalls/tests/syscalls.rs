@@ -49,19 +49,13 @@ fn suite() -> anyhow::Result<(Suite, PathBuf)> {
     };
     for name in list.lines() {
         let (tree, subtest) = (tree.clone(), name.to_string());
-        add(
-            name.to_string(),
-            Box::new(move || Ok(Program::new(&tree, &["/bin/guest", &subtest]).timeout(40))),
-        );
+        add(name.to_string(), Box::new(move || Ok(Program::new(&tree, &["/bin/guest", &subtest]).timeout(40))));
     }
     for name in list.lines() {
         let area = name.split("::").next().unwrap_or_default();
         if IN_VOLUMES.contains(&area) && !NOT_IN_VOLUMES.contains(&name) {
             let (tree, subtest, scratch) = (tree.clone(), name.to_string(), scratch.clone());
-            add(
-                format!("volume::{name}"),
-                Box::new(move || in_volume(&tree, &scratch, &subtest)),
-            );
+            add(format!("volume::{name}"), Box::new(move || in_volume(&tree, &scratch, &subtest)));
         }
     }
     Ok((suite, scratch))
@@ -72,12 +66,7 @@ fn in_volume(tree: &Path, scratch: &Path, subtest: &str) -> anyhow::Result<Progr
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let source = scratch.join(format!("volume-{}", NEXT.fetch_add(1, Ordering::Relaxed)));
     std::fs::create_dir(&source)?;
-    let mut program = Program::new(tree, &["/bin/guest", subtest])
-        .timeout(40)
-        .env("GUEST_DIR", "/vol");
-    program.volumes.push(Volume {
-        source,
-        target: "/vol".to_string(),
-    });
+    let mut program = Program::new(tree, &["/bin/guest", subtest]).timeout(40).env("GUEST_DIR", "/vol");
+    program.volumes.push(Volume { source, target: "/vol".to_string() });
     Ok(program)
 }

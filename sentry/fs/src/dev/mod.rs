@@ -6,7 +6,10 @@
 mod mem;
 
 use crate::devpts::{Table, open_ptmx, open_slave, tty::SLAVE_MAJOR};
-use abi::{Result, bail, fs::{OpenFlags, major, minor}};
+use abi::{
+    Result, bail,
+    fs::{OpenFlags, major, minor},
+};
 use kernel::{
     Kernel,
     task::Task,

@@ -259,15 +259,7 @@ fn flush(tty: &Tty, end: End, which: u64) -> Result {
 fn narrow(t: &Termios) -> Termio {
     let mut cc = [0; 8];
     cc.copy_from_slice(&t.cc[..8]);
-    Termio {
-        iflag: t.iflag as u16,
-        oflag: t.oflag as u16,
-        cflag: t.cflag as u16,
-        lflag: t.lflag as u16,
-        line: t.line,
-        cc,
-        pad: 0,
-    }
+    Termio { iflag: t.iflag as u16, oflag: t.oflag as u16, cflag: t.cflag as u16, lflag: t.lflag as u16, line: t.line, cc, pad: 0 }
 }
 
 fn widen(t: &Termio, mut old: Termios) -> Termios {

@@ -333,7 +333,13 @@ impl Ldisc {
         for &c in self.edit.iter().take(i + 1) {
             last = match c {
                 b'\t' => 8 - column % 8,
-                0..=0x1f | 0x7f => if self.termios.local(libc::ECHOCTL) { 2 } else { 0 },
+                0..=0x1f | 0x7f => {
+                    if self.termios.local(libc::ECHOCTL) {
+                        2
+                    } else {
+                        0
+                    }
+                }
                 // Continuation bytes of UTF-8 take no place.
                 0x80..=0xbf if self.termios.input(libc::IUTF8) => 0,
                 _ => 1,

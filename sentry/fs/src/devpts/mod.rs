@@ -20,8 +20,7 @@ use kernel::{
     cred::Credentials,
     task::Task,
     vfs::{
-        Attr, DirSink, File, FileOps, FsStr, FsType, Inode, InodeOps, MountSource, PathRef, SbFlags, SetAttr, SetTime, SuperBlock,
-        SuperOps,
+        Attr, DirSink, File, FileOps, FsStr, FsType, Inode, InodeOps, MountSource, PathRef, SbFlags, SetAttr, SetTime, SuperBlock, SuperOps,
     },
 };
 use std::any::Any;
@@ -199,7 +198,15 @@ struct Root(Arc<Table>);
 
 impl InodeOps for Root {
     fn attr(&self, inode: &Inode) -> Result<Attr> {
-        attr_of(inode, |sb| Attr { perm: 0o755, nlink: 2, blksize: 1024, atime: sb.made, mtime: sb.made, ctime: sb.made, ..Attr::default() })
+        attr_of(inode, |sb| Attr {
+            perm: 0o755,
+            nlink: 2,
+            blksize: 1024,
+            atime: sb.made,
+            mtime: sb.made,
+            ctime: sb.made,
+            ..Attr::default()
+        })
     }
     fn set_attr(&self, inode: &Inode, change: &SetAttr) -> Result {
         set_attr(inode, change)
@@ -211,9 +218,7 @@ impl InodeOps for Root {
         }
         let index = std::str::from_utf8(name).ok().and_then(|s| s.parse::<u32>().ok()).filter(|i| i.to_string().as_bytes() == name);
         match index.and_then(|i| self.0.get(i)) {
-            Some(tty) => {
-                Ok(Inode::new(&dir.sb, PTMX_INO + 1 + u64::from(tty.index), FileType::CharDevice, Box::new(Node::Slave(tty))))
-            }
+            Some(tty) => Ok(Inode::new(&dir.sb, PTMX_INO + 1 + u64::from(tty.index), FileType::CharDevice, Box::new(Node::Slave(tty)))),
             None => bail!(ENOENT),
         }
     }
@@ -235,9 +240,11 @@ impl FileOps for RootFile {
         let ptmx = [(b"ptmx".to_vec(), PTMX_INO, FileType::CharDevice)];
         let fixed = dots.into_iter().chain(ptmx).enumerate().map(|(i, e)| (i as u64, e));
         // A terminal's position is its number, so that those that come and go move no other.
-        let ttys = self.0.indices().into_iter().map(|i| {
-            (3 + u64::from(i), (i.to_string().into_bytes(), PTMX_INO + 1 + u64::from(i), FileType::CharDevice))
-        });
+        let ttys = self
+            .0
+            .indices()
+            .into_iter()
+            .map(|i| (3 + u64::from(i), (i.to_string().into_bytes(), PTMX_INO + 1 + u64::from(i), FileType::CharDevice)));
         let mut at = pos;
         for (place, (name, ino, kind)) in fixed.chain(ttys).filter(|e| e.0 >= pos) {
             if !sink.add(&name, ino, kind, place + 1) {

@@ -76,14 +76,7 @@ impl Termios {
             iflag: libc::ICRNL | libc::IXON,
             oflag: libc::OPOST | libc::ONLCR,
             cflag: libc::B38400 | libc::CS8 | libc::CREAD,
-            lflag: libc::ISIG
-                | libc::ICANON
-                | libc::ECHO
-                | libc::ECHOE
-                | libc::ECHOK
-                | libc::ECHOCTL
-                | libc::ECHOKE
-                | libc::IEXTEN,
+            lflag: libc::ISIG | libc::ICANON | libc::ECHO | libc::ECHOE | libc::ECHOK | libc::ECHOCTL | libc::ECHOKE | libc::IEXTEN,
             line: 0,
             cc,
         }

@@ -110,12 +110,7 @@ impl OverlayInode {
         };
         let data = (kind == FileType::Regular).then(|| self.shared.new_content());
         let state = State { meta: Some(meta), xattrs: Some(BTreeMap::new()), data: data.clone(), ..State::default() };
-        let ops = OverlayInode {
-            shared: self.shared.clone(),
-            lowers: Vec::new(),
-            state: Mutex::new(Rank::InodeState, state),
-            target,
-        };
+        let ops = OverlayInode { shared: self.shared.clone(), lowers: Vec::new(), state: Mutex::new(Rank::InodeState, state), target };
         let inode = Self::introduce(Inode::new(sb, OWN_NUMBERS + sb.next_ino(), kind, Box::new(ops)));
         if let Some(d) = data {
             d.set_inode(&inode);
@@ -309,8 +304,8 @@ impl InodeOps for OverlayInode {
                     break;
                 }
             }
-            let wrapped = below
-                .and_then(|inode| layers::wrap(&self.shared, &dir.sb, vec![Lower { layer: lower.layer, inode }], (&parent, name)));
+            let wrapped =
+                below.and_then(|inode| layers::wrap(&self.shared, &dir.sb, vec![Lower { layer: lower.layer, inode }], (&parent, name)));
             match wrapped {
                 Ok(inode) => {
                     parent = inode.clone();

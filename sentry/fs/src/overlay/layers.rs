@@ -34,12 +34,7 @@ impl Above {
 }
 
 /// The overlay's inode for what was found below: the one there is, or a new one. `place`: the directory and the name.
-pub(super) fn wrap(
-    shared: &Arc<Shared>,
-    sb: &Arc<SuperBlock>,
-    found: Vec<Lower>,
-    place: (&Arc<Inode>, &FsStr),
-) -> Result<Arc<Inode>> {
+pub(super) fn wrap(shared: &Arc<Shared>, sb: &Arc<SuperBlock>, found: Vec<Lower>, place: (&Arc<Inode>, &FsStr)) -> Result<Arc<Inode>> {
     let Some(first) = found.first() else { bail!(ENOENT) };
     let above = Above::of(&first.inode);
     let list = &above.0;

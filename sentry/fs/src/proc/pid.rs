@@ -94,18 +94,28 @@ fn entries(task: &Arc<Task>, process: bool) -> Vec<(&'static str, Entry)> {
         ("loginuid", Entry::fixed("4294967295")),
         ("sessionid", Entry::fixed("4294967295")),
         ("personality", private(|t| Ok(format!("{:08x}\n", t.info().personality).into_bytes())).perm(0o400)),
-        ("schedstat", text(|t| Ok(format!("{} 0 {}\n", t.usage().user_ns + t.usage().system_ns, t.usage().voluntary_switches).into_bytes()))),
+        (
+            "schedstat",
+            text(|t| Ok(format!("{} 0 {}\n", t.usage().user_ns + t.usage().system_ns, t.usage().voluntary_switches).into_bytes())),
+        ),
         ("timerslack_ns", text(|t| Ok(format!("{}\n", t.info().timer_slack_ns).into_bytes()))),
-        ("io", private(|_| Ok(b"rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n".to_vec())).perm(0o400)),
+        (
+            "io",
+            private(|_| Ok(b"rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n".to_vec()))
+                .perm(0o400),
+        ),
         ("uid_map", Entry::fixed("         0          0 4294967295\n")),
         ("gid_map", Entry::fixed("         0          0 4294967295\n")),
         ("setgroups", Entry::fixed("allow\n")),
         ("cwd", place(task, |t| Ok(t.fs().cwd()))),
         ("root", place(task, |t| Ok(t.fs().root()))),
-        ("exe", place(task, |t| match t.try_mm().and_then(|m| m.layout().exe) {
-            Some(exe) => Ok(exe.path.clone()),
-            None => bail!(ENOENT),
-        })),
+        (
+            "exe",
+            place(task, |t| match t.try_mm().and_then(|m| m.layout().exe) {
+                Some(exe) => Ok(exe.path.clone()),
+                None => bail!(ENOENT),
+            }),
+        ),
         ("fd", Entry::dir(descriptors::Descriptors::new(task, false)).perm(0o500)),
         ("fdinfo", Entry::dir(descriptors::Descriptors::new(task, true)).perm(0o555)),
         ("ns", Entry::dir(namespaces(task)).perm(0o511)),
@@ -279,8 +289,25 @@ fn network(task: &Arc<Task>) -> Fixed {
         (name, Entry::text(move || Ok(kernel::net::proc_net(&kernel, name).unwrap_or_default().into())))
     };
     let names = [
-        "unix", "tcp", "tcp6", "udp", "udp6", "raw", "raw6", "packet", "netlink", "dev", "route", "ipv6_route", "if_inet6", "arp",
-        "snmp", "sockstat", "sockstat6", "igmp", "ptype",
+        "unix",
+        "tcp",
+        "tcp6",
+        "udp",
+        "udp6",
+        "raw",
+        "raw6",
+        "packet",
+        "netlink",
+        "dev",
+        "route",
+        "ipv6_route",
+        "if_inet6",
+        "arp",
+        "snmp",
+        "sockstat",
+        "sockstat6",
+        "igmp",
+        "ptype",
     ];
     Fixed::new(names.into_iter().map(table).collect())
 }

@@ -74,19 +74,25 @@ fn kernel_dir(kernel: &Arc<Kernel>) -> Entry {
     dir(vec![
         (
             "hostname",
-            Entry::writable(move || with_newline(k1.uts().nodename), move |b| {
-                privileged()?;
-                k2.set_nodename(trimmed(b));
-                Ok(())
-            }),
+            Entry::writable(
+                move || with_newline(k1.uts().nodename),
+                move |b| {
+                    privileged()?;
+                    k2.set_nodename(trimmed(b));
+                    Ok(())
+                },
+            ),
         ),
         (
             "domainname",
-            Entry::writable(move || with_newline(k3.uts().domainname), move |b| {
-                privileged()?;
-                k4.set_domainname(trimmed(b));
-                Ok(())
-            }),
+            Entry::writable(
+                move || with_newline(k3.uts().domainname),
+                move |b| {
+                    privileged()?;
+                    k4.set_domainname(trimmed(b));
+                    Ok(())
+                },
+            ),
         ),
         ("ostype", constant(UTS_SYSNAME)),
         ("osrelease", constant(UTS_RELEASE)),
@@ -181,11 +187,7 @@ fn fs_dir() -> Entry {
         ("mount-max", constant(100_000)),
         (
             "inotify",
-            dir(vec![
-                ("max_queued_events", constant(16384)),
-                ("max_user_instances", constant(128)),
-                ("max_user_watches", constant(65536)),
-            ]),
+            dir(vec![("max_queued_events", constant(16384)), ("max_user_instances", constant(128)), ("max_user_watches", constant(65536))]),
         ),
         ("epoll", dir(vec![("max_user_watches", constant(1_048_576))])),
         (
@@ -234,7 +236,10 @@ fn net_dir() -> Entry {
         ),
         (
             "ipv6",
-            dir(vec![("conf", dir(vec![("all", dir(vec![("disable_ipv6", constant(0))])), ("default", dir(vec![("disable_ipv6", constant(0))]))]))]),
+            dir(vec![(
+                "conf",
+                dir(vec![("all", dir(vec![("disable_ipv6", constant(0))])), ("default", dir(vec![("disable_ipv6", constant(0))]))]),
+            )]),
         ),
     ])
 }

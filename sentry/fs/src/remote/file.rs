@@ -29,11 +29,7 @@ impl RemoteFile {
         let handle = remote(inode)?.handle(inode, flags.readable(), flags.writable())?;
         let noatime = flags.contains(OpenFlags::NOATIME) && flags.readable();
         let quiet = if noatime { remote(inode)?.open_quiet()? } else { None };
-        let sync = if flags.contains(OpenFlags::SYNC) {
-            Some(false)
-        } else {
-            flags.contains(OpenFlags::DSYNC).then_some(true)
-        };
+        let sync = if flags.contains(OpenFlags::SYNC) { Some(false) } else { flags.contains(OpenFlags::DSYNC).then_some(true) };
         Ok(RemoteFile { handle, inode: inode.clone(), sync, quiet })
     }
 

@@ -154,13 +154,7 @@ impl RemoteFs {
     }
 
     /// The inode of the file with these attributes; `tell` tells it more, whether it was known before or not.
-    fn inode_at(
-        self: &Arc<Self>,
-        sb: &Arc<SuperBlock>,
-        attr: Attr,
-        mark: Mark,
-        tell: impl FnOnce(&RemoteInode),
-    ) -> Result<Arc<Inode>> {
+    fn inode_at(self: &Arc<Self>, sb: &Arc<SuperBlock>, attr: Attr, mark: Mark, tell: impl FnOnce(&RemoteInode)) -> Result<Arc<Inode>> {
         let kind = attr.file_type().ok_or(error!(EIO, "a file of no type"))?;
         let key = Key::of(&attr);
         let fresh = self.unchanged(mark);

@@ -1,10 +1,6 @@
 //! Open files of tmpfs.
 
-use super::{
-    TmpInode,
-    inode::Content,
-    tmp,
-};
+use super::{TmpInode, inode::Content, tmp};
 use abi::{Result, bail, fs::FileType};
 use kernel::{
     io::IoBuffer,

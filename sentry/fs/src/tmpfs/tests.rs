@@ -1,9 +1,9 @@
 use super::*;
 use abi::Errno;
-use kernel::io::IoBuffer;
-use kernel::vfs::{File, Lookup, Mount, MountFlags, MountNamespace, PathRef, RenameFlags, Walker};
-use kernel::vfs::{DirSink, FsStr, FsString, XattrFlags};
 use abi::fs::OpenFlags;
+use kernel::io::IoBuffer;
+use kernel::vfs::{DirSink, FsStr, FsString, XattrFlags};
+use kernel::vfs::{File, Lookup, Mount, MountFlags, MountNamespace, PathRef, RenameFlags, Walker};
 
 pub struct Names(pub Vec<FsString>, pub usize);
 

@@ -156,15 +156,7 @@ impl CurrentTask {
 
 /// FUTEX_CMP_REQUEUE_PI: gives the PI futex at the second word to the first waiter if it is free, and makes up to `limit` others
 /// wait for it. Returns how many were woken or moved.
-pub fn cmp_requeue_pi(
-    t: &Task,
-    addr1: UserAddr,
-    addr2: UserAddr,
-    private: bool,
-    wake: u32,
-    limit: u32,
-    expected: u32,
-) -> Result<u32> {
+pub fn cmp_requeue_pi(t: &Task, addr1: UserAddr, addr2: UserAddr, private: bool, wake: u32, limit: u32, expected: u32) -> Result<u32> {
     if wake != 1 || addr1 == addr2 {
         bail!(EINVAL, "one waiter is woken, and the futexes differ");
     }

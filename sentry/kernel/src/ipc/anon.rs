@@ -5,9 +5,7 @@
 use crate::{
     cred::Credentials,
     task::Task,
-    vfs::{
-        Attr, Dentry, File, FileOps, Inode, InodeOps, Mount, MountFlags, PathRef, SbFlags, SetAttr, SetTime, SuperBlock, SuperOps,
-    },
+    vfs::{Attr, Dentry, File, FileOps, Inode, InodeOps, Mount, MountFlags, PathRef, SbFlags, SetAttr, SetTime, SuperBlock, SuperOps},
 };
 use abi::{
     Result, bail,
@@ -99,17 +97,8 @@ pub fn anon_path(kind: AnonKind, cred: &Credentials) -> PathRef {
         AnonKind::Other(_) => (&*ANON_INODEFS, FileType::Regular, 0o600),
     };
     let now = now();
-    let attr = Attr {
-        perm,
-        nlink: 1,
-        uid: cred.fsuid,
-        gid: cred.fsgid,
-        blksize: 4096,
-        atime: now,
-        mtime: now,
-        ctime: now,
-        ..Attr::default()
-    };
+    let attr =
+        Attr { perm, nlink: 1, uid: cred.fsuid, gid: cred.fsgid, blksize: 4096, atime: now, mtime: now, ctime: now, ..Attr::default() };
     let ino = sb.next_ino();
     let inode = Inode::new(sb, ino, file_type, Box::new(AnonInode { attr: Mutex::new(Rank::InodeState, attr) }));
     let name = match kind {

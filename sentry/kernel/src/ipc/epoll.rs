@@ -201,7 +201,12 @@ impl Inner {
         }
         let mut gone = Vec::new();
         if items.map.len() >= items.sweep_at {
-            items.map.retain(|_, i| i.file.strong_count() > 0 || { gone.push(i.clone()); false });
+            items.map.retain(|_, i| {
+                i.file.strong_count() > 0 || {
+                    gone.push(i.clone());
+                    false
+                }
+            });
             items.sweep_at = (items.map.len() * 2).max(64);
         }
         let item = Arc::new_cyclic(|me| Item {

@@ -8,9 +8,7 @@ use crate::{
     cred::Credentials,
     io::IoBuffer,
     task::Task,
-    vfs::{
-        Attr, Dentry, File, FileOps, Inode, InodeOps, IoctlArg, Mount, MountFlags, PathRef, SbFlags, SetAttr, SuperBlock, SuperOps,
-    },
+    vfs::{Attr, Dentry, File, FileOps, Inode, InodeOps, IoctlArg, Mount, MountFlags, PathRef, SbFlags, SetAttr, SuperBlock, SuperOps},
 };
 use abi::{
     Errno, Result, bail,

@@ -39,8 +39,8 @@ const MASK_ADD: u32 = 0x2000_0000;
 /// `IN_ONESHOT`
 const ONESHOT: u32 = 0x8000_0000;
 /// Every bit that inotify_add_watch(2) knows.
-const KNOWN: u32 = ALL_EVENTS | mask::UNMOUNT | OVERFLOW | IGNORED | ONLYDIR | DONT_FOLLOW | EXCL_UNLINK | MASK_CREATE | MASK_ADD
-    | mask::ISDIR | ONESHOT;
+const KNOWN: u32 =
+    ALL_EVENTS | mask::UNMOUNT | OVERFLOW | IGNORED | ONLYDIR | DONT_FOLLOW | EXCL_UNLINK | MASK_CREATE | MASK_ADD | mask::ISDIR | ONESHOT;
 
 /// /proc/sys/fs/inotify/max_queued_events
 pub const MAX_QUEUED_EVENTS: usize = 16_384;
@@ -165,12 +165,7 @@ impl Inotify {
         }
         let wd = s.last_wd.checked_add(1).unwrap_or(1);
         s.last_wd = wd;
-        let watch = Arc::new(Watch {
-            wd,
-            mask: AtomicU32::new(keep),
-            inode: inode.clone(),
-            owner: Arc::downgrade(&self.inner),
-        });
+        let watch = Arc::new(Watch { wd, mask: AtomicU32::new(keep), inode: inode.clone(), owner: Arc::downgrade(&self.inner) });
         s.watches.insert(wd, watch.clone());
         drop(s);
         notify::add(inode, watch);

@@ -8,7 +8,7 @@ use crate::{
     cred::{CapSet, Credentials},
     mm::{MapRequest, MapSource, MemoryPool, Mm, ObjectId, Placement, SharedMemory, VmaFlags},
     user::UserAddr,
-    vfs::{MappedPages, Mappable},
+    vfs::{Mappable, MappedPages},
 };
 use abi::{PAGE_SIZE, Result, bail, mm::Prot};
 use bitflags::bitflags;
@@ -177,7 +177,16 @@ impl ShmTable {
     }
 
     /// shmget(2): the id of the segment with this key, or of a new one. `mode`: permission bits.
-    pub fn get(&self, memory: &Arc<MemoryPool>, key: i32, size: u64, flags: GetFlags, mode: u32, cred: &Credentials, pid: i32) -> Result<i32> {
+    pub fn get(
+        &self,
+        memory: &Arc<MemoryPool>,
+        key: i32,
+        size: u64,
+        flags: GetFlags,
+        mode: u32,
+        cred: &Credentials,
+        pid: i32,
+    ) -> Result<i32> {
         let mut t = self.table.lock();
         t.purge();
         if key != IPC_PRIVATE {

@@ -47,11 +47,7 @@ impl Perm {
 
     /// `EPERM` unless these credentials own or made it.
     pub fn check_owner(&self, cred: &Credentials) -> Result {
-        if [self.uid, self.cuid].contains(&cred.euid) || cred.capable(CapSet::SYS_ADMIN) {
-            Ok(())
-        } else {
-            bail!(EPERM, "not the owner")
-        }
+        if [self.uid, self.cuid].contains(&cred.euid) || cred.capable(CapSet::SYS_ADMIN) { Ok(()) } else { bail!(EPERM, "not the owner") }
     }
 
     /// IPC_SET.

@@ -4,7 +4,7 @@ use super::*;
 use crate::io::IoBuffer;
 use crate::mm::{Extent, Hint, MemoryPool, tests::FakePlatform};
 use crate::user::UserAddr;
-use crate::vfs::{FileOps, MappedPages, Mappable, testing::null_file};
+use crate::vfs::{FileOps, Mappable, MappedPages, testing::null_file};
 use crate::{Kernel, KernelConfig};
 use abi::{Errno, PAGE_SIZE, fs::OpenFlags};
 use std::any::Any;

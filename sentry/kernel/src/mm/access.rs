@@ -175,10 +175,11 @@ impl Mm {
 
     /// As [`copy_out_partial`](Self::copy_out_partial), into private memory also where the application may not write: it gets copies.
     pub fn force_out_partial(&self, addr: UserAddr, src: &[u8]) -> usize {
-        let done = self.pieces_for(addr.0, src.len(), Access { write: true, forced: true }, |at, _, span| match src.get(at..at + span.len()) {
-            Some(part) => span.write(part),
-            None => 0,
-        });
+        let done =
+            self.pieces_for(addr.0, src.len(), Access { write: true, forced: true }, |at, _, span| match src.get(at..at + span.len()) {
+                Some(part) => span.write(part),
+                None => 0,
+            });
         // The platform may show the application a changed copy of what was there.
         let pages = abi::page_down(addr.0)..abi::page_up(addr.0.saturating_add(done as u64)).unwrap_or(u64::MAX);
         self.aspace.unpatch(pages.start, pages.end - pages.start);

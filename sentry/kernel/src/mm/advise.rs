@@ -277,7 +277,8 @@ impl Mm {
                 if s.limits.memlock == 0 {
                     bail!(EPERM, "RLIMIT_MEMLOCK is zero");
                 }
-                let already: u64 = s.vmas.within(range.clone()).filter(|(_, v)| v.flags.contains(VmaFlags::LOCKED)).map(|(r, _)| r.end - r.start).sum();
+                let already: u64 =
+                    s.vmas.within(range.clone()).filter(|(_, v)| v.flags.contains(VmaFlags::LOCKED)).map(|(r, _)| r.end - r.start).sum();
                 if s.totals.locked.saturating_add(end - start).saturating_sub(already) > s.limits.memlock {
                     bail!(ENOMEM, "RLIMIT_MEMLOCK");
                 }

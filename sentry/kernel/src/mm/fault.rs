@@ -1,11 +1,7 @@
 //! Page faults: pages that are not mapped yet, copy-on-write, stacks that grow.
 
 use super::{GUARD_GAP, Mm, Page, State, Vma, VmaFlags};
-use abi::{
-    PAGE_SIZE, Result, bail,
-    mm::Prot,
-    signal::Signal,
-};
+use abi::{PAGE_SIZE, Result, bail, mm::Prot, signal::Signal};
 use platform::Fault;
 use std::cell::Cell;
 use std::ops::Range;
@@ -72,7 +68,12 @@ impl Mm {
             // What was done last time did not help, and nothing has changed since: the access itself is wrong in a
             // way that the platform could not name (executing data, for example).
             LAST.set(Default::default());
-            tracing::debug!("fault at {:#x} has come again: {:?} {:?}", fault.addr, s.vmas.get(fault.addr).map(|(r, v)| (r, v.prot)), s.pages.get(fault.addr));
+            tracing::debug!(
+                "fault at {:#x} has come again: {:?} {:?}",
+                fault.addr,
+                s.vmas.get(fault.addr).map(|(r, v)| (r, v.prot)),
+                s.pages.get(fault.addr)
+            );
             return Err(Denied::Protection.signal(fault));
         }
         match self.fault_in(s, fault.addr, fault.access) {

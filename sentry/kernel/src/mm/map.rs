@@ -1,12 +1,9 @@
 //! mmap(2) and munmap(2): where mappings go, and what they are made of.
 
-use super::{
-    Backing, GUARD_GAP, Hint, MMAP_MIN_ADDR, Mm, ObjectId, Page, SharedMemory, State, Vma, VmaFlags,
-    vma::without_write,
-};
+use super::{Backing, GUARD_GAP, Hint, MMAP_MIN_ADDR, Mm, ObjectId, Page, SharedMemory, State, Vma, VmaFlags, vma::without_write};
 use crate::{
     user::UserAddr,
-    vfs::{File, MappedPages, Mappable, MountFlags},
+    vfs::{File, Mappable, MappedPages, MountFlags},
 };
 use abi::{
     PAGE_SIZE, Result, bail,
@@ -428,12 +425,8 @@ impl Mm {
         };
         let began_here = |r: &Range<u64>, v: &Vma| r.start.wrapping_sub(v.offset) == addr.0;
         let id = s.vmas.overlapping(addr.0..s.max_address).find_map(|(r, v)| if began_here(&r, v) { of(v) } else { None })?;
-        let parts: Vec<Range<u64>> = s
-            .vmas
-            .overlapping(addr.0..s.max_address)
-            .filter(|(r, v)| began_here(r, v) && of(v) == Some(id))
-            .map(|(r, _)| r)
-            .collect();
+        let parts: Vec<Range<u64>> =
+            s.vmas.overlapping(addr.0..s.max_address).filter(|(r, v)| began_here(r, v) && of(v) == Some(id)).map(|(r, _)| r).collect();
         for r in parts {
             self.remove(s, r.clone());
             self.host_unmap(s, &r);

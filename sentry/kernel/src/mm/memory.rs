@@ -200,9 +200,8 @@ impl MemoryPool {
         };
         let filled = if used { self.zero_all_but(to, from.start, data) } else { Ok(()) };
         let copied = filled.and_then(|()| {
-            data.iter().try_for_each(|d| {
-                Ok(self.file.copy_within(d.start, to.offset + (d.start - from.start), (d.end - d.start) as usize)?)
-            })
+            data.iter()
+                .try_for_each(|d| Ok(self.file.copy_within(d.start, to.offset + (d.start - from.start), (d.end - d.start) as usize)?))
         });
         match copied {
             Ok(()) => Ok(to),
@@ -515,7 +514,10 @@ mod tests {
 
     #[test]
     fn freed_memory_goes_back() {
-        use std::sync::{Arc, atomic::{AtomicU32, Ordering}};
+        use std::sync::{
+            Arc,
+            atomic::{AtomicU32, Ordering},
+        };
         let p = MemoryPool::new(1 << 30).expect("pool");
         let told = Arc::new(AtomicU32::new(0));
         let count = told.clone();

@@ -1,6 +1,9 @@
 //! Letting the platform make calls cheaper that are made often: which pages it may change, and where it has room of its own.
 
-use super::{Mm, State, Vma, VmaFlags, access::{Access, Piece}};
+use super::{
+    Mm, State, Vma, VmaFlags,
+    access::{Access, Piece},
+};
 use abi::{PAGE_SIZE, mm::Prot};
 use platform::{CallSite, HostPage};
 use std::ops::Range;

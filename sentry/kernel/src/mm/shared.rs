@@ -1,7 +1,7 @@
 //! [`SharedMemory`]: shared memory without a file (MAP_SHARED | MAP_ANONYMOUS, shmget(2)).
 
 use super::{MemoryPool, ObjectId, memory::Extent};
-use crate::vfs::{MappedPages, Mappable};
+use crate::vfs::{Mappable, MappedPages};
 use abi::{Result, bail};
 use std::sync::{
     Arc,

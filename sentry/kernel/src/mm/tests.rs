@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::user::UserRange;
-use crate::vfs::{MappedPages, Mappable};
+use crate::vfs::{Mappable, MappedPages};
 use abi::{Errno, mm::MapFlags, signal::Signal};
 use platform::{Event, Fault, FpState, Interrupt, Limits, UserRegs};
 use std::collections::BTreeMap;

@@ -74,13 +74,7 @@ pub struct Backing {
 
 impl Backing {
     /// Counts as a mapping from now on until it is dropped. `writable_shared`: could be written by the application, now or after mprotect(2).
-    pub fn new(
-        mappable: Arc<dyn Mappable>,
-        file: Option<Arc<File>>,
-        id: ObjectId,
-        label: Arc<str>,
-        writable_shared: bool,
-    ) -> Arc<Backing> {
+    pub fn new(mappable: Arc<dyn Mappable>, file: Option<Arc<File>>, id: ObjectId, label: Arc<str>, writable_shared: bool) -> Arc<Backing> {
         mappable.mapped(1, writable_shared);
         Arc::new(Backing { mappable, file, id, label, writable_shared })
     }

@@ -117,7 +117,11 @@ impl SocketOptions {
     /// Sets or clears an option of the flag kind.
     pub fn set_flag(&self, name: i32, on: bool) {
         if let Some(b) = flag(name) {
-            if on { self.flags.fetch_or(b, Relaxed) } else { self.flags.fetch_and(!b, Relaxed) };
+            if on {
+                self.flags.fetch_or(b, Relaxed)
+            } else {
+                self.flags.fetch_and(!b, Relaxed)
+            };
         }
     }
 
@@ -250,7 +254,12 @@ impl SocketOptions {
                 cred.require(CapSet::NET_ADMIN)?;
                 self.set_flag(name, true);
             }
-            libc::SO_TYPE | libc::SO_ERROR | libc::SO_PROTOCOL | libc::SO_DOMAIN | libc::SO_ACCEPTCONN | libc::SO_PEERCRED
+            libc::SO_TYPE
+            | libc::SO_ERROR
+            | libc::SO_PROTOCOL
+            | libc::SO_DOMAIN
+            | libc::SO_ACCEPTCONN
+            | libc::SO_PEERCRED
             | libc::SO_SNDLOWAT => {
                 bail!(ENOPROTOOPT, "cannot be set")
             }

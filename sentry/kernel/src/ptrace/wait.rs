@@ -69,7 +69,11 @@ impl Task {
     fn is_tracer_of(&self, task: &Task, own_thread: bool) -> bool {
         let s = task.tracing.lock();
         s.link.as_ref().is_some_and(|l| {
-            if own_thread { std::ptr::eq(l.tracer.as_ptr(), self) } else { std::ptr::eq(l.tracer_group.as_ptr(), Arc::as_ptr(self.group())) }
+            if own_thread {
+                std::ptr::eq(l.tracer.as_ptr(), self)
+            } else {
+                std::ptr::eq(l.tracer_group.as_ptr(), Arc::as_ptr(self.group()))
+            }
         })
     }
 
@@ -91,4 +95,3 @@ impl Task {
         WaitResult { pid: self.tid(), uid: self.cred().uid, code, status, wait_status, usage: self.usage() }
     }
 }
-

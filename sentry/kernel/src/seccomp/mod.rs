@@ -115,9 +115,12 @@ impl Filters {
             return if allowed.contains(&data.nr.into()) { ALLOW } else { KILL_THREAD };
         }
         let strictness = |answer: u32| (answer & ACTION).cast_signed();
-        self.list.iter().rev().map(|f| f.decide(data)).fold(ALLOW, |best, answer| {
-            if strictness(answer) < strictness(best) { answer } else { best }
-        })
+        self.list.iter().rev().map(|f| f.decide(data)).fold(
+            ALLOW,
+            |best, answer| {
+                if strictness(answer) < strictness(best) { answer } else { best }
+            },
+        )
     }
 }
 
@@ -136,11 +139,7 @@ impl CurrentTask {
             return None;
         }
         let regs = &self.regs;
-        let data = Data {
-            nr: regs.orig_rax as i32,
-            ip: regs.rip,
-            args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9],
-        };
+        let data = Data { nr: regs.orig_rax as i32, ip: regs.rip, args: [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] };
         // Not under the lock: a filter takes its time.
         let filters = self.info().seccomp.clone();
         let answer = filters.decide(&data);

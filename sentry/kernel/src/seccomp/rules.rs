@@ -102,9 +102,8 @@ mod tests {
 
     #[test]
     fn every_comparison() {
-        let holds = |op, value, other, arg| {
-            Condition { index: 1, op, value, other }.holds(&Data { nr: 0, ip: 0, args: [9, arg, 9, 9, 9, 9] })
-        };
+        let holds =
+            |op, value, other, arg| Condition { index: 1, op, value, other }.holds(&Data { nr: 0, ip: 0, args: [9, arg, 9, 9, 9, 9] });
         assert!(holds(Op::Ne, 5, 0, 6) && !holds(Op::Ne, 5, 0, 5));
         assert!(holds(Op::Lt, 5, 0, 4) && !holds(Op::Lt, 5, 0, 5));
         assert!(holds(Op::Le, 5, 0, 5) && !holds(Op::Le, 5, 0, 6));

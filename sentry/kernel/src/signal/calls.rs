@@ -242,4 +242,3 @@ impl CurrentTask {
         Ok(old)
     }
 }
-

@@ -140,13 +140,7 @@ impl CurrentTask {
         self.act_on(&group, sig, info, state)
     }
 
-    fn act_on<'g>(
-        &self,
-        group: &'g ThreadGroup,
-        sig: Signal,
-        info: SigInfo,
-        mut state: sync::MutexGuard<'g, GroupState>,
-    ) -> Next {
+    fn act_on<'g>(&self, group: &'g ThreadGroup, sig: Signal, info: SigInfo, mut state: sync::MutexGuard<'g, GroupState>) -> Next {
         let handlers = group.handlers();
         let action = handlers.get(sig);
         match action.handler {

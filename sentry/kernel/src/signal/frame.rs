@@ -291,10 +291,7 @@ impl CurrentTask {
         self.mm().copy_in(UserAddr(at), &mut image)?;
         let size = u32_at(&image, SW_BYTES + 16) as usize;
         let extended = u32_at(&image, SW_BYTES + 4) as usize;
-        let announced = u32_at(&image, SW_BYTES) == FP_XSTATE_MAGIC1
-            && size >= LEGACY + XSAVE_HEADER
-            && size <= full
-            && extended >= size;
+        let announced = u32_at(&image, SW_BYTES) == FP_XSTATE_MAGIC1 && size >= LEGACY + XSAVE_HEADER && size <= full && extended >= size;
         let mut features = u64_at(&image, SW_BYTES + 8) & limits.xfeatures;
         let mut whole = false;
         if announced {

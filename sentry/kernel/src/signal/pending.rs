@@ -119,8 +119,7 @@ mod tests {
             q.push(sig, SigInfo::new(sig, code));
         }
         assert_eq!(q.len(), 4);
-        let order: Vec<(u8, i32)> =
-            std::iter::from_fn(|| q.dequeue(SigSet::EMPTY)).map(|(s, i)| (s.number(), i.code)).collect();
+        let order: Vec<(u8, i32)> = std::iter::from_fn(|| q.dequeue(SigSet::EMPTY)).map(|(s, i)| (s.number(), i.code)).collect();
         assert_eq!(order, [(11, 3), (1, 0), (40, 1), (40, 2)]);
         assert!(q.is_empty());
     }

@@ -10,8 +10,7 @@ use abi::{
 use std::sync::atomic::Ordering;
 
 /// SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU.
-pub const STOP_SIGNALS: SigSet =
-    SigSet(Signal::STOP.bit().0 | Signal::TSTP.bit().0 | Signal::TTIN.bit().0 | Signal::TTOU.bit().0);
+pub const STOP_SIGNALS: SigSet = SigSet(Signal::STOP.bit().0 | Signal::TSTP.bit().0 | Signal::TTIN.bit().0 | Signal::TTOU.bit().0);
 
 impl Task {
     /// Whether the task must look at its signals before it goes on: blocking calls return [`abi::Restart::Sys`] then.

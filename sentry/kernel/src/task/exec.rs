@@ -211,15 +211,8 @@ impl Kernel {
     /// [start](Kernel::start_task) it with. The path has been looked up along `PATH` already, if need be.
     pub fn load_init(&self, task: &Arc<Task>, path: &[u8], argv: Vec<Vec<u8>>, envp: Vec<Vec<u8>>) -> Result<platform::UserRegs> {
         let start = if path.first() == Some(&b'/') { task.fs().root() } else { task.fs().cwd() };
-        let request = ExecRequest {
-            start,
-            path: path.to_vec(),
-            how: Lookup::FOLLOW,
-            shown: path.to_vec(),
-            inaccessible: false,
-            argv,
-            envp,
-        };
+        let request =
+            ExecRequest { start, path: path.to_vec(), how: Lookup::FOLLOW, shown: path.to_vec(), inaccessible: false, argv, envp };
         let old = task.cred();
         let mut program = task.load(request)?;
         if program.cred.uid == old.uid && program.cred.euid == old.euid && !program.secure {

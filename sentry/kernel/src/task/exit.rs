@@ -222,9 +222,8 @@ fn orphan_groups_at_exit(tree: &Tree, group: &ThreadGroup) {
     let Some(own) = tree.process(group.tgid) else { return };
     let (own_pgid, session) = (own.process_group.id, own.process_group.session.id);
     // The group it was in, if its own parent was what kept that from being orphaned.
-    let parent_elsewhere = tree
-        .process(own.parent)
-        .is_some_and(|p| p.process_group.id != own_pgid && p.process_group.session.id == session);
+    let parent_elsewhere =
+        tree.process(own.parent).is_some_and(|p| p.process_group.id != own_pgid && p.process_group.session.id == session);
     if parent_elsewhere && tree.is_orphaned(own_pgid, Some(group.tgid)) {
         wake_orphans(tree, own_pgid);
     }

@@ -26,16 +26,16 @@ mod wait;
 
 pub use clone::CloneRequest;
 pub use current::{CurrentTask, RestartBlock, SyscallDispatcher, blank_regs, current, set_current};
-pub use run::InitArgs;
-pub use wait::{WaitOptions, WaitResult, WaitWho};
 pub use exec::ExecRequest;
 pub use freeze::Freezer;
 pub use fs_context::FsContext;
 pub use pidfd::{Pidfd, open as open_pidfd};
 pub use process_group::{ControllingTerminal, ProcessGroup, Session};
 pub use rlimits::Rlimits;
+pub use run::InitArgs;
 pub use task_state::{RunState, TaskInfo, Waker};
 pub use thread_group::{ExitStatus, GroupState, ThreadGroup, Usage};
+pub use wait::{WaitOptions, WaitResult, WaitWho};
 
 use crate::ptrace::Tracing;
 use crate::signal::TaskSignals;

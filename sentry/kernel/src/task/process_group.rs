@@ -4,7 +4,10 @@
 
 use super::Task;
 use crate::Kernel;
-use abi::{Restart, Result, bail, signal::{SigInfo, Signal}};
+use abi::{
+    Restart, Result, bail,
+    signal::{SigInfo, Signal},
+};
 use std::sync::{Arc, Weak};
 use sync::{Mutex, Rank};
 

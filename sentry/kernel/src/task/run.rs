@@ -236,7 +236,12 @@ impl CurrentTask {
         match self.task.mm().handle_fault(&fault) {
             Ok(()) => {}
             Err(signal) => {
-                tracing::debug!("task {} faults at rip {:#x} rsp {:#x}: {fault:?}, so {signal:?}", self.task.tid(), self.regs.rip, self.regs.rsp);
+                tracing::debug!(
+                    "task {} faults at rip {:#x} rsp {:#x}: {fault:?}, so {signal:?}",
+                    self.task.tid(),
+                    self.regs.rip,
+                    self.regs.rsp
+                );
                 self.task.force_signal(SigInfo::fault(signal.signal, signal.code, signal.addr));
             }
         }

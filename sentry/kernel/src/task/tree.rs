@@ -102,9 +102,10 @@ impl Tree {
             p.process_group.id == pgid
                 && Some(tgid) != ignored
                 && p.zombie.is_none()
-                && self.processes.get(&p.parent).is_some_and(|parent| {
-                    parent.process_group.id != pgid && parent.process_group.session.id == p.process_group.session.id
-                })
+                && self
+                    .processes
+                    .get(&p.parent)
+                    .is_some_and(|parent| parent.process_group.id != pgid && parent.process_group.session.id == p.process_group.session.id)
         })
     }
 
@@ -114,9 +115,10 @@ impl Tree {
             p.process_group.id == pgid
                 && p.parent != parent
                 && p.zombie.is_none()
-                && self.processes.get(&p.parent).is_some_and(|parent| {
-                    parent.process_group.id != pgid && parent.process_group.session.id == p.process_group.session.id
-                })
+                && self
+                    .processes
+                    .get(&p.parent)
+                    .is_some_and(|parent| parent.process_group.id != pgid && parent.process_group.session.id == p.process_group.session.id)
         })
     }
 

@@ -49,11 +49,8 @@ pub struct TimerQueue {
 impl TimerQueue {
     /// An empty queue, and its thread, which ends when the queue is dropped.
     pub fn start() -> Result<Arc<TimerQueue>> {
-        let queue = Arc::new(TimerQueue {
-            state: Mutex::new(Rank::Timer, State::default()),
-            next_id: AtomicU64::new(1),
-            waker: Waker::default(),
-        });
+        let queue =
+            Arc::new(TimerQueue { state: Mutex::new(Rank::Timer, State::default()), next_id: AtomicU64::new(1), waker: Waker::default() });
         let weak = Arc::downgrade(&queue);
         host::thread::spawn("timers", move || serve(&weak))?;
         Ok(queue)

@@ -11,7 +11,7 @@
 
 use super::SECOND;
 use crate::mm::{Hint, MapRequest, MapSource, MemoryPool, Mm, ObjectId, Placement, VmaFlags};
-use crate::vfs::{MappedPages, Mappable};
+use crate::vfs::{Mappable, MappedPages};
 use abi::{PAGE_SIZE, Result, bail, mm::Prot};
 use host::vdso::{Counter, page};
 use std::sync::{

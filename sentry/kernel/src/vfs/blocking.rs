@@ -19,13 +19,7 @@ pub enum At {
 }
 
 /// Calls `attempt` until it does not want to wait any more.
-pub fn wait_for<T>(
-    task: &Task,
-    file: &File,
-    events: PollEvents,
-    nonblocking: bool,
-    mut attempt: impl FnMut() -> Result<T>,
-) -> Result<T> {
+pub fn wait_for<T>(task: &Task, file: &File, events: PollEvents, nonblocking: bool, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
     let first = attempt();
     if !matches!(first, Err(Error::Errno(Errno::EAGAIN))) || nonblocking {
         return first;

@@ -37,12 +37,7 @@ pub(super) fn new_node(dir: &PathRef, name: &FsStr, node: NewNode<'_>, perm: u32
 
 impl Walker<'_> {
     /// The locked part of every call that makes a name: the name must be free (`filename_create`).
-    fn make_name<T>(
-        &self,
-        parent: &Parent,
-        directory: bool,
-        make: impl FnOnce(&PathRef, &FsStr) -> Result<T>,
-    ) -> Result<T> {
+    fn make_name<T>(&self, parent: &Parent, directory: bool, make: impl FnOnce(&PathRef, &FsStr) -> Result<T>) -> Result<T> {
         let name = parent.name(Errno::EEXIST)?;
         let dir = &parent.dir;
         if !dir.inode.is_dir() {

@@ -44,10 +44,7 @@ const SWEEP_MIN: usize = 64;
 impl Dentry {
     fn make(name: FsString, parent: Option<Arc<Dentry>>, inode: Option<Arc<Inode>>) -> Arc<Dentry> {
         Arc::new(Dentry {
-            state: Mutex::new(
-                Rank::Dentry,
-                State { name, parent, inode, children: HashMap::new(), sweep_at: SWEEP_MIN, unlinked: false },
-            ),
+            state: Mutex::new(Rank::Dentry, State { name, parent, inode, children: HashMap::new(), sweep_at: SWEEP_MIN, unlinked: false }),
             mounted: AtomicU32::new(0),
             pinned: AtomicBool::new(false),
             used: AtomicBool::new(false),

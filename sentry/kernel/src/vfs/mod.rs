@@ -26,8 +26,8 @@ pub mod perm;
 mod registry;
 mod remove;
 mod rename;
-pub mod show;
 pub mod shmem;
+pub mod show;
 mod superblock;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -35,8 +35,7 @@ pub enum Namespace {
 }
 
 impl Namespace {
-    const ALL: [Namespace; 8] =
-        [Self::Cgroup, Self::Ipc, Self::Mnt, Self::Net, Self::Pid, Self::Time, Self::User, Self::Uts];
+    const ALL: [Namespace; 8] = [Self::Cgroup, Self::Ipc, Self::Mnt, Self::Net, Self::Pid, Self::Time, Self::User, Self::Uts];
 
     /// Name, number, and the flag of clone(2).
     const fn row(self) -> (&'static str, u64, i32) {

@@ -138,8 +138,17 @@ mod tests {
     fn user(uid: u32) -> Credentials {
         let none = CapSet::empty();
         Credentials {
-            uid, euid: uid, suid: uid, fsuid: uid, gid: uid, egid: uid, sgid: uid, fsgid: uid,
-            permitted: none, effective: none, bounding: none,
+            uid,
+            euid: uid,
+            suid: uid,
+            fsuid: uid,
+            gid: uid,
+            egid: uid,
+            sgid: uid,
+            fsgid: uid,
+            permitted: none,
+            effective: none,
+            bounding: none,
             ..Credentials::root()
         }
     }

@@ -38,10 +38,7 @@ pub struct Vfs {
 
 impl Default for Vfs {
     fn default() -> Self {
-        Vfs {
-            types: Mutex::new(Rank::Leaf, Vec::new()),
-            chars: Mutex::new(Rank::Leaf, Vec::new()),
-        }
+        Vfs { types: Mutex::new(Rank::Leaf, Vec::new()), chars: Mutex::new(Rank::Leaf, Vec::new()) }
     }
 }
 

@@ -17,12 +17,7 @@ struct Ends<'a> {
 
 impl Walker<'_> {
     /// renameat2(2).
-    pub fn rename(
-        &self,
-        old: (&PathRef, &FsStr),
-        new: (&PathRef, &FsStr),
-        flags: RenameFlags,
-    ) -> Result {
+    pub fn rename(&self, old: (&PathRef, &FsStr), new: (&PathRef, &FsStr), flags: RenameFlags) -> Result {
         if flags.contains(RenameFlags::EXCHANGE) && flags.intersects(RenameFlags::NOREPLACE | RenameFlags::WHITEOUT) {
             bail!(EINVAL, "RENAME_EXCHANGE with another flag");
         }
@@ -100,15 +95,7 @@ impl Walker<'_> {
         };
         let sb = &e.old_dir.inode.sb;
         let change = sb.begin_change();
-        e.old_dir.inode.ops.rename(
-            &e.old_dir.inode,
-            e.old_name,
-            &source,
-            &e.new_dir.inode,
-            e.new_name,
-            target.as_ref(),
-            flags,
-        )?;
+        e.old_dir.inode.ops.rename(&e.old_dir.inode, e.old_name, &source, &e.new_dir.inode, e.new_name, target.as_ref(), flags)?;
         drop(change);
         self.rename_in_cache(e, &source, flags);
         Ok(Some(Told { source: source.clone(), target: target.clone(), exchange }))

@@ -2,7 +2,10 @@
 
 use super::{Attr, Dentry, File, FileOps, Inode, InodeOps, Mount, MountFlags, PathRef, SbFlags, SuperBlock, SuperOps};
 use crate::task::Task;
-use abi::{Result, fs::{FileType, OpenFlags, Statfs}};
+use abi::{
+    Result,
+    fs::{FileType, OpenFlags, Statfs},
+};
 use std::any::Any;
 use std::sync::Arc;
 

@@ -518,10 +518,7 @@ fn cached(dir: &Arc<Dentry>, inode: &Arc<Inode>, name: &FsStr) -> Option<Arc<Den
         return dir.child(name).filter(|d| d.is_pinned());
     }
     let d = dir.child(name)?;
-    if inode.sb.flags.contains(super::SbFlags::REVALIDATE)
-        && !d.is_mountpoint()
-        && !inode.ops.revalidate(inode, name, d.inode().as_ref())
-    {
+    if inode.sb.flags.contains(super::SbFlags::REVALIDATE) && !d.is_mountpoint() && !inode.ops.revalidate(inode, name, d.inode().as_ref()) {
         dir.drop_child(&d, false);
         return None;
     }

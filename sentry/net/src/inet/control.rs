@@ -88,9 +88,5 @@ pub fn error(e: &SocketError, v4: bool) -> Control {
         Some(ip) => b.extend_from_slice(&address::encode(SocketAddr::new(ip, 0), !v4)),
         None => b.extend_from_slice(&if v4 { vec![0; 16] } else { vec![0; 28] }),
     }
-    if v4 {
-        Control::Other(libc::IPPROTO_IP, libc::IP_RECVERR, b)
-    } else {
-        Control::Other(libc::IPPROTO_IPV6, libc::IPV6_RECVERR, b)
-    }
+    if v4 { Control::Other(libc::IPPROTO_IP, libc::IP_RECVERR, b) } else { Control::Other(libc::IPPROTO_IPV6, libc::IPV6_RECVERR, b) }
 }

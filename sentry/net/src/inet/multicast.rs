@@ -126,6 +126,7 @@ impl InetSock {
             return false;
         }
         let me: *const InetSock = self;
-        all_nodes || self.stack.ports.all().iter().any(|(_, s)| !std::ptr::eq(me, &raw const **s) && s.lock().groups.contains(&(group, device)))
+        all_nodes
+            || self.stack.ports.all().iter().any(|(_, s)| !std::ptr::eq(me, &raw const **s) && s.lock().groups.contains(&(group, device)))
     }
 }

@@ -147,8 +147,14 @@ impl InetSock {
             }
         }
         let path = s.path.as_mut()?;
-        let mut wire =
-            SockWire { stack: &self.stack, path, local, remote, ttl: self.extra.ttl(remote.is_ipv4()), tos: self.extra.tos(remote.is_ipv4()) };
+        let mut wire = SockWire {
+            stack: &self.stack,
+            path,
+            local,
+            remote,
+            ttl: self.extra.ttl(remote.is_ipv4()),
+            tos: self.extra.tos(remote.is_ipv4()),
+        };
         Some(f(&mut wire))
     }
 
@@ -177,7 +183,8 @@ impl InetSock {
             self.wakes_at.store(0, Ordering::Release);
             let Some(mut tcb) = s.tcb.take() else { return };
             let due = tcb.deadline().is_some_and(|at| at <= now());
-            let signals = if due { self.with_wire(&mut s, |wire| tcb.on_timer(now(), wire)).unwrap_or_default() } else { Signals::default() };
+            let signals =
+                if due { self.with_wire(&mut s, |wire| tcb.on_timer(now(), wire)).unwrap_or_default() } else { Signals::default() };
             self.arm(&tcb);
             s.tcb = Some(tcb);
             signals

@@ -118,13 +118,8 @@ impl Ports {
     /// Sockets that hear this address, the best first.
     pub fn find(&self, kind: SocketKind, to: SocketAddr) -> Vec<Arc<InetSock>> {
         let s = self.0.lock();
-        let mut found: Vec<(u32, Arc<InetSock>)> = s
-            .bound
-            .get(&(kind, to.port()))
-            .into_iter()
-            .flatten()
-            .filter_map(|e| Some((e.score(to.ip())?, e.sock.upgrade()?)))
-            .collect();
+        let mut found: Vec<(u32, Arc<InetSock>)> =
+            s.bound.get(&(kind, to.port())).into_iter().flatten().filter_map(|e| Some((e.score(to.ip())?, e.sock.upgrade()?))).collect();
         drop(s);
         found.sort_by_key(|f| std::cmp::Reverse(f.0));
         found.into_iter().map(|f| f.1).collect()

@@ -324,7 +324,8 @@ impl InetSock {
             return Ok(());
         }
         let table = self.stack.table();
-        let broadcast = |ip: IpAddr| table.devices.iter().any(|d| d.addresses.lock().iter().any(|a| a.broadcast.map(IpAddr::V4) == Some(ip)));
+        let broadcast =
+            |ip: IpAddr| table.devices.iter().any(|d| d.addresses.lock().iter().any(|a| a.broadcast.map(IpAddr::V4) == Some(ip)));
         if self.kind == SocketKind::Dgram && broadcast(ip) {
             return Ok(());
         }
@@ -487,7 +488,11 @@ impl SocketOps for InetSock {
     }
 
     fn release(&self) {
-        if self.kind == SocketKind::Dgram { self.close_udp() } else { self.close_tcp() }
+        if self.kind == SocketKind::Dgram {
+            self.close_udp()
+        } else {
+            self.close_tcp()
+        }
         if let Some(&ino) = self.ino.get() {
             self.stack.ports.remove(ino);
         }

@@ -42,12 +42,7 @@ impl InetSock {
         let mut s = self.lock();
         match &mut s.phase {
             Phase::Open { .. } => {
-                s.phase = Phase::Listening {
-                    backlog: new,
-                    pending: VecDeque::new(),
-                    waiting: VecDeque::new(),
-                    half_open: VecDeque::new(),
-                };
+                s.phase = Phase::Listening { backlog: new, pending: VecDeque::new(), waiting: VecDeque::new(), half_open: VecDeque::new() };
                 s.shut = Shutdown { read: false, write: false };
                 self.listening.store(true, Ordering::Release);
             }
@@ -622,7 +617,10 @@ impl State {
     /// Both directions are closed.
     fn all_over(&self) -> bool {
         match &self.tcb {
-            Some(t) => matches!(t.state, crate::tcp::State::Closed | crate::tcp::State::TimeWait | crate::tcp::State::LastAck | crate::tcp::State::Closing),
+            Some(t) => matches!(
+                t.state,
+                crate::tcp::State::Closed | crate::tcp::State::TimeWait | crate::tcp::State::LastAck | crate::tcp::State::Closing
+            ),
             None => self.fin && self.shut.write,
         }
     }

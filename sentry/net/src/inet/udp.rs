@@ -95,7 +95,8 @@ impl InetSock {
             device = device.or(self.extra.multicast_device(v4));
         }
         let e = &self.extra;
-        let mut plan = Sending { to, source, device, ttl: if group { e.multicast_ttl(v4) } else { e.ttl(v4) }, tos: e.tos(v4), segment: e.segment() };
+        let mut plan =
+            Sending { to, source, device, ttl: if group { e.multicast_ttl(v4) } else { e.ttl(v4) }, tos: e.tos(v4), segment: e.segment() };
         let asked = control::outgoing(&message.control)?;
         plan.source = asked.source.or(plan.source);
         plan.device = asked.device.or(plan.device);

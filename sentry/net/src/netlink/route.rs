@@ -141,7 +141,13 @@ fn link(d: &Device, flags: u16, a: &mut Answer) {
     body.extend_from_slice(&0u32.to_ne_bytes());
     let up = d.up.load(Ordering::Relaxed);
     // IF_OPER_UNKNOWN for loopback, up, down.
-    let state = if d.is_loopback() { 0 } else if up { 6 } else { 2 };
+    let state = if d.is_loopback() {
+        0
+    } else if up {
+        6
+    } else {
+        2
+    };
     let n = |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed);
     let s = &d.stats;
     let mut stats = vec![0u64; 24];
@@ -365,7 +371,18 @@ fn change_address(stack: &Stack, r: Request, body: &[u8]) -> Answered {
         if added && !host_only && !d.is_loopback() {
             let source = ip.is_ipv4().then_some(ip);
             let metric = if ip.is_ipv4() { 0 } else { 256 };
-            routes.push(route::Route { dst: net, prefix, gateway: None, device: d.index, source, metric, mtu: None, protocol: 2, scope: 253, kind: 1 });
+            routes.push(route::Route {
+                dst: net,
+                prefix,
+                gateway: None,
+                device: d.index,
+                source,
+                metric,
+                mtu: None,
+                protocol: 2,
+                scope: 253,
+                kind: 1,
+            });
         }
         Ok(())
     });
@@ -389,7 +406,8 @@ fn change_route(stack: &Stack, r: Request, body: &[u8]) -> Answered {
     let gateway = of(libc::RTA_GATEWAY).and_then(ip_of);
     let number = |kind| of(kind).and_then(|v| bytes(v, 0)).map(u32::from_ne_bytes);
     let metric = number(libc::RTA_PRIORITY).unwrap_or(if v4 || r.kind == RTM_DELROUTE { 0 } else { 1024 });
-    let mtu = of(libc::RTA_METRICS).and_then(|m| attributes(m).find(|(k, _)| *k == 2).and_then(|(_, v)| bytes(v, 0)).map(u32::from_ne_bytes));
+    let mtu =
+        of(libc::RTA_METRICS).and_then(|m| attributes(m).find(|(k, _)| *k == 2).and_then(|(_, v)| bytes(v, 0)).map(u32::from_ne_bytes));
     let mut device = number(libc::RTA_OIF);
     if r.kind == RTM_DELROUTE {
         return stack

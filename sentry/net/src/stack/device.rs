@@ -84,8 +84,7 @@ impl Device {
     pub fn loopback() -> Device {
         let address = |ip: IpAddr, prefix| IfAddr { ip, prefix, broadcast: None, scope: 254 };
         let d = Device::new(1, "lo", [0; 6], 65_536, None);
-        *d.addresses.lock() =
-            vec![address(Ipv4Addr::LOCALHOST.into(), 8), address(std::net::Ipv6Addr::LOCALHOST.into(), 128)];
+        *d.addresses.lock() = vec![address(Ipv4Addr::LOCALHOST.into(), 8), address(std::net::Ipv6Addr::LOCALHOST.into(), 128)];
         d
     }
 
@@ -181,4 +180,3 @@ impl Device {
         self.addresses.lock().iter().find(|a| matches!(a.ip, IpAddr::V6(ip) if ip.is_unicast_link_local())).map(|a| a.ip)
     }
 }
-

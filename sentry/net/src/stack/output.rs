@@ -1,6 +1,10 @@
 //! Packets out: which device and neighbour, fragments, and the way back in for what is addressed to ourselves.
 
-use super::{Device, Stack, device, neighbour::{Answer, Waiting}, route};
+use super::{
+    Device, Stack, device,
+    neighbour::{Answer, Waiting},
+    route,
+};
 use crate::wire::{self, BROADCAST, Fragment, IpHeader, Mac};
 use abi::{Result, bail};
 use std::net::{IpAddr, Ipv4Addr};

@@ -40,7 +40,9 @@ pub fn contains(network: IpAddr, prefix: u8, ip: IpAddr) -> bool {
 /// The address with all host bits zero.
 pub fn network_of(ip: IpAddr, prefix: u8) -> IpAddr {
     match ip {
-        IpAddr::V4(i) => std::net::Ipv4Addr::from_bits(i.to_bits() & u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)).into(),
+        IpAddr::V4(i) => {
+            std::net::Ipv4Addr::from_bits(i.to_bits() & u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)).into()
+        }
         IpAddr::V6(i) => {
             std::net::Ipv6Addr::from_bits(i.to_bits() & u128::MAX.checked_shl(128 - u32::from(prefix.min(128))).unwrap_or(0)).into()
         }
@@ -98,7 +100,13 @@ mod tests {
             scope: 0,
             kind: 1,
         };
-        let all = [route("0.0.0.0", 0, 2, 0), route("10.0.0.0", 8, 3, 0), route("10.1.0.0", 16, 4, 9), route("10.1.0.0", 16, 5, 3), route("::", 0, 6, 0)];
+        let all = [
+            route("0.0.0.0", 0, 2, 0),
+            route("10.0.0.0", 8, 3, 0),
+            route("10.1.0.0", 16, 4, 9),
+            route("10.1.0.0", 16, 5, 3),
+            route("::", 0, 6, 0),
+        ];
         let at = |ip: &str| lookup(&all, ip.parse().unwrap(), None).map(|r| r.device);
         assert_eq!([at("1.2.3.4"), at("10.2.0.1"), at("10.1.2.3"), at("fe80::1")], [Some(2), Some(3), Some(5), Some(6)]);
         assert_eq!(lookup(&all, "10.1.2.3".parse().unwrap(), Some(2)).map(|r| r.device), Some(2));

@@ -104,7 +104,14 @@ impl Stack {
             let Some(d) = table.device(r.device) else { continue };
             let gateway = r.gateway.map_or(any.clone(), hex4);
             let flags = 1 | if r.gateway.is_some() { 2 } else { 0 };
-            writeln!(out, "{} {:02x} {any} 00 {gateway} {:08x} 00000001 00000000 {flags:08x} {:>8}", hex4(r.dst), r.prefix, r.metric, d.name)?;
+            writeln!(
+                out,
+                "{} {:02x} {any} 00 {gateway} {:08x} 00000001 00000000 {flags:08x} {:>8}",
+                hex4(r.dst),
+                r.prefix,
+                r.metric,
+                d.name
+            )?;
         }
         writeln!(out, "{:032x} 80 {any} 00 {any} 00000000 00000002 00000000 80200001       lo", 1)
     }
@@ -145,7 +152,15 @@ impl Stack {
         let n = |c: &AtomicU64| c.load(Relaxed);
         let s = &self.snmp;
         out.push_str("Ip: Forwarding DefaultTTL InReceives InHdrErrors InAddrErrors ForwDatagrams InUnknownProtos InDiscards InDelivers OutRequests OutDiscards OutNoRoutes ReasmTimeout ReasmReqds ReasmOKs ReasmFails FragOKs FragFails FragCreates OutTransmits\n");
-        writeln!(out, "Ip: 2 64 {} {} 0 0 0 0 {} {} 0 0 0 0 0 0 0 0 0 {}", n(&s.ip_in), n(&s.ip_in_errors), n(&s.ip_in), n(&s.tcp_out) + n(&s.udp_out), n(&s.tcp_out) + n(&s.udp_out))?;
+        writeln!(
+            out,
+            "Ip: 2 64 {} {} 0 0 0 0 {} {} 0 0 0 0 0 0 0 0 0 {}",
+            n(&s.ip_in),
+            n(&s.ip_in_errors),
+            n(&s.ip_in),
+            n(&s.tcp_out) + n(&s.udp_out),
+            n(&s.tcp_out) + n(&s.udp_out)
+        )?;
         out.push_str("Tcp: RtoAlgorithm RtoMin RtoMax MaxConn ActiveOpens PassiveOpens AttemptFails EstabResets CurrEstab InSegs OutSegs RetransSegs InErrs OutRsts InCsumErrors\n");
         writeln!(
             out,
@@ -167,7 +182,10 @@ impl Stack {
         let (tcp, udp) = (self.ports.count(false, true), self.ports.count(false, false));
         let raw = self.raw.count(false);
         let all = tcp + udp + raw + self.ports.count(true, true) + self.ports.count(true, false) + self.raw.count(true);
-        writeln!(out, "sockets: used {all}\nTCP: inuse {tcp} orphan 0 tw 0 alloc {tcp} mem 0\nUDP: inuse {udp} mem 0\nUDPLITE: inuse 0\nRAW: inuse {raw}\nFRAG: inuse 0 memory 0")
+        writeln!(
+            out,
+            "sockets: used {all}\nTCP: inuse {tcp} orphan 0 tw 0 alloc {tcp} mem 0\nUDP: inuse {udp} mem 0\nUDPLITE: inuse 0\nRAW: inuse {raw}\nFRAG: inuse 0 memory 0"
+        )
     }
 
     fn show_sockstat6(&self, out: &mut String) -> std::fmt::Result {

@@ -8,8 +8,8 @@
 mod congestion;
 mod recv;
 mod rtt;
-mod send;
 pub mod segment;
+mod send;
 pub mod seq;
 pub mod stream;
 #[cfg(test)]

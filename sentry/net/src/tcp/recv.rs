@@ -444,11 +444,7 @@ impl Tcb {
         if self.sack_ok && self.rack.valid {
             let r = self.rack;
             let urgent = self.recovery.is_some() || self.sacked >= 3 * self.mss;
-            let tolerance = if urgent && !r.reordering {
-                0
-            } else {
-                (self.rtt.least / 4 * u64::from(r.factor + 1)).min(self.rtt.smoothed)
-            };
+            let tolerance = if urgent && !r.reordering { 0 } else { (self.rtt.least / 4 * u64::from(r.factor + 1)).min(self.rtt.smoothed) };
             let mut wait = 0;
             let mut lost_bytes = 0;
             for s in &mut self.sent {

@@ -150,7 +150,8 @@ impl Net {
     fn run(&mut self, limit: u64) -> bool {
         self.work(0);
         while self.now < limit {
-            let done = |e: &Option<End>| e.as_ref().is_some_and(|e| matches!(e.tcb.state, State::Closed | State::TimeWait) && e.got.is_empty());
+            let done =
+                |e: &Option<End>| e.as_ref().is_some_and(|e| matches!(e.tcb.state, State::Closed | State::TimeWait) && e.got.is_empty());
             if self.ends.iter().all(done) {
                 return true;
             }

@@ -1,11 +1,11 @@
 //! A guest address space: one stub process, and the operations that wait to be carried out in it.
 
 use super::Spawner;
+use crate::AddressSpace;
+use crate::ops::{Op, Queue};
 use crate::spawner::Id;
 use crate::stub::{self, Entry, OP_LEN, OPS, OPS_LEN};
 use crate::tracee::{run, sys};
-use crate::AddressSpace;
-use crate::ops::{Op, Queue};
 use abi::{Errno, mm::Prot};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};

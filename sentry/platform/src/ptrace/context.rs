@@ -1,12 +1,12 @@
 //! A guest thread: a thread of a stub process, traced by the task thread that owns the [`PtraceContext`].
 
-use super::aspace::{Process, PtraceAddressSpace};
 use super::Spawner;
+use super::aspace::{Process, PtraceAddressSpace};
 use crate::interrupt::Interrupter;
+use crate::placement::{Placement, Seat};
 use crate::stub::{USER_CS, USER_END, USER_SS};
 use crate::tracee::run;
 use crate::tracee::sys::{self, Wait};
-use crate::placement::{Placement, Seat};
 use crate::{AddressSpace, Context, Event, Fault, FpState, Interrupt, UserRegs};
 use abi::Errno;
 use abi::mm::Prot;

@@ -51,8 +51,8 @@ impl Noise {
         let mut r = regs();
         let liked = [0, 1, 2, CODE, DATA, stub::CODE, stub::OPS, SLOTS_BEGIN, SLOTS_BEGIN + 0x3b00, u64::MAX, 1 << 47];
         for place in [
-            &mut r.rax, &mut r.rbx, &mut r.rcx, &mut r.rdx, &mut r.rsi, &mut r.rdi, &mut r.rbp, &mut r.rsp, &mut r.r8,
-            &mut r.r9, &mut r.r10, &mut r.r11, &mut r.r12, &mut r.r13, &mut r.r14, &mut r.r15,
+            &mut r.rax, &mut r.rbx, &mut r.rcx, &mut r.rdx, &mut r.rsi, &mut r.rdi, &mut r.rbp, &mut r.rsp, &mut r.r8, &mut r.r9,
+            &mut r.r10, &mut r.r11, &mut r.r12, &mut r.r13, &mut r.r14, &mut r.r15,
         ] {
             let n = self.next();
             *place = if n % 3 == 0 { liked[(n >> 8) as usize % liked.len()] } else { self.next() };
@@ -100,8 +100,18 @@ pub fn calls_from_the_stub(make: Make) {
     let sites: Vec<u64> = image.windows(2).enumerate().filter(|(_, w)| *w == [0x0f, 0x05]).map(|(i, _)| i as u64).collect();
     assert!(sites.len() >= 4);
     let numbers = [
-        libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mprotect, libc::SYS_exit, libc::SYS_exit_group, libc::SYS_clone,
-        libc::SYS_seccomp, libc::SYS_sigaltstack, libc::SYS_getpid, libc::SYS_rt_sigreturn, libc::SYS_futex, libc::SYS_kill,
+        libc::SYS_mmap,
+        libc::SYS_munmap,
+        libc::SYS_mprotect,
+        libc::SYS_exit,
+        libc::SYS_exit_group,
+        libc::SYS_clone,
+        libc::SYS_seccomp,
+        libc::SYS_sigaltstack,
+        libc::SYS_getpid,
+        libc::SYS_rt_sigreturn,
+        libc::SYS_futex,
+        libc::SYS_kill,
     ];
     let mut survived = 0;
     for &site in &sites {
@@ -131,8 +141,24 @@ fn outside(space: &Arc<dyn AddressSpace>) -> (String, Vec<String>) {
     let pid = pid_of(space);
     let read = |name: &str| std::fs::read_to_string(format!("/proc/{pid}/{name}")).expect("proc");
     let kept = [
-        "Name:", "Umask:", "Tgid:", "PPid:", "Uid:", "Gid:", "FDSize:", "Groups:", "VmLck:", "Threads:", "SigIgn:", "SigCgt:", "SigBlk:",
-        "CapEff:", "CapBnd:", "NoNewPrivs:", "Seccomp:", "Seccomp_filters:",
+        "Name:",
+        "Umask:",
+        "Tgid:",
+        "PPid:",
+        "Uid:",
+        "Gid:",
+        "FDSize:",
+        "Groups:",
+        "VmLck:",
+        "Threads:",
+        "SigIgn:",
+        "SigCgt:",
+        "SigBlk:",
+        "CapEff:",
+        "CapBnd:",
+        "NoNewPrivs:",
+        "Seccomp:",
+        "Seccomp_filters:",
     ];
     let status = read("status");
     let status = status.lines().filter(|l| kept.iter().any(|k| l.starts_with(k))).map(str::to_owned);

@@ -1,8 +1,8 @@
 //! Running our own code in a stopped stub thread.
 
-use crate::stub::{Entry, in_code};
 use super::sys::{self, Wait};
 use crate::UserRegs;
+use crate::stub::{Entry, in_code};
 use abi::Errno;
 
 /// Lets the stopped thread `tid` run from `regs` until the trap at the end of a stub entry, and returns its registers then.

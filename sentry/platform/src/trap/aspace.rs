@@ -1,14 +1,14 @@
 //! A guest address space: one stub process, and the operations that wait to be carried out in it.
 
-use super::thread::{Berth, HostThread, Outcome, Remains};
-use super::code::{BATCH, COUNT};
 use super::Shared;
+use super::code::{BATCH, COUNT};
 use super::patch::Patches;
-use crate::{AddressSpace, CallSite};
+use super::thread::{Berth, HostThread, Outcome, Remains};
 use crate::ops::{Op, Queue};
 use crate::spawner::{Id, Stub};
 use crate::stub::{CODE, OP_LEN};
 use crate::tracee::run;
+use crate::{AddressSpace, CallSite};
 use abi::{Errno, mm::Prot};
 use std::collections::VecDeque;
 use std::os::fd::RawFd;

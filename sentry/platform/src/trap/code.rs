@@ -21,10 +21,10 @@
 //! **No rt_sigreturn.** Handlers block no signal, so that there is no mask to restore; XRSTOR, WRFSBASE and IRETQ do the rest. So every
 //! host call of such a thread, without exception, is a notification or a trap.
 
-use crate::stub::{self, CODE, OPS, OPS_LEN};
 use super::frame;
 use super::slots::SLOT;
 use super::thread::THREADS;
+use crate::stub::{self, CODE, OPS, OPS_LEN};
 
 /// The number of the call that rings. Never carried out.
 pub const RING_NR: i64 = libc::SYS_getpid;

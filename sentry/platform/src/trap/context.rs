@@ -4,8 +4,8 @@ use super::aspace::{Process, TrapAddressSpace};
 use super::frame::{self, Saved};
 use super::spin::{Spin, Way};
 use super::thread::{HostThread, Ring};
-use crate::activity::Activity;
 use super::{Shared, code};
+use crate::activity::Activity;
 use crate::interrupt::Interrupter;
 use crate::stub::{INTERRUPT, USER_END};
 use crate::{AddressSpace, Answers, Context, Event, Fault, FpState, Interrupt, UserRegs};
@@ -63,7 +63,11 @@ impl TrapContext {
     fn join(&mut self, process: &Arc<Process>) -> Result<HostThread, Errno> {
         let mut thread = process.take_thread()?;
         let fp = self.fp.take().unwrap_or_else(|| self.shared.spawner.layout.initial());
-        if let Err(e) = thread.hold(process.pid()).and_then(|()| frame::write_fp(&thread.slot, &self.shared.geometry, &fp)).and_then(|()| self.show(&thread)) {
+        if let Err(e) = thread
+            .hold(process.pid())
+            .and_then(|()| frame::write_fp(&thread.slot, &self.shared.geometry, &fp))
+            .and_then(|()| self.show(&thread))
+        {
             tracing::debug!(tid = thread.tid, "cannot take over a stub thread: {e}");
             self.fp = Some(fp);
             process.kill();

@@ -50,15 +50,7 @@ pub fn of_stub() -> Vec<sock_filter> {
     let mut f = begin();
     let page = !(abi::PAGE_SIZE as u32 - 1);
     f.extend([statement(BPF_ALU | BPF_AND | BPF_K, page), skip_if(CODE as u32), answer(libc::SECCOMP_RET_TRAP), load(NR)]);
-    for nr in [
-        RING_NR,
-        libc::SYS_mmap,
-        libc::SYS_munmap,
-        libc::SYS_mprotect,
-        libc::SYS_exit,
-        libc::SYS_sigaltstack,
-        libc::SYS_seccomp,
-    ] {
+    for nr in [RING_NR, libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mprotect, libc::SYS_exit, libc::SYS_sigaltstack, libc::SYS_seccomp] {
         f.extend([next_if(nr as u32), answer(libc::SECCOMP_RET_ALLOW)]);
     }
     let trap = answer(libc::SECCOMP_RET_TRAP);

@@ -3,10 +3,10 @@
 //! What is read there is the application's word: it is copied once, and nothing is believed that the application could not do
 //! to itself anyway.
 
+use super::slots::{SLOT, Slot};
 use crate::fpu::Layout;
 use crate::stub::{USER_CS, USER_END, USER_SS};
 use crate::{FpState, UserRegs};
-use super::slots::{SLOT, Slot};
 use abi::Errno;
 
 /// Offset of the general registers (`uc_mcontext`) in a frame, whose address is the handler's first stack pointer.
@@ -121,8 +121,32 @@ pub fn write(slot: &Slot, geometry: &Geometry, r: &UserRegs, area: u64) -> Resul
     let base = |b: u64| if b < USER_END { b } else { 0 };
     let eflags = r.eflags & USER_FLAGS | FIXED_FLAGS;
     let words = [
-        r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.rdi, r.rsi, r.rbp, r.rbx, r.rdx, r.rax, r.rcx, r.rsp, r.rip,
-        eflags, 0, 0, 0, 0, 0, 0, base(r.fs_base), if r.gs_base == 0 { area } else { base(r.gs_base) },
+        r.r8,
+        r.r9,
+        r.r10,
+        r.r11,
+        r.r12,
+        r.r13,
+        r.r14,
+        r.r15,
+        r.rdi,
+        r.rsi,
+        r.rbp,
+        r.rbx,
+        r.rdx,
+        r.rax,
+        r.rcx,
+        r.rsp,
+        r.rip,
+        eflags,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        base(r.fs_base),
+        if r.gs_base == 0 { area } else { base(r.gs_base) },
     ];
     let mut b = [0u8; 26 * 8];
     for (place, word) in b.chunks_exact_mut(8).zip(words) {

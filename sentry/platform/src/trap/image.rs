@@ -1,9 +1,9 @@
 //! The stub page as bytes, and the places in it.
 
-use crate::UserRegs;
-use crate::stub::{self, CODE};
 use super::code::{RECORD_ANSWER, RECORD_NR};
 use super::frame;
+use crate::UserRegs;
+use crate::stub::{self, CODE};
 
 /// Where the code of [`code`](super::code) begins in the page; the tracer's entries are before it.
 const BEGIN: usize = 512;

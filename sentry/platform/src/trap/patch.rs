@@ -210,12 +210,7 @@ impl Patches {
     }
 
     /// A gate near `page` that has room, or a new one and how to map it.
-    fn gate(
-        &mut self,
-        shared: &Shared,
-        page: u64,
-        make: &mut dyn FnMut(u64) -> Option<u64>,
-    ) -> Option<(usize, Option<Op>)> {
+    fn gate(&mut self, shared: &Shared, page: u64, make: &mut dyn FnMut(u64) -> Option<u64>) -> Option<(usize, Option<Op>)> {
         let room = PAGE_SIZE / TRAMPOLINE - 1;
         if let Some(i) = self.gates.iter().position(|g| !g.gone && g.used < room && g.addr.abs_diff(page) < NEAR) {
             return Some((i, None));
@@ -236,10 +231,15 @@ impl Patches {
         for page in gone {
             self.forget(page);
         }
-        let lost: Vec<u64> = self.gates.iter_mut().filter(|g| !g.gone && (addr..end).contains(&g.addr)).map(|g| {
-            g.gone = true;
-            g.addr
-        }).collect();
+        let lost: Vec<u64> = self
+            .gates
+            .iter_mut()
+            .filter(|g| !g.gone && (addr..end).contains(&g.addr))
+            .map(|g| {
+                g.gone = true;
+                g.addr
+            })
+            .collect();
         if !lost.is_empty() {
             tracing::debug!("the application has taken trampolines away: {lost:x?}");
         }

@@ -1,10 +1,10 @@
 //! A stub thread for application code, and how it is made.
 
 use super::code::{self, ANSWER_COUNT, ANSWERS, POST, SLOTS_BEGIN};
-use super::image::{self, Place};
 use super::filter;
-use super::patch::PatchPage;
 use super::frame::{Geometry, STACK_LEN};
+use super::image::{self, Place};
+use super::patch::PatchPage;
 use super::slots::{SLOT, Slot, Slots};
 use crate::UserRegs;
 use crate::placement::Placement;
@@ -133,8 +133,8 @@ impl HostThread {
                 let word = |i: usize| bytes.get(8 * i..8 * i + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
                 self.posted = true;
                 let why = word(2);
-                self.live = matches!(why, code::CALL | code::CALL_INTERRUPTED)
-                    || why == code::ORDER_INTERRUPTED && self.word & code::LIVE != 0;
+                self.live =
+                    matches!(why, code::CALL | code::CALL_INTERRUPTED) || why == code::ORDER_INTERRUPTED && self.word & code::LIVE != 0;
                 return Ok(Some(Ring { why, fs_base: word(0), gs_base: word(1) }));
             }
             std::hint::spin_loop();
@@ -367,8 +367,20 @@ impl Workshop {
         let frame = begin + self.geometry.frame;
         let line = (berth.number < code::NO_LINE).then_some(site.slot * OPS_LEN + code::LINES + berth.number * code::LINE);
         let ops = Arc::clone(site.ops);
-        let mut thread =
-            HostThread { tid, slot, number: berth.number, listener, held: None, frame, posted: false, watched: false, live: false, word: 0, line, ops };
+        let mut thread = HostThread {
+            tid,
+            slot,
+            number: berth.number,
+            listener,
+            held: None,
+            frame,
+            posted: false,
+            watched: false,
+            live: false,
+            word: 0,
+            line,
+            ops,
+        };
         thread.begin()?;
         Ok(thread)
     }

@@ -18,7 +18,13 @@ use kernel::{
 use std::sync::Arc;
 
 pub(crate) const ROWS: &[Entry] = &[
-    row!("socket", socket, Partial("AF_UNIX; AF_INET and AF_INET6: TCP, UDP, ping, raw; AF_PACKET without rings; AF_NETLINK: ROUTE, SOCK_DIAG, a silent KOBJECT_UEVENT")),
+    row!(
+        "socket",
+        socket,
+        Partial(
+            "AF_UNIX; AF_INET and AF_INET6: TCP, UDP, ping, raw; AF_PACKET without rings; AF_NETLINK: ROUTE, SOCK_DIAG, a silent KOBJECT_UEVENT"
+        )
+    ),
     row!("socketpair", socketpair),
     row!("bind", bind),
     row!("listen", listen),

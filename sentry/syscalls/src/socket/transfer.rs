@@ -99,7 +99,15 @@ pub fn sendto(t: &mut CurrentTask, fd: Fd, buf: UserAddr, len: usize, flags: i32
 }
 
 /// recvfrom(2)
-pub fn recvfrom(t: &mut CurrentTask, fd: Fd, buf: UserAddr, len: usize, flags: i32, addr: UserAddr, addrlen: UserRef<i32>) -> Result<usize> {
+pub fn recvfrom(
+    t: &mut CurrentTask,
+    fd: Fd,
+    buf: UserAddr,
+    len: usize,
+    flags: i32,
+    addr: UserAddr,
+    addrlen: UserRef<i32>,
+) -> Result<usize> {
     let ranges = one(buf, len)?;
     let s = Open::at(t, fd)?;
     let (n, message) = receive(t, &s, &ranges, flags)?;
@@ -166,8 +174,8 @@ pub fn recvmmsg(t: &mut CurrentTask, fd: Fd, list: UserRef<MMsgHdr>, count: u32,
     let mut received = 0;
     for i in 0..u64::from(count) {
         let at = list.at(i);
-        let got = receive_one(t, &s, at.addr().cast(), flags & !libc::MSG_WAITFORONE)
-            .and_then(|n| t.mm().write(length_of(at), &(n as u32)));
+        let got =
+            receive_one(t, &s, at.addr().cast(), flags & !libc::MSG_WAITFORONE).and_then(|n| t.mm().write(length_of(at), &(n as u32)));
         match got {
             Ok(()) => received += 1,
             Err(_) if i > 0 => break,

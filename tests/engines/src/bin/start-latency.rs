@@ -39,9 +39,7 @@ fn containerd(rounds: usize, runsc: Option<&str>) -> Result<()> {
     for runtime in RUNTIMES.into_iter().filter(|runtime| runtime.own_shim == runtime.caisson) {
         let containerd = Containerd::start(runtime)?;
         let name = if runtime.caisson { "caisson" } else { "runc" };
-        row("`ctr run --rm … true`", name, rounds, |n| {
-            containerd.run_ok(&["--rm"], &format!("c{n}"), &["true"]).map(drop)
-        })?;
+        row("`ctr run --rm … true`", name, rounds, |n| containerd.run_ok(&["--rm"], &format!("c{n}"), &["true"]).map(drop))?;
         if let (Some(runsc), false) = (runsc, runtime.caisson) {
             row("`ctr run --rm … true`", "runsc", rounds, |n| {
                 let flags = ["--runtime", "io.containerd.runc.v2", "--runc-binary", runsc];

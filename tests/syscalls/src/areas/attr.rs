@@ -11,10 +11,7 @@ pub const TESTS: &[crate::Test] = list!["attr";
 fn stat_fields() {
     put("a", &[1; 5000]);
     let st = ok!(stat(c"a"));
-    eq!(
-        (st.st_mode, st.st_nlink, st.st_uid, st.st_gid, st.st_size),
-        (S_IFREG | 0o644, 1, 0, 0, 5000)
-    );
+    eq!((st.st_mode, st.st_nlink, st.st_uid, st.st_gid, st.st_size), (S_IFREG | 0o644, 1, 0, 0, 5000));
     eq!((st.st_rdev, st.st_blksize), (0, 4096));
     check!(st.st_blocks >= 10 && st.st_blocks <= 24);
     let d = ok!(stat(c"."));
@@ -28,10 +25,7 @@ fn stat_fields() {
     err!(sys!(stat, c"a", 8), EFAULT);
     err!(sys!(stat, c"none", m(&mut raw)), ENOENT);
     err!(sys!(fstat, 99, m(&mut raw)), EBADF);
-    err!(
-        sys!(newfstatat, AT_FDCWD, c"a", m(&mut raw), 0x8000_0000u32),
-        EINVAL
-    );
+    err!(sys!(newfstatat, AT_FDCWD, c"a", m(&mut raw), 0x8000_0000u32), EINVAL);
     let (r, _w) = pipe(0);
     eq!(fstat(r).st_mode, S_IFIFO | 0o600);
     check!(ok!(stat(c"/proc")).st_dev != st.st_dev);
@@ -43,59 +37,26 @@ fn statx_fields() {
     let mut x = unsafe { std::mem::zeroed::<statx>() };
     ok!(sys!(statx, AT_FDCWD, c"a", 0, STATX_BASIC_STATS, m(&mut x)));
     eq!(x.stx_mask & STATX_BASIC_STATS, STATX_BASIC_STATS);
-    eq!(
-        (x.stx_mode, x.stx_size, x.stx_nlink, x.stx_uid),
-        ((S_IFREG | 0o640) as u16, 3, 1, 0)
-    );
+    eq!((x.stx_mode, x.stx_size, x.stx_nlink, x.stx_uid), ((S_IFREG | 0o640) as u16, 3, 1, 0));
     let st = ok!(stat(c"a"));
     eq!((x.stx_ino, x.stx_mtime.tv_sec), (st.st_ino, st.st_mtime));
     eq!(makedev(x.stx_dev_major, x.stx_dev_minor), st.st_dev);
     ok!(sys!(symlink, c"a", c"l"));
-    ok!(sys!(
-        statx,
-        AT_FDCWD,
-        c"l",
-        AT_SYMLINK_NOFOLLOW,
-        STATX_TYPE,
-        m(&mut x)
-    ));
+    ok!(sys!(statx, AT_FDCWD, c"l", AT_SYMLINK_NOFOLLOW, STATX_TYPE, m(&mut x)));
     eq!(u32::from(x.stx_mode) & S_IFMT, S_IFLNK);
     let f = ok!(open(c"a", O_RDONLY));
     ok!(sys!(statx, f, c"", AT_EMPTY_PATH, STATX_ALL, m(&mut x)));
     eq!(x.stx_size, 3);
-    ok!(sys!(
-        statx,
-        AT_FDCWD,
-        c"/dev/null",
-        0,
-        STATX_BASIC_STATS,
-        m(&mut x)
-    ));
+    ok!(sys!(statx, AT_FDCWD, c"/dev/null", 0, STATX_BASIC_STATS, m(&mut x)));
     eq!((x.stx_rdev_major, x.stx_rdev_minor), (1, 3));
 }
 
 fn statx_args() {
     let mut x = unsafe { std::mem::zeroed::<statx>() };
-    err!(
-        sys!(statx, AT_FDCWD, c"none", 0, STATX_ALL, m(&mut x)),
-        ENOENT
-    );
-    err!(
-        sys!(statx, AT_FDCWD, c".", 0, 0x8000_0000u32, m(&mut x)),
-        EINVAL
-    );
+    err!(sys!(statx, AT_FDCWD, c"none", 0, STATX_ALL, m(&mut x)), ENOENT);
+    err!(sys!(statx, AT_FDCWD, c".", 0, 0x8000_0000u32, m(&mut x)), EINVAL);
     err!(sys!(statx, AT_FDCWD, c".", 1, STATX_ALL, m(&mut x)), EINVAL);
-    err!(
-        sys!(
-            statx,
-            AT_FDCWD,
-            c".",
-            AT_STATX_FORCE_SYNC | AT_STATX_DONT_SYNC,
-            STATX_ALL,
-            m(&mut x)
-        ),
-        EINVAL
-    );
+    err!(sys!(statx, AT_FDCWD, c".", AT_STATX_FORCE_SYNC | AT_STATX_DONT_SYNC, STATX_ALL, m(&mut x)), EINVAL);
     err!(sys!(statx, AT_FDCWD, c"", 0, STATX_ALL, m(&mut x)), ENOENT);
     err!(sys!(statx, 99, c"x", 0, STATX_ALL, m(&mut x)), EBADF);
     err!(sys!(statx, AT_FDCWD, c".", 0, STATX_ALL, 8), EFAULT);
@@ -136,15 +97,7 @@ fn fchmodat_links() {
     ok!(sys!(chmod, c"l", 0o600));
     eq!(ok!(stat(c"a")).st_mode & 0o777, 0o600);
     eq!(ok!(lstat(c"l")).st_mode & 0o777, 0o777);
-    let r = raw(
-        452,
-        &[
-            i64::from(AT_FDCWD),
-            p(c"l"),
-            0o600,
-            i64::from(AT_SYMLINK_NOFOLLOW),
-        ],
-    );
+    let r = raw(452, &[i64::from(AT_FDCWD), p(c"l"), 0o600, i64::from(AT_SYMLINK_NOFOLLOW)]);
     // before Linux 6.6 the call does not exist
     check!(r == Err(EOPNOTSUPP) || r == Err(ENOSYS));
 }
@@ -180,13 +133,7 @@ fn chown_calls() {
 
 fn chown_clears() {
     put("a", b"");
-    for (mode, left) in [
-        (0o6755, 0o755),
-        (0o2745, 0o2745),
-        (0o4755, 0o755),
-        (0o2755, 0o755),
-        (0o6644, 0o2644),
-    ] {
+    for (mode, left) in [(0o6755, 0o755), (0o2745, 0o2745), (0o4755, 0o755), (0o2755, 0o755), (0o6644, 0o2644)] {
         ok!(sys!(chmod, c"a", mode));
         ok!(sys!(chown, c"a", 1, 1));
         say!("{mode:o} -> {:o}", ok!(stat(c"a")).st_mode & 0o7777);
@@ -213,71 +160,32 @@ fn fchownat_flags() {
 
 fn utimensat_calls() {
     put("a", b"");
-    let t = [
-        timespec {
-            tv_sec: 1000,
-            tv_nsec: 123_456_789,
-        },
-        timespec {
-            tv_sec: 2_000_000_000,
-            tv_nsec: 987_654_321,
-        },
-    ];
+    let t = [timespec { tv_sec: 1000, tv_nsec: 123_456_789 }, timespec { tv_sec: 2_000_000_000, tv_nsec: 987_654_321 }];
     ok!(sys!(utimensat, AT_FDCWD, c"a", p(&t), 0));
     let st = ok!(stat(c"a"));
-    eq!(
-        (st.st_atime, st.st_atime_nsec, st.st_mtime, st.st_mtime_nsec),
-        (1000, 123_456_789, 2_000_000_000, 987_654_321)
-    );
-    let omit = [
-        timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        timespec {
-            tv_sec: 5,
-            tv_nsec: 0,
-        },
-    ];
+    eq!((st.st_atime, st.st_atime_nsec, st.st_mtime, st.st_mtime_nsec), (1000, 123_456_789, 2_000_000_000, 987_654_321));
+    let omit = [timespec { tv_sec: 0, tv_nsec: UTIME_OMIT }, timespec { tv_sec: 5, tv_nsec: 0 }];
     ok!(sys!(utimensat, AT_FDCWD, c"a", p(&omit), 0));
     let st = ok!(stat(c"a"));
     eq!((st.st_atime, st.st_mtime, st.st_mtime_nsec), (1000, 5, 0));
-    let at_now = [
-        timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        },
-        omit[0],
-    ];
+    let at_now = [timespec { tv_sec: 0, tv_nsec: UTIME_NOW }, omit[0]];
     ok!(sys!(utimensat, AT_FDCWD, c"a", p(&at_now), 0));
     check!((ok!(stat(c"a")).st_atime as f64 - now(CLOCK_REALTIME)).abs() < 5.0);
     eq!(ok!(stat(c"a")).st_mtime, 5);
     ok!(sys!(symlink, c"a", c"l"));
     ok!(sys!(utimensat, AT_FDCWD, c"l", p(&t), AT_SYMLINK_NOFOLLOW));
-    eq!(
-        (ok!(lstat(c"l")).st_mtime, ok!(stat(c"a")).st_mtime),
-        (2_000_000_000, 5)
-    );
+    eq!((ok!(lstat(c"l")).st_mtime, ok!(stat(c"a")).st_mtime), (2_000_000_000, 5));
     let f = ok!(open(c"a", O_RDONLY));
     ok!(sys!(utimensat, f, 0, p(&t), 0));
     eq!(fstat(f).st_mtime, 2_000_000_000);
     ok!(sys!(utimensat, f, 0, 0, 0));
     check!((fstat(f).st_mtime as f64 - now(CLOCK_REALTIME)).abs() < 5.0);
-    let bad = [
-        timespec {
-            tv_sec: 0,
-            tv_nsec: 1_000_000_000,
-        },
-        omit[0],
-    ];
+    let bad = [timespec { tv_sec: 0, tv_nsec: 1_000_000_000 }, omit[0]];
     err!(sys!(utimensat, AT_FDCWD, c"a", p(&bad), 0), EINVAL);
     err!(sys!(utimensat, AT_FDCWD, c"none", p(&t), 0), ENOENT);
     err!(sys!(utimensat, AT_FDCWD, c"a", p(&t), 1), EINVAL);
     err!(sys!(utimensat, AT_FDCWD, 0, p(&t), 0), EFAULT);
-    let before = [timespec {
-        tv_sec: -10,
-        tv_nsec: 5,
-    }; 2];
+    let before = [timespec { tv_sec: -10, tv_nsec: 5 }; 2];
     ok!(sys!(utimensat, AT_FDCWD, c"a", p(&before), 0));
     eq!(ok!(stat(c"a")).st_mtime, -10);
     in_child(|| {
@@ -289,48 +197,26 @@ fn utimensat_calls() {
 
 fn utime_calls() {
     put("a", b"");
-    let t = [
-        timeval {
-            tv_sec: 100,
-            tv_usec: 5,
-        },
-        timeval {
-            tv_sec: 200,
-            tv_usec: 6,
-        },
-    ];
+    let t = [timeval { tv_sec: 100, tv_usec: 5 }, timeval { tv_sec: 200, tv_usec: 6 }];
     ok!(sys!(utimes, c"a", p(&t)));
     let st = ok!(stat(c"a"));
-    eq!(
-        (st.st_atime, st.st_mtime, st.st_mtime_nsec),
-        (100, 200, 6000)
-    );
+    eq!((st.st_atime, st.st_mtime, st.st_mtime_nsec), (100, 200, 6000));
     let u = [300i64, 400];
     ok!(sys!(utime, c"a", p(&u)));
     eq!(ok!(stat(c"a")).st_mtime, 400);
     ok!(sys!(utime, c"a", 0));
     ok!(sys!(futimesat, AT_FDCWD, c"a", p(&t)));
-    let bad = [timeval {
-        tv_sec: 100,
-        tv_usec: 1_000_000,
-    }; 2];
+    let bad = [timeval { tv_sec: 100, tv_usec: 1_000_000 }; 2];
     err!(sys!(utimes, c"a", p(&bad)), EINVAL);
 }
 
 fn time_updates() {
     put("a", b"abc");
-    let old = [timespec {
-        tv_sec: 1000,
-        tv_nsec: 0,
-    }; 2];
+    let old = [timespec { tv_sec: 1000, tv_nsec: 0 }; 2];
     let reset = |name| ok!(sys!(utimensat, AT_FDCWD, name, p(&old), 0));
     let show = |what: &str, name| {
         let st = ok!(lstat(name));
-        say!(
-            "{what}: atime {} mtime {}",
-            st.st_atime != 1000,
-            st.st_mtime != 1000
-        );
+        say!("{what}: atime {} mtime {}", st.st_atime != 1000, st.st_mtime != 1000);
     };
     reset(c"a");
     let f = ok!(open(c"a", O_RDWR));
@@ -367,10 +253,7 @@ fn time_updates() {
 
 fn noatime() {
     put("a", b"abc");
-    let old = [timespec {
-        tv_sec: 1000,
-        tv_nsec: 0,
-    }; 2];
+    let old = [timespec { tv_sec: 1000, tv_nsec: 0 }; 2];
     ok!(sys!(utimensat, AT_FDCWD, c"a", p(&old), 0));
     let f = ok!(open(c"a", O_RDONLY | O_NOATIME));
     ok!(read(f, 1));
@@ -386,22 +269,9 @@ fn xattr_user() {
     eq!(ok!(sys!(getxattr, c"a", c"user.one", 0, 0)), 5);
     err!(sys!(getxattr, c"a", c"user.one", m(&mut b), 3), ERANGE);
     err!(sys!(getxattr, c"a", c"user.two", m(&mut b), 3), ENODATA);
-    err!(
-        sys!(setxattr, c"a", c"user.one", b"v".as_ptr(), 1, XATTR_CREATE),
-        EEXIST
-    );
-    err!(
-        sys!(setxattr, c"a", c"user.two", b"v".as_ptr(), 1, XATTR_REPLACE),
-        ENODATA
-    );
-    ok!(sys!(
-        setxattr,
-        c"a",
-        c"user.one",
-        b"new".as_ptr(),
-        3,
-        XATTR_REPLACE
-    ));
+    err!(sys!(setxattr, c"a", c"user.one", b"v".as_ptr(), 1, XATTR_CREATE), EEXIST);
+    err!(sys!(setxattr, c"a", c"user.two", b"v".as_ptr(), 1, XATTR_REPLACE), ENODATA);
+    ok!(sys!(setxattr, c"a", c"user.one", b"new".as_ptr(), 3, XATTR_REPLACE));
     ok!(sys!(setxattr, c"a", c"user.empty", b"".as_ptr(), 0, 0));
     eq!(ok!(sys!(getxattr, c"a", c"user.empty", m(&mut b), 16)), 0);
     let f = ok!(open(c"a", O_RDONLY));
@@ -422,17 +292,7 @@ fn xattr_args() {
     err!(sys!(setxattr, c"a", c"nonamespace", v, 1, 0), EOPNOTSUPP);
     err!(sys!(setxattr, c"a", c"weird.x", v, 1, 0), EOPNOTSUPP);
     err!(sys!(setxattr, c"a", c"", v, 1, 0), ERANGE);
-    err!(
-        sys!(
-            setxattr,
-            c"a",
-            &c("user.".to_string() + &"x".repeat(251)),
-            v,
-            1,
-            0
-        ),
-        ERANGE
-    );
+    err!(sys!(setxattr, c"a", &c("user.".to_string() + &"x".repeat(251)), v, 1, 0), ERANGE);
     err!(sys!(setxattr, c"a", c"user.x", v, 1, 4), EINVAL);
     err!(sys!(setxattr, c"a", c"user.x", v, 65537, 0), E2BIG);
     err!(sys!(setxattr, c"none", c"user.x", v, 1, 0), ENOENT);
@@ -454,10 +314,7 @@ fn xattr_trusted() {
     in_child(|| {
         ok!(sys!(setresuid, 1000, 1000, 1000));
         err!(sys!(getxattr, c"a", c"trusted.t", 0, 0), ENODATA);
-        err!(
-            sys!(setxattr, c"a", c"trusted.t", b"v".as_ptr(), 1, 0),
-            EPERM
-        );
+        err!(sys!(setxattr, c"a", c"trusted.t", b"v".as_ptr(), 1, 0), EPERM);
         let n = ok!(sys!(listxattr, c"a", m(&mut b), 256)) as usize;
         eq!(&b[..n], b"user.u\0");
     });
@@ -471,11 +328,7 @@ fn xattr_list() {
         ok!(sys!(setxattr, c"a", n, b"v".as_ptr(), 1, 0));
     }
     let n = ok!(sys!(listxattr, c"a", m(&mut b), 256)) as usize;
-    let mut all: Vec<_> = b[..n]
-        .split(|x| *x == 0)
-        .filter(|s| !s.is_empty())
-        .map(String::from_utf8_lossy)
-        .collect();
+    let mut all: Vec<_> = b[..n].split(|x| *x == 0).filter(|s| !s.is_empty()).map(String::from_utf8_lossy).collect();
     all.sort();
     eq!(all, ["user.a", "user.b", "user.ccc"]);
     eq!(ok!(sys!(listxattr, c"a", 0, 0)), n as i64);
@@ -488,12 +341,7 @@ fn xattr_list() {
 fn statfs_calls() {
     let mut s = unsafe { std::mem::zeroed::<statfs>() };
     ok!(sys!(statfs, c"/proc", m(&mut s)));
-    say!(
-        "proc {:x} bsize {} namelen {}",
-        s.f_type,
-        s.f_bsize,
-        s.f_namelen
-    );
+    say!("proc {:x} bsize {} namelen {}", s.f_type, s.f_bsize, s.f_namelen);
     ok!(sys!(statfs, c"/dev/pts", m(&mut s)));
     say!("devpts {:x}", s.f_type);
     ok!(sys!(statfs, c"/sys", m(&mut s)));
@@ -537,12 +385,7 @@ fn umask_per_process() {
     }
     eq!(ok!(sys!(umask, 0)), 0o111);
     let text = String::from_utf8(get("/proc/self/status")).unwrap();
-    say!(
-        "{}",
-        text.lines()
-            .find(|l| l.starts_with("Umask"))
-            .unwrap_or("none")
-    );
+    say!("{}", text.lines().find(|l| l.starts_with("Umask")).unwrap_or("none"));
 }
 
 fn empty_path() {

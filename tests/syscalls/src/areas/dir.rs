@@ -12,9 +12,7 @@ pub const TESTS: &[crate::Test] = list!["dir";
 
 fn names(path: &str) -> Vec<String> {
     let mut v: Vec<String> = match std::fs::read_dir(path) {
-        Ok(d) => d
-            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
-            .collect(),
+        Ok(d) => d.map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect(),
         Err(e) => vec![format!("{e}")],
     };
     v.sort();
@@ -68,14 +66,7 @@ fn linkat_flags() {
     ok!(sys!(symlink, c"a", c"l"));
     ok!(sys!(linkat, AT_FDCWD, c"l", AT_FDCWD, c"hard-to-link", 0));
     eq!(ok!(lstat(c"hard-to-link")).st_mode & S_IFMT, S_IFLNK);
-    ok!(sys!(
-        linkat,
-        AT_FDCWD,
-        c"l",
-        AT_FDCWD,
-        c"hard-to-a",
-        AT_SYMLINK_FOLLOW
-    ));
+    ok!(sys!(linkat, AT_FDCWD, c"l", AT_FDCWD, c"hard-to-a", AT_SYMLINK_FOLLOW));
     eq!(ok!(lstat(c"hard-to-a")).st_ino, ok!(stat(c"a")).st_ino);
     err!(sys!(linkat, AT_FDCWD, c"a", AT_FDCWD, c"q", 1), EINVAL);
     ok!(sys!(mkdir, c"d", 0o755));
@@ -88,10 +79,7 @@ fn linkat_flags() {
 fn symlink_calls() {
     ok!(sys!(symlink, c"target", c"l"));
     let st = ok!(lstat(c"l"));
-    eq!(
-        (st.st_mode, st.st_size, st.st_nlink),
-        (S_IFLNK | 0o777, 6, 1)
-    );
+    eq!((st.st_mode, st.st_size, st.st_nlink), (S_IFLNK | 0o777, 6, 1));
     err!(stat(c"l"), ENOENT);
     err!(sys!(symlink, c"t", c"l"), EEXIST);
     err!(sys!(symlink, c"", c"m"), ENOENT);
@@ -153,10 +141,7 @@ fn rename_files() {
     put("a", b"aa");
     put("b", b"bbb");
     ok!(sys!(rename, c"a", c"b"));
-    eq!(
-        (names("."), get("b")),
-        (vec!["b".to_string()], b"aa".to_vec())
-    );
+    eq!((names("."), get("b")), (vec!["b".to_string()], b"aa".to_vec()));
     err!(sys!(rename, c"a", c"c"), ENOENT);
     err!(sys!(rename, c"b", c"none/c"), ENOENT);
     err!(sys!(rename, c"b", c""), ENOENT);
@@ -189,78 +174,29 @@ fn rename_dirs() {
     // the parent of a moved directory is its new one
     ok!(sys!(rename, c"e", c"full/e"));
     ok!(sys!(chdir, c"full/e/c"));
-    eq!(
-        ok!(stat(c"../..")).st_ino,
-        ok!(stat(c"../../../full")).st_ino
-    );
+    eq!(ok!(stat(c"../..")).st_ino, ok!(stat(c"../../../full")).st_ino);
 }
 
 fn rename_exchange() {
     put("a", b"aa");
     ok!(sys!(mkdir, c"d", 0o755));
     put("d/x", b"x");
-    ok!(sys!(
-        renameat2,
-        AT_FDCWD,
-        c"a",
-        AT_FDCWD,
-        c"d",
-        RENAME_EXCHANGE
-    ));
+    ok!(sys!(renameat2, AT_FDCWD, c"a", AT_FDCWD, c"d", RENAME_EXCHANGE));
     eq!(get("d"), b"aa");
     eq!(get("a/x"), b"x");
-    err!(
-        sys!(
-            renameat2,
-            AT_FDCWD,
-            c"a",
-            AT_FDCWD,
-            c"none",
-            RENAME_EXCHANGE
-        ),
-        ENOENT
-    );
-    err!(
-        sys!(
-            renameat2,
-            AT_FDCWD,
-            c"a",
-            AT_FDCWD,
-            c"d",
-            RENAME_EXCHANGE | RENAME_NOREPLACE
-        ),
-        EINVAL
-    );
-    err!(
-        sys!(renameat2, AT_FDCWD, c"a", AT_FDCWD, c"d", 1 << 9),
-        EINVAL
-    );
-    err!(
-        sys!(renameat2, AT_FDCWD, c"a", AT_FDCWD, c"a/x", RENAME_EXCHANGE),
-        EINVAL
-    );
+    err!(sys!(renameat2, AT_FDCWD, c"a", AT_FDCWD, c"none", RENAME_EXCHANGE), ENOENT);
+    err!(sys!(renameat2, AT_FDCWD, c"a", AT_FDCWD, c"d", RENAME_EXCHANGE | RENAME_NOREPLACE), EINVAL);
+    err!(sys!(renameat2, AT_FDCWD, c"a", AT_FDCWD, c"d", 1 << 9), EINVAL);
+    err!(sys!(renameat2, AT_FDCWD, c"a", AT_FDCWD, c"a/x", RENAME_EXCHANGE), EINVAL);
 }
 
 fn rename_noreplace() {
     put("a", b"aa");
     put("b", b"b");
-    err!(
-        sys!(renameat2, AT_FDCWD, c"a", AT_FDCWD, c"b", RENAME_NOREPLACE),
-        EEXIST
-    );
-    ok!(sys!(
-        renameat2,
-        AT_FDCWD,
-        c"a",
-        AT_FDCWD,
-        c"c",
-        RENAME_NOREPLACE
-    ));
+    err!(sys!(renameat2, AT_FDCWD, c"a", AT_FDCWD, c"b", RENAME_NOREPLACE), EEXIST);
+    ok!(sys!(renameat2, AT_FDCWD, c"a", AT_FDCWD, c"c", RENAME_NOREPLACE));
     eq!(names("."), ["b", "c"]);
-    err!(
-        sys!(renameat2, AT_FDCWD, c"c", AT_FDCWD, c"c", RENAME_NOREPLACE),
-        EEXIST
-    );
+    err!(sys!(renameat2, AT_FDCWD, c"c", AT_FDCWD, c"c", RENAME_NOREPLACE), EEXIST);
 }
 
 fn rename_onto_links() {
@@ -301,11 +237,7 @@ fn entries(fd: i32, size: usize) -> Result<Vec<(u64, i64, u8, String)>, E> {
     let (mut v, mut at) = (vec![], 0);
     while at < n {
         let len = usize::from(u16::from_le_bytes([b[at + 16], b[at + 17]]));
-        let name: Vec<u8> = b[at + 19..at + len]
-            .iter()
-            .copied()
-            .take_while(|x| *x != 0)
-            .collect();
+        let name: Vec<u8> = b[at + 19..at + len].iter().copied().take_while(|x| *x != 0).collect();
         eq!(len % 8, 0);
         v.push((
             u64::from_le_bytes(b[at..at + 8].try_into().unwrap()),
@@ -324,10 +256,7 @@ fn getdents_order() {
     }
     let d = ok!(open(c".", O_RDONLY));
     let all = ok!(entries(d, 4096));
-    eq!(
-        (all[0].3.as_str(), all[1].3.as_str(), all.len()),
-        (".", "..", 5)
-    );
+    eq!((all[0].3.as_str(), all[1].3.as_str(), all.len()), (".", "..", 5));
     eq!(ok!(entries(d, 4096)).len(), 0);
     // every entry's offset leads to the next one
     for i in 0..4 {
@@ -411,10 +340,7 @@ fn getdents_types() {
 
 fn many_entries() {
     for i in 0..3000 {
-        let f = ok!(open(
-            &c(format!("file-{i:05}")),
-            O_CREAT | O_EXCL | O_WRONLY
-        ));
+        let f = ok!(open(&c(format!("file-{i:05}")), O_CREAT | O_EXCL | O_WRONLY));
         close(f);
     }
     eq!(names(".").len(), 3000);
@@ -620,10 +546,7 @@ fn name_bytes() {
     let odd = CString::new(vec![0xff, 0xfe, b'\n', b' ', 1]).unwrap();
     close(ok!(open(&odd, O_CREAT | O_RDWR)));
     ok!(stat(&odd));
-    let all: Vec<_> = std::fs::read_dir(".")
-        .unwrap()
-        .map(|e| e.unwrap().file_name())
-        .collect();
+    let all: Vec<_> = std::fs::read_dir(".").unwrap().map(|e| e.unwrap().file_name()).collect();
     use std::os::unix::ffi::OsStrExt;
     eq!(all[0].as_bytes(), odd.as_bytes());
     ok!(sys!(rename, &odd, c"plain"));

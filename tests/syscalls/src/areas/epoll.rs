@@ -20,10 +20,7 @@ struct Ev {
 }
 
 fn ctl(e: i32, op: i32, fd: i32, events: i32, data: u64) -> R {
-    let ev = Ev {
-        events: events as u32,
-        data,
-    };
+    let ev = Ev { events: events as u32, data };
     sys!(epoll_ctl, e, op, fd, p(&ev))
 }
 
@@ -67,21 +64,12 @@ fn edge() {
     // what is ready when it is added is reported once
     let f = new();
     ok!(ctl(f, EPOLL_CTL_ADD, r, EPOLLIN | EPOLLET, 1));
-    eq!(
-        (ok!(waits(f, 8, 0)).len(), ok!(waits(f, 8, 0)).len()),
-        (1, 0)
-    );
+    eq!((ok!(waits(f, 8, 0)).len(), ok!(waits(f, 8, 0)).len()), (1, 0));
 }
 
 fn edge_write() {
     let mut s = [0i32; 2];
-    ok!(sys!(
-        socketpair,
-        AF_UNIX,
-        SOCK_STREAM | SOCK_NONBLOCK,
-        0,
-        m(&mut s)
-    ));
+    ok!(sys!(socketpair, AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, m(&mut s)));
     let e = new();
     ok!(ctl(e, EPOLL_CTL_ADD, s[0], EPOLLIN | EPOLLOUT | EPOLLET, 1));
     eq!(ok!(waits(e, 8, 0)), [(EPOLLOUT as u32, 1)]);
@@ -113,21 +101,9 @@ fn exclusive() {
     eq!(ok!(waits(e, 8, 0)).len(), 1);
     err!(ctl(e, EPOLL_CTL_MOD, r, EPOLLIN, 1), EINVAL);
     let (r2, _w2) = pipe(0);
-    err!(
-        ctl(
-            e,
-            EPOLL_CTL_ADD,
-            r2,
-            EPOLLIN | EPOLLEXCLUSIVE | EPOLLONESHOT,
-            1
-        ),
-        EINVAL
-    );
+    err!(ctl(e, EPOLL_CTL_ADD, r2, EPOLLIN | EPOLLEXCLUSIVE | EPOLLONESHOT, 1), EINVAL);
     ok!(ctl(e, EPOLL_CTL_ADD, r2, EPOLLIN, 1));
-    err!(
-        ctl(e, EPOLL_CTL_MOD, r2, EPOLLIN | EPOLLEXCLUSIVE, 1),
-        EINVAL
-    );
+    err!(ctl(e, EPOLL_CTL_MOD, r2, EPOLLIN | EPOLLEXCLUSIVE, 1), EINVAL);
 }
 
 fn modify_delete() {
@@ -195,11 +171,7 @@ fn nested() {
     eq!(ok!(waits(outer, 8, 0)), []);
     ok!(write(w, b"x"));
     eq!(ok!(waits(outer, 8, 1000)), [(EPOLLIN as u32, 2)]);
-    let mut pf = pollfd {
-        fd: outer,
-        events: POLLIN,
-        revents: 0,
-    };
+    let mut pf = pollfd { fd: outer, events: POLLIN, revents: 0 };
     eq!(ok!(sys!(poll, m(&mut pf), 1, 0)), 1);
     ok!(read(r, 1));
     eq!(ok!(waits(outer, 8, 0)), []);
@@ -345,21 +317,7 @@ fn pwait2() {
     let t0 = now(CLOCK_MONOTONIC);
     eq!(ok!(sys!(epoll_pwait2, e, m(&mut b), 1, p(&t), 0, 0)), 0);
     check!(now(CLOCK_MONOTONIC) - t0 >= 0.02);
-    err!(
-        sys!(
-            epoll_pwait2,
-            e,
-            m(&mut b),
-            1,
-            p(&timespec {
-                tv_sec: 0,
-                tv_nsec: -1
-            }),
-            0,
-            0
-        ),
-        EINVAL
-    );
+    err!(sys!(epoll_pwait2, e, m(&mut b), 1, p(&timespec { tv_sec: 0, tv_nsec: -1 }), 0, 0), EINVAL);
     err!(sys!(epoll_pwait, e, m(&mut b), 1, 0, p(&0u64), 4), EINVAL);
 }
 

@@ -3,8 +3,7 @@
 use crate::sys::*;
 use crate::{eq, err, list, ok, say, sys};
 
-pub const TESTS: &[crate::Test] =
-    list!["event"; counter, semaphore, limits, args, polling, across_processes];
+pub const TESTS: &[crate::Test] = list!["event"; counter, semaphore, limits, args, polling, across_processes];
 
 fn get8(fd: i32) -> Result<u64, E> {
     read(fd, 8).map(|b| u64::from_le_bytes(b.try_into().unwrap_or_default()))
@@ -49,22 +48,13 @@ fn args() {
     err!(sys!(eventfd2, 0, 2), EINVAL);
     let c = ok!(sys!(eventfd2, 0, EFD_CLOEXEC)) as i32;
     eq!(ok!(sys!(fcntl, c, F_GETFD)), 1);
-    say!(
-        "{}",
-        std::fs::read_link(format!("/proc/self/fd/{c}"))
-            .unwrap()
-            .display()
-    );
+    say!("{}", std::fs::read_link(format!("/proc/self/fd/{c}")).unwrap().display());
 }
 
 fn polling() {
     let e = ok!(sys!(eventfd2, 0, EFD_NONBLOCK)) as i32;
     let show = |what: &str| {
-        let mut pf = pollfd {
-            fd: e,
-            events: POLLIN | POLLOUT,
-            revents: 0,
-        };
+        let mut pf = pollfd { fd: e, events: POLLIN | POLLOUT, revents: 0 };
         ok!(sys!(poll, m(&mut pf), 1, 0));
         say!("{what} {:#x}", pf.revents);
     };

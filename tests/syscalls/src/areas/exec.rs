@@ -14,12 +14,7 @@ pub const TESTS: &[crate::Test] = list!["exec";
 pub fn exec(path: &std::ffi::CStr, argv: &[&str], env: &[&str]) -> E {
     let argv: Vec<CString> = argv.iter().map(c).collect();
     let env: Vec<CString> = env.iter().map(c).collect();
-    let ptrs = |v: &Vec<CString>| {
-        v.iter()
-            .map(|s| s.as_ptr())
-            .chain([std::ptr::null()])
-            .collect::<Vec<_>>()
-    };
+    let ptrs = |v: &Vec<CString>| v.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect::<Vec<_>>();
     let (a, e) = (ptrs(&argv), ptrs(&env));
     sys!(execve, path, a.as_ptr(), e.as_ptr()).unwrap_err()
 }
@@ -38,10 +33,7 @@ pub fn helper(role: &str, args: &[String]) {
         }
         "@fds" => {
             for a in args {
-                say!(
-                    "{a}: {:?}",
-                    sys!(fcntl, a.parse::<i32>().unwrap_or(-1), F_GETFD)
-                );
+                say!("{a}: {:?}", sys!(fcntl, a.parse::<i32>().unwrap_or(-1), F_GETFD));
             }
         }
         "@ids" => {
@@ -49,30 +41,19 @@ pub fn helper(role: &str, args: &[String]) {
             ok!(sys!(getresuid, m(&mut r), m(&mut e), m(&mut s)));
             let g = (ok!(sys!(getgid)), ok!(sys!(getegid)));
             let secure = unsafe { getauxval(AT_SECURE) };
-            say!(
-                "uid {r} {e} {s} gid {g:?} secure {secure} dumpable {:?}",
-                sys!(prctl, PR_GET_DUMPABLE, 0, 0, 0, 0)
-            );
+            say!("uid {r} {e} {s} gid {g:?} secure {secure} dumpable {:?}", sys!(prctl, PR_GET_DUMPABLE, 0, 0, 0, 0));
         }
         "@caps" => {
             let text = String::from_utf8(get("/proc/self/status")).unwrap();
             // what the bounding set holds is the container's business: shown are the others in relation to it
             let value = |key: &str| {
                 let line = text.lines().find(|l| l.starts_with(key)).unwrap_or("");
-                u64::from_str_radix(line.split_whitespace().nth(1).unwrap_or(""), 16)
-                    .unwrap_or(1 << 63)
+                u64::from_str_radix(line.split_whitespace().nth(1).unwrap_or(""), 16).unwrap_or(1 << 63)
             };
             let all = value("CapBnd");
             for key in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
                 let v = value(key);
-                say!(
-                    "{key} {}",
-                    if v == all {
-                        "all".to_string()
-                    } else {
-                        format!("{v:#x}")
-                    }
-                );
+                say!("{key} {}", if v == all { "all".to_string() } else { format!("{v:#x}") });
             }
         }
         "@signals" => {
@@ -91,11 +72,7 @@ pub fn helper(role: &str, args: &[String]) {
             say!("tid is pid {}", gettid() == getpid());
             let cwd = std::env::current_dir().unwrap();
             say!("cwd {}", cwd.display());
-            say!(
-                "umask {:#o} nice {:?}",
-                ok!(sys!(umask, 0)),
-                sys!(getpriority, 0, 0)
-            );
+            say!("umask {:#o} nice {:?}", ok!(sys!(umask, 0)), sys!(getpriority, 0, 0));
             let mut r = unsafe { std::mem::zeroed::<rlimit>() };
             ok!(sys!(getrlimit, RLIMIT_CORE, m(&mut r)));
             say!("core {}", r.rlim_cur);
@@ -107,41 +84,18 @@ pub fn helper(role: &str, args: &[String]) {
             let text = unsafe { std::ffi::CStr::from_ptr(getauxval(AT_EXECFN) as *const c_char) };
             say!("execfn {text:?}");
             let get = |n| unsafe { getauxval(n) };
-            say!(
-                "pagesz {} uid {} euid {} clktck {} secure {}",
-                get(AT_PAGESZ),
-                get(AT_UID),
-                get(AT_EUID),
-                get(AT_CLKTCK),
-                get(AT_SECURE)
-            );
-            say!("platform {:?}", unsafe {
-                std::ffi::CStr::from_ptr(get(AT_PLATFORM) as *const c_char)
-            });
-            check!(
-                get(AT_SYSINFO_EHDR) != 0 && get(AT_RANDOM) != 0 && get(AT_PHDR) != 0 && get(AT_ENTRY) != 0 && get(AT_PHNUM) > 2
-            );
+            say!("pagesz {} uid {} euid {} clktck {} secure {}", get(AT_PAGESZ), get(AT_UID), get(AT_EUID), get(AT_CLKTCK), get(AT_SECURE));
+            say!("platform {:?}", unsafe { std::ffi::CStr::from_ptr(get(AT_PLATFORM) as *const c_char) });
+            check!(get(AT_SYSINFO_EHDR) != 0 && get(AT_RANDOM) != 0 && get(AT_PHDR) != 0 && get(AT_ENTRY) != 0 && get(AT_PHNUM) > 2);
         }
         "@names" => {
             // for a descriptor without a name, what stands here is another thing in every few versions
             if !args.iter().any(|a| a == "nameless") {
-                say!(
-                    "comm {:?}",
-                    String::from_utf8_lossy(&get("/proc/self/comm"))
-                );
+                say!("comm {:?}", String::from_utf8_lossy(&get("/proc/self/comm")));
             }
-            say!(
-                "cmdline {:?}",
-                String::from_utf8_lossy(&get("/proc/self/cmdline"))
-            );
-            say!(
-                "environ {:?}",
-                String::from_utf8_lossy(&get("/proc/self/environ"))
-            );
-            say!(
-                "exe {}",
-                std::fs::read_link("/proc/self/exe").unwrap().display()
-            );
+            say!("cmdline {:?}", String::from_utf8_lossy(&get("/proc/self/cmdline")));
+            say!("environ {:?}", String::from_utf8_lossy(&get("/proc/self/environ")));
+            say!("exe {}", std::fs::read_link("/proc/self/exe").unwrap().display());
             let stat = String::from_utf8(get("/proc/self/stat")).unwrap();
             let name = stat.split_whitespace().nth(1).unwrap_or("");
             let comm = String::from_utf8(get("/proc/self/comm")).unwrap();
@@ -155,10 +109,7 @@ pub fn helper(role: &str, args: &[String]) {
         "@mem" => {
             let maps = String::from_utf8(get("/proc/self/maps")).unwrap();
             say!("old mapping there: {}", maps.contains("123400000000"));
-            say!(
-                "heap at most small: {}",
-                maps.lines().filter(|l| l.ends_with("[heap]")).count() <= 1
-            );
+            say!("heap at most small: {}", maps.lines().filter(|l| l.ends_with("[heap]")).count() <= 1);
         }
         "@exit" => std::process::exit(first),
         _ => std::process::exit(3),
@@ -177,11 +128,7 @@ fn run(role: &[&str]) {
 
 fn args_env() {
     in_child(|| {
-        exec(
-            ME,
-            &["guest", "@show", "", "two words", "ünïcode", "a=b"],
-            &["A=1", "B=", "LONG=xyz xyz"],
-        );
+        exec(ME, &["guest", "@show", "", "two words", "ünïcode", "a=b"], &["A=1", "B=", "LONG=xyz xyz"]);
     });
     in_child(|| {
         exec(ME, &["guest", "@show"], &[]);
@@ -245,10 +192,7 @@ fn script() {
     std::fs::copy("/proc/self/exe", "interp").unwrap();
     ok!(sys!(chmod, c"interp", 0o755));
     let here = std::env::current_dir().unwrap();
-    put(
-        "s",
-        format!("#!{}/interp @show\nrest", here.display()).as_bytes(),
-    );
+    put("s", format!("#!{}/interp @show\nrest", here.display()).as_bytes());
     ok!(sys!(chmod, c"s", 0o755));
     in_child(|| {
         exec(c"./s", &["zero", "one", "two"], &["E=1"]);
@@ -286,10 +230,7 @@ fn script_depth() {
     std::fs::copy("/proc/self/exe", "d0").unwrap();
     ok!(sys!(chmod, c"d0", 0o755));
     for i in 1..8 {
-        put(
-            &format!("d{i}"),
-            format!("#!d{} {}\n", i - 1, if i == 1 { "@show" } else { "" }).as_bytes(),
-        );
+        put(&format!("d{i}"), format!("#!d{} {}\n", i - 1, if i == 1 { "@show" } else { "" }).as_bytes());
         ok!(sys!(chmod, &c(format!("d{i}")), 0o755));
     }
     for i in 1..8 {
@@ -314,25 +255,13 @@ fn cloexec() {
 
 fn keeps() {
     in_child(|| {
-        let lim = rlimit {
-            rlim_cur: 4096,
-            rlim_max: 1 << 20,
-        };
+        let lim = rlimit { rlim_cur: 4096, rlim_max: 1 << 20 };
         ok!(sys!(setrlimit, RLIMIT_CORE, p(&lim)));
         ok!(sys!(umask, 0o051));
         ok!(sys!(setpriority, 0, 0, 7));
         ok!(sys!(mkdir, c"sub", 0o755));
         ok!(sys!(chdir, c"sub"));
-        let it = itimerval {
-            it_interval: timeval {
-                tv_sec: 0,
-                tv_usec: 0,
-            },
-            it_value: timeval {
-                tv_sec: 1000,
-                tv_usec: 0,
-            },
-        };
+        let it = itimerval { it_interval: timeval { tv_sec: 0, tv_usec: 0 }, it_value: timeval { tv_sec: 1000, tv_usec: 0 } };
         ok!(sys!(setitimer, ITIMER_REAL, p(&it), 0));
         let pid = getpid().to_string();
         exec(ME, &["guest", "@state", &pid], &[]);
@@ -347,11 +276,7 @@ fn signals() {
         action(SIGUSR2, SIG_IGN);
         mask(SIG_BLOCK, &[SIGHUP, SIGTERM]);
         ok!(sys!(kill, getpid(), SIGHUP));
-        let alt = stack_t {
-            ss_sp: anon(65536, MAP_PRIVATE).cast(),
-            ss_flags: 0,
-            ss_size: 65536,
-        };
+        let alt = stack_t { ss_sp: anon(65536, MAP_PRIVATE).cast(), ss_flags: 0, ss_size: 65536 };
         ok!(sys!(sigaltstack, p(&alt), 0));
         exec(ME, &["guest", "@signals"], &[]);
     });
@@ -429,10 +354,7 @@ fn execveat_calls() {
         let _ = sys!(execveat, d, c"copy", p(&argv), 0, 0);
     });
     ok!(sys!(symlink, c"copy", c"link"));
-    err!(
-        sys!(execveat, d, c"link", p(&argv), 0, AT_SYMLINK_NOFOLLOW),
-        ELOOP
-    );
+    err!(sys!(execveat, d, c"link", p(&argv), 0, AT_SYMLINK_NOFOLLOW), ELOOP);
     err!(sys!(execveat, f, c"", p(&argv), 0, 0), ENOENT);
     err!(sys!(execveat, d, c"copy", p(&argv), 0, 1), EINVAL);
     err!(sys!(execveat, 99, c"copy", p(&argv), 0, 0), EBADF);
@@ -539,18 +461,10 @@ fn caps_across() {
         ok!(sys!(prctl, PR_CAPBSET_DROP, 25, 0, 0, 0));
         let before = String::from_utf8(get("/proc/self/status")).unwrap();
         let bit = |text: &str, key: &str| {
-            let v = text
-                .lines()
-                .find(|l| l.starts_with(key))
-                .and_then(|l| l.split_whitespace().nth(1))
-                .unwrap_or("0");
+            let v = text.lines().find(|l| l.starts_with(key)).and_then(|l| l.split_whitespace().nth(1)).unwrap_or("0");
             u64::from_str_radix(v, 16).unwrap_or(0) >> 25 & 1
         };
-        say!(
-            "eff {} bnd {}",
-            bit(&before, "CapEff"),
-            bit(&before, "CapBnd")
-        );
+        say!("eff {} bnd {}", bit(&before, "CapEff"), bit(&before, "CapBnd"));
         eq!(ok!(sys!(prctl, PR_CAPBSET_READ, 25, 0, 0, 0)), 0);
     });
 }
@@ -563,14 +477,8 @@ fn caps_ambient() {
         let set = [1u32 << 7, 1 << 7, 1 << 7, 0, 0, 0];
         ok!(sys!(capset, p(&head), p(&set)));
         ok!(sys!(prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 7, 0, 0));
-        eq!(
-            ok!(sys!(prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, 7, 0, 0)),
-            1
-        );
-        err!(
-            sys!(prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 8, 0, 0),
-            EPERM
-        );
+        eq!(ok!(sys!(prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_IS_SET, 7, 0, 0)), 1);
+        err!(sys!(prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 8, 0, 0), EPERM);
         let (r, w) = pipe(0);
         let child = fork(|| {
             ok!(sys!(dup2, w, 1));
@@ -623,15 +531,7 @@ fn argv_empty() {
 
 fn brk_and_maps_reset() {
     in_child(|| {
-        ok!(sys!(
-            mmap,
-            0x1234_0000_0000i64,
-            4096,
-            PROT_READ,
-            MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
-            -1,
-            0
-        ));
+        ok!(sys!(mmap, 0x1234_0000_0000i64, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
         exec(ME, &["guest", "@mem"], &[]);
     });
 }

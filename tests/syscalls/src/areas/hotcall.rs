@@ -77,10 +77,8 @@ fn reads_as_written() {
     eq!(ok!(sys!(pread64, mem, m(&mut got[..]), PAGE, page.0)), PAGE as i64);
     check!(got == want);
     got.fill(0);
-    let (local, remote) = (
-        libc::iovec { iov_base: got.as_mut_ptr().cast(), iov_len: PAGE },
-        libc::iovec { iov_base: page.0.cast(), iov_len: PAGE },
-    );
+    let (local, remote) =
+        (libc::iovec { iov_base: got.as_mut_ptr().cast(), iov_len: PAGE }, libc::iovec { iov_base: page.0.cast(), iov_len: PAGE });
     eq!(ok!(sys!(process_vm_readv, getpid(), p(&local), 1, p(&remote), 1, 0)), PAGE as i64);
     check!(got == want);
     // A pipe takes it from there, too.
@@ -211,11 +209,8 @@ fn shared_memory_child() {
 }
 
 fn ids_change() {
-    let (uid, euid, egid) = (
-        Code::new(&calling(libc::SYS_getuid)),
-        Code::new(&calling(libc::SYS_geteuid)),
-        Code::new(&calling(libc::SYS_getegid)),
-    );
+    let (uid, euid, egid) =
+        (Code::new(&calling(libc::SYS_getuid)), Code::new(&calling(libc::SYS_geteuid)), Code::new(&calling(libc::SYS_getegid)));
     eq!((uid.hot(), euid.hot(), egid.hot()), (0, 0, 0));
     ok!(sys!(setresgid, 7, 8, 9));
     eq!(egid.call(0), 8);
@@ -256,9 +251,7 @@ fn maps_stay() {
 
 fn short_and_long() {
     // xor eax, eax; syscall; cmp rax, -4096; ja; ret; padding: read of nothing
-    let page = Code::new(&[
-        0x31, 0xc0, 0x0f, 0x05, 0x48, 0x3d, 0, 0xf0, 0xff, 0xff, 0x77, 7, 0xc3, 0x66, 0x0f, 0x1f, 0x44, 0, 0, 0xc3,
-    ]);
+    let page = Code::new(&[0x31, 0xc0, 0x0f, 0x05, 0x48, 0x3d, 0, 0xf0, 0xff, 0xff, 0x77, 7, 0xc3, 0x66, 0x0f, 0x1f, 0x44, 0, 0, 0xc3]);
     for _ in 0..HOT {
         // Descriptor, buffer and length are what the caller has there: only that it is one answer is of interest.
         eq!(page.call(-1), -i64::from(libc::EBADF));

@@ -624,7 +624,19 @@ fn tcp_info_states() {
 
 fn tcp_options() {
     let s = tcp();
-    for opt in [TCP_NODELAY, TCP_CORK, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_SYNCNT, TCP_LINGER2, TCP_DEFER_ACCEPT, TCP_QUICKACK, TCP_USER_TIMEOUT, TCP_FASTOPEN] {
+    for opt in [
+        TCP_NODELAY,
+        TCP_CORK,
+        TCP_KEEPIDLE,
+        TCP_KEEPINTVL,
+        TCP_KEEPCNT,
+        TCP_SYNCNT,
+        TCP_LINGER2,
+        TCP_DEFER_ACCEPT,
+        TCP_QUICKACK,
+        TCP_USER_TIMEOUT,
+        TCP_FASTOPEN,
+    ] {
         let before = ok!(get(s, IPPROTO_TCP, opt));
         ok!(set(s, IPPROTO_TCP, opt, 3));
         say!("{opt}: {before} then {:?}", get(s, IPPROTO_TCP, opt));
@@ -1083,7 +1095,8 @@ fn udp_mmsg() {
     ok!(bind(a, A::V4(LO, 0)));
     ok!(connect(b, A::V4(LO, port(a))));
     let texts = [*b"aaaa", *b"bbbb", *b"cccc"];
-    let mut v: Vec<iovec> = texts.iter().enumerate().map(|(i, t)| iovec { iov_base: t.as_ptr().cast_mut().cast(), iov_len: i + 1 }).collect();
+    let mut v: Vec<iovec> =
+        texts.iter().enumerate().map(|(i, t)| iovec { iov_base: t.as_ptr().cast_mut().cast(), iov_len: i + 1 }).collect();
     let mut h: Vec<mmsghdr> = v
         .iter_mut()
         .map(|v| {
@@ -1128,7 +1141,15 @@ fn udp_ttl_tos() {
 
 fn udp_options() {
     let s = udp();
-    for (level, opt) in [(IPPROTO_IP, IP_MTU_DISCOVER), (IPPROTO_IP, IP_MULTICAST_TTL), (IPPROTO_IP, IP_MULTICAST_LOOP), (IPPROTO_IP, IP_FREEBIND), (IPPROTO_UDP, UDP_CORK), (IPPROTO_UDP, 103), (IPPROTO_UDP, 104)] {
+    for (level, opt) in [
+        (IPPROTO_IP, IP_MTU_DISCOVER),
+        (IPPROTO_IP, IP_MULTICAST_TTL),
+        (IPPROTO_IP, IP_MULTICAST_LOOP),
+        (IPPROTO_IP, IP_FREEBIND),
+        (IPPROTO_UDP, UDP_CORK),
+        (IPPROTO_UDP, 103),
+        (IPPROTO_UDP, 104),
+    ] {
         let before = get(s, level, opt);
         let done = set(s, level, opt, 1);
         say!("{level} {opt}: {before:?} {done:?} {:?}", get(s, level, opt));
@@ -1334,7 +1355,24 @@ fn socket_args() {
 
 fn so_options() {
     for s in [tcp(), udp()] {
-        for opt in [SO_SNDBUF, SO_RCVBUF, SO_KEEPALIVE, SO_REUSEADDR, SO_REUSEPORT, SO_BROADCAST, SO_OOBINLINE, SO_PRIORITY, SO_RCVLOWAT, SO_SNDLOWAT, SO_ZEROCOPY, SO_MARK, SO_BUSY_POLL, SO_DONTROUTE, SO_ACCEPTCONN, SO_RXQ_OVFL] {
+        for opt in [
+            SO_SNDBUF,
+            SO_RCVBUF,
+            SO_KEEPALIVE,
+            SO_REUSEADDR,
+            SO_REUSEPORT,
+            SO_BROADCAST,
+            SO_OOBINLINE,
+            SO_PRIORITY,
+            SO_RCVLOWAT,
+            SO_SNDLOWAT,
+            SO_ZEROCOPY,
+            SO_MARK,
+            SO_BUSY_POLL,
+            SO_DONTROUTE,
+            SO_ACCEPTCONN,
+            SO_RXQ_OVFL,
+        ] {
             let before = get(s, SOL_SOCKET, opt);
             let done = set(s, SOL_SOCKET, opt, 1);
             say!("{opt}: {before:?} {:?} {:?}", done.map(|_| ()), get(s, SOL_SOCKET, opt));
@@ -1379,22 +1417,47 @@ fn bind_device() {
 fn values(s: i32, level: i32, opts: &[i32]) {
     for &opt in opts {
         let before = get(s, level, opt);
-        let tried: Vec<String> = [0, 1, 2, 255, 256, -1, i32::MAX].iter().map(|v| format!("{:?}", set(s, level, opt, *v).map(|_| get(s, level, opt)))).collect();
+        let tried: Vec<String> =
+            [0, 1, 2, 255, 256, -1, i32::MAX].iter().map(|v| format!("{:?}", set(s, level, opt, *v).map(|_| get(s, level, opt)))).collect();
         say!("{opt}: {before:?} {tried:?}");
     }
 }
 
 fn ip_option_values() {
-    values(udp(), IPPROTO_IP, &[IP_TOS, IP_TTL, IP_MTU_DISCOVER, IP_RECVERR, IP_RECVTTL, IP_PKTINFO, IP_MULTICAST_TTL, IP_MULTICAST_LOOP, IP_FREEBIND, IP_MINTTL, IP_MULTICAST_ALL]);
+    values(
+        udp(),
+        IPPROTO_IP,
+        &[
+            IP_TOS,
+            IP_TTL,
+            IP_MTU_DISCOVER,
+            IP_RECVERR,
+            IP_RECVTTL,
+            IP_PKTINFO,
+            IP_MULTICAST_TTL,
+            IP_MULTICAST_LOOP,
+            IP_FREEBIND,
+            IP_MINTTL,
+            IP_MULTICAST_ALL,
+        ],
+    );
     values(tcp(), IPPROTO_IP, &[IP_TOS, IP_TTL]);
 }
 
 fn tcp_option_values() {
-    values(tcp(), IPPROTO_TCP, &[TCP_NODELAY, TCP_CORK, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_SYNCNT, TCP_USER_TIMEOUT, TCP_DEFER_ACCEPT, TCP_LINGER2]);
+    values(
+        tcp(),
+        IPPROTO_TCP,
+        &[TCP_NODELAY, TCP_CORK, TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_SYNCNT, TCP_USER_TIMEOUT, TCP_DEFER_ACCEPT, TCP_LINGER2],
+    );
 }
 
 fn v6_option_values() {
-    values(sock(AF_INET6, SOCK_DGRAM), IPPROTO_IPV6, &[IPV6_UNICAST_HOPS, IPV6_MULTICAST_LOOP, IPV6_TCLASS, IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_MTU_DISCOVER, IPV6_RECVERR]);
+    values(
+        sock(AF_INET6, SOCK_DGRAM),
+        IPPROTO_IPV6,
+        &[IPV6_UNICAST_HOPS, IPV6_MULTICAST_LOOP, IPV6_TCLASS, IPV6_RECVPKTINFO, IPV6_RECVHOPLIMIT, IPV6_MTU_DISCOVER, IPV6_RECVERR],
+    );
 }
 
 fn no_route() {

@@ -9,24 +9,12 @@ pub const TESTS: &[crate::Test] = list!["lock";
 ];
 
 fn lock(cmd: i32, fd: i32, kind: i32, start: i64, len: i64) -> R {
-    let l = flock {
-        l_type: kind as i16,
-        l_whence: SEEK_SET as i16,
-        l_start: start,
-        l_len: len,
-        l_pid: 0,
-    };
+    let l = flock { l_type: kind as i16, l_whence: SEEK_SET as i16, l_start: start, l_len: len, l_pid: 0 };
     sys!(fcntl, fd, cmd, p(&l))
 }
 
 fn who(cmd: i32, fd: i32, kind: i32, start: i64, len: i64) -> (i16, i64, i64, i32) {
-    let mut l = flock {
-        l_type: kind as i16,
-        l_whence: SEEK_SET as i16,
-        l_start: start,
-        l_len: len,
-        l_pid: 0,
-    };
+    let mut l = flock { l_type: kind as i16, l_whence: SEEK_SET as i16, l_start: start, l_len: len, l_pid: 0 };
     ok!(sys!(fcntl, fd, cmd, m(&mut l)));
     (l.l_type, l.l_start, l.l_len, l.l_pid)
 }
@@ -131,31 +119,16 @@ fn posix_getlk() {
     in_child(|| {
         eq!(who(F_GETLK, f, F_RDLCK, 0, 0), (F_WRLCK as i16, 5, 0, me));
         eq!(who(F_GETLK, f, F_RDLCK, 0, 5).0, F_UNLCK as i16);
-        let mut l = flock {
-            l_type: F_RDLCK as i16,
-            l_whence: SEEK_END as i16,
-            l_start: -1,
-            l_len: 1,
-            l_pid: 0,
-        };
+        let mut l = flock { l_type: F_RDLCK as i16, l_whence: SEEK_END as i16, l_start: -1, l_len: 1, l_pid: 0 };
         ok!(sys!(fcntl, f, F_GETLK, m(&mut l)));
-        eq!(
-            (l.l_type, l.l_whence, l.l_start, l.l_len),
-            (F_WRLCK as i16, 0, 5, 0)
-        );
+        eq!((l.l_type, l.l_whence, l.l_start, l.l_len), (F_WRLCK as i16, 0, 5, 0));
     });
     err!(lock(F_SETLK, f, 9, 0, 0), EINVAL);
     err!(lock(F_SETLK, f, F_WRLCK, -5, 1), EINVAL);
     err!(lock(F_SETLK, f, F_WRLCK, 2, -3), EINVAL);
     ok!(lock(F_SETLK, f, F_WRLCK, 5, -3));
     err!(sys!(fcntl, f, F_SETLK, 8), EFAULT);
-    let mut l = flock {
-        l_type: F_UNLCK as i16,
-        l_whence: 0,
-        l_start: 0,
-        l_len: 1,
-        l_pid: 0,
-    };
+    let mut l = flock { l_type: F_UNLCK as i16, l_whence: 0, l_start: 0, l_len: 1, l_pid: 0 };
     err!(sys!(fcntl, f, F_GETLK, m(&mut l)), EINVAL);
 }
 
@@ -260,10 +233,7 @@ fn ofd_locks() {
     ok!(lock(F_OFD_SETLK, f, F_WRLCK, 0, 10));
     err!(lock(F_OFD_SETLK, g, F_WRLCK, 5, 1), EAGAIN);
     ok!(lock(F_OFD_SETLK, g, F_WRLCK, 10, 1));
-    eq!(
-        who(F_OFD_GETLK, g, F_WRLCK, 0, 1),
-        (F_WRLCK as i16, 0, 10, -1)
-    );
+    eq!(who(F_OFD_GETLK, g, F_WRLCK, 0, 1), (F_WRLCK as i16, 0, 10, -1));
     in_child(|| {
         ok!(lock(F_OFD_SETLK, f, F_UNLCK, 0, 10));
     });
@@ -273,13 +243,7 @@ fn ofd_locks() {
     err!(lock(F_OFD_SETLK, f, F_WRLCK, 5, 1), EAGAIN);
     close(d);
     ok!(lock(F_OFD_SETLK, f, F_WRLCK, 5, 1));
-    let bad = flock {
-        l_type: F_WRLCK as i16,
-        l_whence: 0,
-        l_start: 0,
-        l_len: 1,
-        l_pid: 7,
-    };
+    let bad = flock { l_type: F_WRLCK as i16, l_whence: 0, l_start: 0, l_len: 1, l_pid: 7 };
     err!(sys!(fcntl, f, F_OFD_SETLK, p(&bad)), EINVAL);
 }
 
@@ -298,13 +262,7 @@ fn lockf_like() {
     put("a", b"0123456789");
     let f = ok!(open(c"a", O_RDWR));
     ok!(sys!(lseek, f, 4, SEEK_SET));
-    let l = flock {
-        l_type: F_WRLCK as i16,
-        l_whence: SEEK_CUR as i16,
-        l_start: 0,
-        l_len: 3,
-        l_pid: 0,
-    };
+    let l = flock { l_type: F_WRLCK as i16, l_whence: SEEK_CUR as i16, l_start: 0, l_len: 3, l_pid: 0 };
     ok!(sys!(fcntl, f, F_SETLK, p(&l)));
     in_child(|| {
         let (t, s, l, _) = who(F_GETLK, f, F_WRLCK, 0, 0);
@@ -318,12 +276,9 @@ fn proc_locks() {
     ok!(lock(F_SETLK, f, F_WRLCK, 0, 10));
     let text = String::from_utf8(get("/proc/locks")).unwrap();
     let ino = fstat(f).st_ino;
-    let mine = text
-        .lines()
-        .filter(|l| l.contains(&format!(":{ino} ")))
-        .map(|l| {
-            let w: Vec<&str> = l.split_whitespace().collect();
-            format!("{} {} {} {} {}", w[1], w[2], w[3], w[6], w[7])
-        });
+    let mine = text.lines().filter(|l| l.contains(&format!(":{ino} "))).map(|l| {
+        let w: Vec<&str> = l.split_whitespace().collect();
+        format!("{} {} {} {} {}", w[1], w[2], w[3], w[6], w[7])
+    });
     say!("{:?}", mine.collect::<Vec<_>>());
 }

@@ -39,10 +39,7 @@ fn mmap_args() {
     err!(map(0, 4096, RW, ANON, -1, 100), EINVAL);
     err!(map(1, 4096, RW, ANON | MAP_FIXED, -1, 0), EINVAL);
     err!(map(0, usize::MAX - 8192, RW, ANON, -1, 0), ENOMEM);
-    err!(
-        map(0x7fff_ffff_f000, 8192, RW, ANON | MAP_FIXED, -1, 0),
-        ENOMEM
-    );
+    err!(map(0x7fff_ffff_f000, 8192, RW, ANON | MAP_FIXED, -1, 0), ENOMEM);
     err!(map(0, 1 << 48, RW, ANON | MAP_NORESERVE, -1, 0), ENOMEM);
     let (r, _w) = pipe(0);
     err!(map(0, 4096, PROT_READ, MAP_PRIVATE, r, 0), ENODEV);
@@ -84,12 +81,7 @@ fn fixed() {
     }
     let b = ok!(map(a as i64 + 4096, 8192, RW, ANON | MAP_FIXED, -1, 0));
     eq!(b as usize, a as usize + 4096);
-    eq!(
-        (0..4)
-            .map(|i| peek(unsafe { a.add(i * 4096) }))
-            .collect::<Vec<_>>(),
-        [1, 0, 0, 4]
-    );
+    eq!((0..4).map(|i| peek(unsafe { a.add(i * 4096) })).collect::<Vec<_>>(), [1, 0, 0, 4]);
     // a free hint is taken, a taken one is not
     ok!(sys!(munmap, a, 16384));
     eq!(ok!(map(a as i64, 16384, RW, ANON, -1, 0)), a);
@@ -102,22 +94,9 @@ fn fixed() {
 
 fn noreplace() {
     let a = anon(8192, MAP_PRIVATE);
-    err!(
-        map(a as i64 + 4096, 8192, RW, ANON | MAP_FIXED_NOREPLACE, -1, 0),
-        EEXIST
-    );
+    err!(map(a as i64 + 4096, 8192, RW, ANON | MAP_FIXED_NOREPLACE, -1, 0), EEXIST);
     ok!(sys!(munmap, a as i64 + 4096, 4096));
-    eq!(
-        ok!(map(
-            a as i64 + 4096,
-            4096,
-            RW,
-            ANON | MAP_FIXED_NOREPLACE,
-            -1,
-            0
-        )) as usize,
-        a as usize + 4096
-    );
+    eq!(ok!(map(a as i64 + 4096, 4096, RW, ANON | MAP_FIXED_NOREPLACE, -1, 0)) as usize, a as usize + 4096);
 }
 
 fn munmap_parts() {
@@ -128,10 +107,7 @@ fn munmap_parts() {
     ok!(sys!(munmap, a as i64 + 4096, 4096));
     ok!(sys!(munmap, a as i64 + 3 * 4096, 1));
     for i in 0..5 {
-        say!(
-            "{i} {}",
-            ends(|| check!(peek(unsafe { a.add(i * 4096) }) == 9))
-        );
+        say!("{i} {}", ends(|| check!(peek(unsafe { a.add(i * 4096) }) == 9)));
     }
     ok!(sys!(munmap, a, 5 * 4096));
     say!("{}", ends(|| poke(a, 1)));
@@ -191,14 +167,8 @@ fn mprotect_faults() {
     ok!(sys!(munmap, mid, 4096));
     show("gone");
     say!("{:?}", touch(16 as *mut u8, true));
-    say!(
-        "{:?}",
-        touch(0xdead_0000_0000_0000u64 as *mut u8, true).map(|f| (f.0, f.1))
-    );
-    say!(
-        "{:?}",
-        touch(0xffff_ffff_8000_0000u64 as *mut u8, false).map(|f| (f.0, f.1))
-    );
+    say!("{:?}", touch(0xdead_0000_0000_0000u64 as *mut u8, true).map(|f| (f.0, f.1)));
+    say!("{:?}", touch(0xffff_ffff_8000_0000u64 as *mut u8, false).map(|f| (f.0, f.1)));
 }
 
 fn mprotect_args() {
@@ -255,10 +225,7 @@ fn fork_private() {
     ok!(write(w, b"x"));
     eq!(wait(child), 0);
     for i in 0..64 {
-        eq!(
-            peek(unsafe { a.add(i * 4096) }),
-            if i < 32 { 200 } else { i as u8 }
-        );
+        eq!(peek(unsafe { a.add(i * 4096) }), if i < 32 { 200 } else { i as u8 });
     }
 }
 
@@ -271,14 +238,7 @@ fn fork_shared() {
         poke(unsafe { a.add(3 * 4096) }, 3);
         in_child(|| poke(unsafe { a.add(4096) }, 4));
     });
-    eq!(
-        (
-            peek(a),
-            peek(unsafe { a.add(4096) }),
-            peek(unsafe { a.add(3 * 4096) })
-        ),
-        (2, 4, 3)
-    );
+    eq!((peek(a), peek(unsafe { a.add(4096) }), peek(unsafe { a.add(3 * 4096) })), (2, 4, 3));
 }
 
 fn file_private() {
@@ -286,14 +246,7 @@ fn file_private() {
     let f = ok!(open(c"a", O_RDONLY));
     let a = ok!(map(0, 12288, RW, MAP_PRIVATE, f, 0));
     close(f);
-    eq!(
-        (
-            peek(a),
-            peek(unsafe { a.add(9999) }),
-            peek(unsafe { a.add(10000) })
-        ),
-        (b'f', b'f', 0)
-    );
+    eq!((peek(a), peek(unsafe { a.add(9999) }), peek(unsafe { a.add(10000) })), (b'f', b'f', 0));
     poke(a, b'!');
     eq!(get("a")[0], b'f');
     in_child(|| {
@@ -326,10 +279,7 @@ fn shared_coherent() {
     let f = ok!(open(c"a", O_RDWR));
     let a = ok!(map(0, 4096, RW, MAP_SHARED, f, 0));
     ok!(sys!(pwrite64, f, b"written".as_ptr(), 7, 10));
-    eq!(
-        unsafe { std::slice::from_raw_parts(a.add(10), 7) },
-        b"written"
-    );
+    eq!(unsafe { std::slice::from_raw_parts(a.add(10), 7) }, b"written");
     poke(unsafe { a.add(10) }, b'W');
     let mut b = [0u8; 7];
     ok!(sys!(pread64, f, m(&mut b), 7, 10));
@@ -366,21 +316,10 @@ fn sigbus_past_eof() {
         eq!(touch(unsafe { a.add(4000) }, false), None);
         for w in [false, true] {
             let got = touch(unsafe { a.add(4096 + 5) }, w);
-            say!(
-                "{:?}",
-                got.map(|(s, code, at)| (s, code, at == a as usize + 4101))
-            );
+            say!("{:?}", got.map(|(s, code, at)| (s, code, at == a as usize + 4101)));
         }
     }
-    err!(
-        sys!(
-            read,
-            f,
-            ok!(map(0, 8192, RW, MAP_SHARED, f, 0)) as i64 + 4096,
-            10
-        ),
-        EFAULT
-    );
+    err!(sys!(read, f, ok!(map(0, 8192, RW, MAP_SHARED, f, 0)) as i64 + 4096, 10), EFAULT);
     say!(
         "{}",
         ends(|| {
@@ -398,22 +337,10 @@ fn truncate_mapped() {
     let a = ok!(map(0, 12288, RW, MAP_SHARED, f, 0));
     eq!(peek(unsafe { a.add(9000) }), 7);
     ok!(sys!(ftruncate, f, 5000));
-    eq!(
-        touch(unsafe { a.add(9000) }, false).map(|x| x.0),
-        Some(SIGBUS)
-    );
-    eq!(
-        (peek(unsafe { a.add(4999) }), peek(unsafe { a.add(5000) })),
-        (7, 0)
-    );
+    eq!(touch(unsafe { a.add(9000) }, false).map(|x| x.0), Some(SIGBUS));
+    eq!((peek(unsafe { a.add(4999) }), peek(unsafe { a.add(5000) })), (7, 0));
     ok!(sys!(ftruncate, f, 12288));
-    eq!(
-        (
-            touch(unsafe { a.add(9000) }, false),
-            peek(unsafe { a.add(9000) })
-        ),
-        (None, 0)
-    );
+    eq!((touch(unsafe { a.add(9000) }, false), peek(unsafe { a.add(9000) })), (None, 0));
 }
 
 fn mremap_grow() {
@@ -421,21 +348,11 @@ fn mremap_grow() {
     poke(a, 1);
     poke(unsafe { a.add(4096) }, 2);
     let b = ok!(sys!(mremap, a, 8192, 1 << 20, MREMAP_MAYMOVE)) as *mut u8;
-    eq!(
-        (
-            peek(b),
-            peek(unsafe { b.add(4096) }),
-            peek(unsafe { b.add(8192) })
-        ),
-        (1, 2, 0)
-    );
+    eq!((peek(b), peek(unsafe { b.add(4096) }), peek(unsafe { b.add(8192) })), (1, 2, 0));
     poke(unsafe { b.add((1 << 20) - 1) }, 3);
     eq!(ok!(sys!(mremap, b, 1 << 20, 4096, 0)) as *mut u8, b);
     catch_faults();
-    eq!(
-        touch(unsafe { b.add(4096) }, false).map(|x| x.0),
-        Some(SIGSEGV)
-    );
+    eq!(touch(unsafe { b.add(4096) }, false).map(|x| x.0), Some(SIGSEGV));
     // room behind: it grows in place
     eq!(ok!(sys!(mremap, b, 4096, 8192, 0)) as *mut u8, b);
     eq!(peek(unsafe { b.add(4096) }), 0);
@@ -451,30 +368,10 @@ fn mremap_fixed() {
     poke(a, 1);
     let target = anon(16384, MAP_PRIVATE);
     poke(unsafe { target.add(12288) }, 9);
-    let b = ok!(sys!(
-        mremap,
-        a,
-        8192,
-        8192,
-        MREMAP_MAYMOVE | MREMAP_FIXED,
-        target
-    )) as *mut u8;
-    eq!(
-        (b, peek(b), peek(unsafe { target.add(12288) })),
-        (target, 1, 9)
-    );
+    let b = ok!(sys!(mremap, a, 8192, 8192, MREMAP_MAYMOVE | MREMAP_FIXED, target)) as *mut u8;
+    eq!((b, peek(b), peek(unsafe { target.add(12288) })), (target, 1, 9));
     err!(sys!(mremap, a, 4096, 8192, 0), EFAULT);
-    err!(
-        sys!(
-            mremap,
-            b,
-            8192,
-            8192,
-            MREMAP_MAYMOVE | MREMAP_FIXED,
-            b as i64 + 4096
-        ),
-        EINVAL
-    );
+    err!(sys!(mremap, b, 8192, 8192, MREMAP_MAYMOVE | MREMAP_FIXED, b as i64 + 4096), EINVAL);
     err!(sys!(mremap, b, 8192, 8192, MREMAP_FIXED, target), EINVAL);
     // an old length of 0 makes a second mapping of a shared one
     let s = anon(4096, MAP_SHARED);
@@ -489,10 +386,7 @@ fn mremap_args() {
     err!(sys!(mremap, a as i64 + 1, 4096, 4096, 0), EINVAL);
     err!(sys!(mremap, a, 4096, 0, 0), EINVAL);
     err!(sys!(mremap, a, 4096, 4096, 8), EINVAL);
-    err!(
-        sys!(mremap, 0x1000_0000, 4096, 8192, MREMAP_MAYMOVE),
-        EFAULT
-    );
+    err!(sys!(mremap, 0x1000_0000, 4096, 8192, MREMAP_MAYMOVE), EFAULT);
     // something stands behind it
     err!(sys!(mremap, a, 4096, 8192, 0), ENOMEM);
     ok!(sys!(munmap, a as i64 + 4096, 4096));
@@ -502,14 +396,7 @@ fn mremap_args() {
 fn mremap_dontunmap() {
     let a = anon(8192, MAP_PRIVATE);
     poke(a, 1);
-    let b = ok!(sys!(
-        mremap,
-        a,
-        8192,
-        8192,
-        MREMAP_MAYMOVE | MREMAP_DONTUNMAP,
-        0
-    )) as *mut u8;
+    let b = ok!(sys!(mremap, a, 8192, 8192, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, 0)) as *mut u8;
     eq!((peek(b), peek(a)), (1, 0));
 }
 
@@ -541,17 +428,9 @@ fn madvise_dontneed() {
 
 fn madvise_args() {
     let a = anon(3 * 4096, MAP_PRIVATE);
-    for advice in [
-        MADV_NORMAL,
-        MADV_RANDOM,
-        MADV_SEQUENTIAL,
-        MADV_WILLNEED,
-        MADV_FREE,
-        MADV_DONTFORK,
-        MADV_DOFORK,
-        MADV_DONTDUMP,
-        MADV_DODUMP,
-    ] {
+    for advice in
+        [MADV_NORMAL, MADV_RANDOM, MADV_SEQUENTIAL, MADV_WILLNEED, MADV_FREE, MADV_DONTFORK, MADV_DOFORK, MADV_DONTDUMP, MADV_DODUMP]
+    {
         ok!(sys!(madvise, a, 3 * 4096, advice));
     }
     err!(sys!(madvise, a, 4096, 999), EINVAL);
@@ -574,10 +453,7 @@ fn brk_calls() {
     eq!(ok!(sys!(brk, 5)), start + 100_000);
     eq!(ok!(sys!(brk, i64::MAX)), start + 100_000);
     eq!(ok!(sys!(brk, start)), start);
-    let lim = rlimit {
-        rlim_cur: 0,
-        rlim_max: RLIM_INFINITY,
-    };
+    let lim = rlimit { rlim_cur: 0, rlim_max: RLIM_INFINITY };
     ok!(sys!(setrlimit, RLIMIT_DATA, p(&lim)));
     eq!(ok!(sys!(brk, start + (1 << 20))), start);
 }
@@ -592,21 +468,14 @@ fn brk_fork() {
         poke(start as *mut u8, 2);
         eq!(ok!(sys!(brk, start + 16384)), start + 16384);
     });
-    eq!(
-        (ok!(sys!(brk, 0)), peek(start as *mut u8)),
-        (start + 8192, 1)
-    );
+    eq!((ok!(sys!(brk, 0)), peek(start as *mut u8)), (start + 8192, 1));
 }
 
 #[inline(never)]
 fn dig(depth: usize) -> u64 {
     let mut here = [depth as u8; 8192];
     poke(here.as_mut_ptr(), 1);
-    if depth == 0 {
-        1
-    } else {
-        dig(depth - 1) + u64::from(peek(here.as_ptr()))
-    }
+    if depth == 0 { 1 } else { dig(depth - 1) + u64::from(peek(here.as_ptr())) }
 }
 
 fn stack_growth() {
@@ -621,10 +490,7 @@ fn stack_growth() {
 
 fn stack_limit() {
     let status = wait(fork(|| {
-        let lim = rlimit {
-            rlim_cur: 1 << 20,
-            rlim_max: RLIM_INFINITY,
-        };
+        let lim = rlimit { rlim_cur: 1 << 20, rlim_max: RLIM_INFINITY };
         ok!(sys!(setrlimit, RLIMIT_STACK, p(&lim)));
         dig(500);
     }));
@@ -651,12 +517,7 @@ fn memfd_basic() {
     let mut b = [0u8; 5];
     ok!(sys!(pread64, f, m(&mut b), 5, 0));
     eq!(&b, b"Hello");
-    say!(
-        "{}",
-        std::fs::read_link(format!("/proc/self/fd/{f}"))
-            .unwrap()
-            .display()
-    );
+    say!("{}", std::fs::read_link(format!("/proc/self/fd/{f}")).unwrap().display());
     let st = fstat(f);
     say!("{:o} {} {}", st.st_mode, st.st_nlink, st.st_size);
     err!(sys!(memfd_create, c"x", 0x8000), EINVAL);
@@ -686,16 +547,7 @@ fn memfd_seals() {
     let r = ok!(map(0, 4096, PROT_READ, MAP_SHARED, f, 0));
     err!(sys!(mprotect, r, 4096, RW), EACCES);
     ok!(map(0, 4096, RW, MAP_PRIVATE, f, 0));
-    err!(
-        sys!(
-            fallocate,
-            f,
-            FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-            0,
-            4096
-        ),
-        EPERM
-    );
+    err!(sys!(fallocate, f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096), EPERM);
     ok!(sys!(fcntl, f, F_ADD_SEALS, F_SEAL_SEAL));
     err!(sys!(fcntl, f, F_ADD_SEALS, F_SEAL_SHRINK), EPERM);
     err!(sys!(fcntl, 0, F_GET_SEALS), EINVAL);
@@ -727,10 +579,7 @@ fn mlock_calls() {
     err!(sys!(mlockall, 0), EINVAL);
     err!(sys!(mlockall, 8), EINVAL);
     in_child(|| {
-        let lim = rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
+        let lim = rlimit { rlim_cur: 0, rlim_max: 0 };
         ok!(sys!(setrlimit, RLIMIT_MEMLOCK, p(&lim)));
         ok!(sys!(setresuid, 1000, 1000, 1000));
         err!(sys!(mlock, a, 4096), EPERM);
@@ -742,19 +591,10 @@ fn maps_line(at: *const u8) -> String {
     for l in maps.lines() {
         let (range, rest) = l.split_once(' ').unwrap_or_default();
         let (a, b) = range.split_once('-').unwrap_or_default();
-        let (a, b) = (
-            usize::from_str_radix(a, 16).unwrap(),
-            usize::from_str_radix(b, 16).unwrap(),
-        );
+        let (a, b) = (usize::from_str_radix(a, 16).unwrap(), usize::from_str_radix(b, 16).unwrap());
         if a <= at as usize && (at as usize) < b {
             let w: Vec<&str> = rest.split_whitespace().collect();
-            return format!(
-                "{} pages {} {} {}",
-                (b - a) / 4096,
-                w[0],
-                w[1],
-                w.get(4).copied().unwrap_or("")
-            );
+            return format!("{} pages {} {} {}", (b - a) / 4096, w[0], w[1], w.get(4).copied().unwrap_or(""));
         }
     }
     "none".into()
@@ -767,14 +607,7 @@ fn maps_file() {
     let at = |page: i64| guard as i64 + page * 4096;
     let a = ok!(map(at(4), 8192, PROT_READ, MAP_SHARED | MAP_FIXED, f, 4096));
     let b = ok!(map(at(10), 12288, RW, ANON | MAP_FIXED, -1, 0));
-    let s = ok!(map(
-        at(20),
-        4096,
-        RW,
-        MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED,
-        -1,
-        0
-    ));
+    let s = ok!(map(at(20), 4096, RW, MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
     for x in [a, b, s, at(7) as *mut u8] {
         say!("{}", maps_line(x));
     }
@@ -796,11 +629,7 @@ fn adjacent_merge() {
     }
     say!("{}", maps_line(at(9) as *const u8));
     ok!(sys!(mprotect, at(9), 4096, PROT_READ));
-    say!(
-        "{} / {}",
-        maps_line(at(8) as *const u8),
-        maps_line(at(9) as *const u8)
-    );
+    say!("{} / {}", maps_line(at(8) as *const u8), maps_line(at(9) as *const u8));
     ok!(sys!(mprotect, at(9), 4096, RW));
     say!("{}", maps_line(at(9) as *const u8));
 }
@@ -814,15 +643,8 @@ fn smaps_fields() {
     check!(text.contains("Rss:") && text.contains("VmFlags:"));
     let status = String::from_utf8(get("/proc/self/status")).unwrap();
     for key in ["VmPeak", "VmSize", "VmRSS", "VmData", "VmStk", "VmExe"] {
-        let line = status
-            .lines()
-            .find(|l| l.starts_with(key))
-            .unwrap_or("none");
-        let kb: u64 = line
-            .split_whitespace()
-            .nth(1)
-            .and_then(|w| w.parse().ok())
-            .unwrap_or(0);
+        let line = status.lines().find(|l| l.starts_with(key)).unwrap_or("none");
+        let kb: u64 = line.split_whitespace().nth(1).and_then(|w| w.parse().ok()).unwrap_or(0);
         say!("{key} {}", kb > 0 && line.ends_with("kB"));
     }
     let statm = String::from_utf8(get("/proc/self/statm")).unwrap();
@@ -878,10 +700,7 @@ fn many_vmas() {
 }
 
 fn map_limits() {
-    let lim = rlimit {
-        rlim_cur: 64 << 20,
-        rlim_max: RLIM_INFINITY,
-    };
+    let lim = rlimit { rlim_cur: 64 << 20, rlim_max: RLIM_INFINITY };
     ok!(sys!(setrlimit, RLIMIT_AS, p(&lim)));
     err!(map(0, 100 << 20, RW, ANON, -1, 0), ENOMEM);
     ok!(map(0, 1 << 20, RW, ANON, -1, 0));
@@ -979,10 +798,7 @@ fn fork_many_pages() {
     for round in 0..3usize {
         in_child(|| {
             for i in (0..n).step_by(7) {
-                eq!(
-                    unsafe { (a.add(i * 4096) as *mut usize).read_volatile() },
-                    i + if i % 3 == 0 { round } else { 0 }
-                );
+                eq!(unsafe { (a.add(i * 4096) as *mut usize).read_volatile() }, i + if i % 3 == 0 { round } else { 0 });
                 unsafe { (a.add(i * 4096) as *mut usize).write_volatile(0) };
             }
         });
@@ -995,17 +811,8 @@ fn fork_many_pages() {
 fn shared_anon_dev() {
     let a = anon(4096, MAP_SHARED);
     let text = String::from_utf8(get("/proc/self/maps")).unwrap();
-    let line = text
-        .lines()
-        .find(|l| l.starts_with(&format!("{:x}-", a as usize)))
-        .unwrap_or("none");
-    say!(
-        "{}",
-        line.split_whitespace()
-            .skip(5)
-            .collect::<Vec<_>>()
-            .join(" ")
-    );
+    let line = text.lines().find(|l| l.starts_with(&format!("{:x}-", a as usize))).unwrap_or("none");
+    say!("{}", line.split_whitespace().skip(5).collect::<Vec<_>>().join(" "));
 }
 
 fn wipe_on_fork() {
@@ -1017,10 +824,7 @@ fn wipe_on_fork() {
     in_child(|| {
         catch_faults();
         eq!(peek(a), 0);
-        eq!(
-            touch(unsafe { a.add(4096) }, false).map(|x| x.0),
-            Some(SIGSEGV)
-        );
+        eq!(touch(unsafe { a.add(4096) }, false).map(|x| x.0), Some(SIGSEGV));
     });
     eq!((peek(a), peek(unsafe { a.add(4096) })), (5, 6));
 }
@@ -1053,59 +857,16 @@ fn process_vm() {
     let mut status = 0;
     ok!(sys!(wait4, child, m(&mut status), WUNTRACED, 0));
     let mut b = [0u8; 12];
-    let local = iovec {
-        iov_base: b.as_mut_ptr().cast(),
-        iov_len: 12,
-    };
-    let remote = iovec {
-        iov_base: a.cast(),
-        iov_len: 12,
-    };
-    eq!(
-        ok!(sys!(
-            process_vm_readv,
-            child,
-            p(&local),
-            1,
-            p(&remote),
-            1,
-            0
-        )),
-        12
-    );
+    let local = iovec { iov_base: b.as_mut_ptr().cast(), iov_len: 12 };
+    let remote = iovec { iov_base: a.cast(), iov_len: 12 };
+    eq!(ok!(sys!(process_vm_readv, child, p(&local), 1, p(&remote), 1, 0)), 12);
     eq!(unsafe { std::ptr::read_volatile(&b) }, *b"in the child");
-    let local = iovec {
-        iov_base: b"W".as_ptr() as *mut c_void,
-        iov_len: 1,
-    };
-    eq!(
-        ok!(sys!(
-            process_vm_writev,
-            child,
-            p(&local),
-            1,
-            p(&remote),
-            1,
-            0
-        )),
-        1
-    );
-    let bad = iovec {
-        iov_base: 8 as *mut c_void,
-        iov_len: 1,
-    };
-    err!(
-        sys!(process_vm_readv, child, p(&local), 1, p(&bad), 1, 0),
-        EFAULT
-    );
-    err!(
-        sys!(process_vm_readv, child, p(&local), 1, p(&remote), 1, 1),
-        EINVAL
-    );
-    err!(
-        sys!(process_vm_readv, 99999, p(&local), 1, p(&remote), 1, 0),
-        ESRCH
-    );
+    let local = iovec { iov_base: b"W".as_ptr() as *mut c_void, iov_len: 1 };
+    eq!(ok!(sys!(process_vm_writev, child, p(&local), 1, p(&remote), 1, 0)), 1);
+    let bad = iovec { iov_base: 8 as *mut c_void, iov_len: 1 };
+    err!(sys!(process_vm_readv, child, p(&local), 1, p(&bad), 1, 0), EFAULT);
+    err!(sys!(process_vm_readv, child, p(&local), 1, p(&remote), 1, 1), EINVAL);
+    err!(sys!(process_vm_readv, 99999, p(&local), 1, p(&remote), 1, 0), ESRCH);
     ok!(sys!(kill, child, SIGCONT));
     eq!(wait(child), 0);
 }
@@ -1126,14 +887,7 @@ fn exec_mapping() {
 fn populate() {
     let a = ok!(map(0, 1 << 20, RW, ANON | MAP_POPULATE, -1, 0));
     eq!(peek(unsafe { a.add(777_777) }), 0);
-    let b = ok!(map(
-        0,
-        1 << 20,
-        RW,
-        MAP_SHARED | MAP_ANONYMOUS | MAP_LOCKED,
-        -1,
-        0
-    ));
+    let b = ok!(map(0, 1 << 20, RW, MAP_SHARED | MAP_ANONYMOUS | MAP_LOCKED, -1, 0));
     poke(b, 1);
     ok!(sys!(madvise, a, 1 << 20, MADV_POPULATE_WRITE));
     ok!(sys!(madvise, a, 1 << 20, MADV_POPULATE_READ));

@@ -7,6 +7,7 @@ mod dir;
 mod epoll;
 mod event;
 mod exec;
+mod hotcall;
 mod inet;
 mod lock;
 mod memory;
@@ -17,7 +18,6 @@ mod open;
 mod pipe;
 mod poll;
 mod process;
-mod hotcall;
 mod procfs;
 mod ptrace;
 mod rw;
@@ -70,9 +70,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
 /// What a subtest executes through `execve` of this same program: `@role args…`.
 pub fn helper(role: &str, args: &[String]) {
     match role {
-        "@cat" => {
-            while sys::read(0, 4096).is_ok_and(|b| !b.is_empty() && sys::write(1, &b).is_ok()) {}
-        }
+        "@cat" => while sys::read(0, 4096).is_ok_and(|b| !b.is_empty() && sys::write(1, &b).is_ok()) {},
         "@sleep" => sys::ms(100_000),
         _ => exec::helper(role, args),
     }

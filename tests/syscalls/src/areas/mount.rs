@@ -3,15 +3,10 @@
 use crate::sys::*;
 use crate::{check, eq, err, list, ok, say, sys};
 
-pub const TESTS: &[crate::Test] = list!["mount"; tmpfs_mount, tmpfs_options, bind_mount, read_only, umount_busy, mount_errors, mountinfo, cross_device];
+pub const TESTS: &[crate::Test] =
+    list!["mount"; tmpfs_mount, tmpfs_options, bind_mount, read_only, umount_busy, mount_errors, mountinfo, cross_device];
 
-fn mount(
-    src: &std::ffi::CStr,
-    at: &std::ffi::CStr,
-    kind: &std::ffi::CStr,
-    flags: u64,
-    data: &std::ffi::CStr,
-) -> R {
+fn mount(src: &std::ffi::CStr, at: &std::ffi::CStr, kind: &std::ffi::CStr, flags: u64, data: &std::ffi::CStr) -> R {
     sys!(mount, src, at, kind, flags, data)
 }
 
@@ -33,13 +28,7 @@ fn tmpfs_mount() {
 
 fn tmpfs_options() {
     ok!(sys!(mkdir, c"d", 0o755));
-    ok!(mount(
-        c"none",
-        c"d",
-        c"tmpfs",
-        0,
-        c"mode=0701,uid=5,gid=6,size=64k"
-    ));
+    ok!(mount(c"none", c"d", c"tmpfs", 0, c"mode=0701,uid=5,gid=6,size=64k"));
     let st = ok!(stat(c"d"));
     eq!((st.st_mode & 0o7777, st.st_uid, st.st_gid), (0o701, 5, 6));
     let f = ok!(open(c"d/f", O_CREAT | O_RDWR));
@@ -103,10 +92,7 @@ fn read_only() {
     ok!(mount(c"none", c"d", c"", MS_REMOUNT, c""));
     put("d/f", b"again");
     let f = ok!(open(c"d/f", O_WRONLY));
-    err!(
-        mount(c"none", c"d", c"", MS_REMOUNT | MS_RDONLY, c""),
-        EBUSY
-    );
+    err!(mount(c"none", c"d", c"", MS_REMOUNT | MS_RDONLY, c""), EBUSY);
     close(f);
     ok!(sys!(umount2, c"d", 0));
 }
@@ -148,34 +134,14 @@ fn mount_errors() {
 
 fn mountinfo() {
     ok!(sys!(mkdir, c"d", 0o755));
-    ok!(mount(
-        c"my source",
-        c"d",
-        c"tmpfs",
-        MS_NOSUID | MS_NOEXEC,
-        c""
-    ));
+    ok!(mount(c"my source", c"d", c"tmpfs", MS_NOSUID | MS_NOEXEC, c""));
     let text = String::from_utf8(get("/proc/self/mountinfo")).unwrap();
-    let line = text
-        .lines()
-        .find(|l| l.contains("/mount.mountinfo/d "))
-        .unwrap_or("none");
+    let line = text.lines().find(|l| l.contains("/mount.mountinfo/d ")).unwrap_or("none");
     let words: Vec<&str> = line.split(' ').collect();
     check!(words.len() >= 9);
-    say!(
-        "{} {} {}",
-        words[3],
-        words[5].contains("nosuid") && words[5].contains("noexec"),
-        words[words.len() - 3..][..2].join(" ")
-    );
+    say!("{} {} {}", words[3], words[5].contains("nosuid") && words[5].contains("noexec"), words[words.len() - 3..][..2].join(" "));
     let mounts = String::from_utf8(get("/proc/mounts")).unwrap();
-    say!(
-        "{}",
-        mounts
-            .lines()
-            .filter(|l| l.contains("/mount.mountinfo/d tmpfs rw"))
-            .count()
-    );
+    say!("{}", mounts.lines().filter(|l| l.contains("/mount.mountinfo/d tmpfs rw")).count());
     std::fs::copy("/proc/self/exe", "d/exe").unwrap();
     ok!(sys!(chmod, c"d/exe", 0o755));
     err!(sys!(access, c"d/exe", X_OK), EACCES);

@@ -18,17 +18,8 @@ fn events(fd: i32) -> Vec<(i32, u32, u32, String)> {
     let (mut v, mut at) = (vec![], 0);
     while at < n {
         let len = word(at + 12) as usize;
-        let name: Vec<u8> = b[at + 16..at + 16 + len]
-            .iter()
-            .copied()
-            .take_while(|x| *x != 0)
-            .collect();
-        v.push((
-            word(at) as i32,
-            word(at + 4),
-            word(at + 8),
-            String::from_utf8_lossy(&name).into_owned(),
-        ));
+        let name: Vec<u8> = b[at + 16..at + 16 + len].iter().copied().take_while(|x| *x != 0).collect();
+        v.push((word(at) as i32, word(at + 4), word(at + 8), String::from_utf8_lossy(&name).into_owned()));
         at += 16 + len;
     }
     v
@@ -113,19 +104,13 @@ fn masks() {
     put("f", b"");
     ok!(sys!(mkdir, c"d", 0o755));
     let i = ok!(sys!(inotify_init1, IN_NONBLOCK)) as i32;
-    err!(
-        sys!(inotify_add_watch, i, c"f", IN_ONLYDIR | IN_MODIFY),
-        ENOTDIR
-    );
+    err!(sys!(inotify_add_watch, i, c"f", IN_ONLYDIR | IN_MODIFY), ENOTDIR);
     let w = watch(i, c"f", IN_MODIFY);
     eq!(watch(i, c"f", IN_ATTRIB | IN_MASK_ADD), w);
     put("f", b"x");
     ok!(sys!(chmod, c"f", 0o600));
     show(i);
-    err!(
-        sys!(inotify_add_watch, i, c"f", IN_MODIFY | IN_MASK_CREATE),
-        EEXIST
-    );
+    err!(sys!(inotify_add_watch, i, c"f", IN_MODIFY | IN_MASK_CREATE), EEXIST);
     watch(i, c"d", IN_CREATE | IN_ONESHOT);
     put("d/1", b"");
     put("d/2", b"");
@@ -172,11 +157,7 @@ fn poll_and_block() {
     put("f", b"");
     let i = ok!(sys!(inotify_init1, 0)) as i32;
     watch(i, c"f", IN_ATTRIB);
-    let mut pf = pollfd {
-        fd: i,
-        events: POLLIN,
-        revents: 0,
-    };
+    let mut pf = pollfd { fd: i, events: POLLIN, revents: 0 };
     eq!(ok!(sys!(poll, m(&mut pf), 1, 0)), 0);
     let child = fork(|| {
         ms(30);
@@ -211,10 +192,7 @@ fn deleted_self() {
 fn two_watches() {
     ok!(sys!(mkdir, c"d", 0o755));
     put("d/f", b"");
-    let (i, j) = (
-        ok!(sys!(inotify_init1, IN_NONBLOCK)) as i32,
-        ok!(sys!(inotify_init1, IN_NONBLOCK)) as i32,
-    );
+    let (i, j) = (ok!(sys!(inotify_init1, IN_NONBLOCK)) as i32, ok!(sys!(inotify_init1, IN_NONBLOCK)) as i32);
     watch(i, c"d", IN_MODIFY);
     watch(i, c"d/f", IN_MODIFY);
     watch(j, c"d", IN_MODIFY);

@@ -141,11 +141,7 @@ fn errors() {
     put("end", b"");
     ok!(sys!(symlink, c"end", c"s0"));
     for i in 1..42 {
-        ok!(sys!(
-            symlink,
-            &c(format!("s{}", i - 1)),
-            &c(format!("s{i}"))
-        ));
+        ok!(sys!(symlink, &c(format!("s{}", i - 1)), &c(format!("s{i}"))));
     }
     close(ok!(open(c"s39", O_RDONLY)));
     err!(open(c"s40", O_RDONLY), ELOOP);
@@ -207,10 +203,7 @@ fn o_path() {
     err!(sys!(fsync, f), EBADF);
     err!(sys!(mmap, 0, 4096, PROT_READ, MAP_PRIVATE, f, 0), EBADF);
     eq!(fstat(f).st_size, 5);
-    eq!(
-        ok!(sys!(fcntl, f, F_GETFL)) & i64::from(O_PATH),
-        i64::from(O_PATH)
-    );
+    eq!(ok!(sys!(fcntl, f, F_GETFL)) & i64::from(O_PATH), i64::from(O_PATH));
     let g = ok!(sys!(dup, f)) as i32;
     close(g);
     let l = ok!(open(c"l", O_PATH | O_NOFOLLOW));
@@ -231,10 +224,7 @@ fn tmpfile() {
     let f = ok!(sys!(open, c".", O_TMPFILE | O_RDWR, 0o600)) as i32;
     ok!(write(f, b"data"));
     let st = fstat(f);
-    eq!(
-        (st.st_nlink, st.st_size, st.st_mode),
-        (0, 4, S_IFREG | 0o600)
-    );
+    eq!((st.st_nlink, st.st_size, st.st_mode), (0, 4, S_IFREG | 0o600));
     err!(sys!(open, c".", O_TMPFILE | O_RDONLY, 0o600), EINVAL);
     put("a", b"");
     err!(sys!(open, c"a", O_TMPFILE | O_RDWR, 0o600), ENOTDIR);
@@ -245,30 +235,13 @@ fn tmpfile() {
 fn tmpfile_link() {
     let f = ok!(sys!(open, c".", O_TMPFILE | O_RDWR, 0o640)) as i32;
     ok!(write(f, b"data"));
-    ok!(sys!(
-        linkat,
-        AT_FDCWD,
-        &c(format!("/proc/self/fd/{f}")),
-        AT_FDCWD,
-        c"named",
-        AT_SYMLINK_FOLLOW
-    ));
+    ok!(sys!(linkat, AT_FDCWD, &c(format!("/proc/self/fd/{f}")), AT_FDCWD, c"named", AT_SYMLINK_FOLLOW));
     eq!(fstat(f).st_nlink, 1);
     eq!(get("named"), b"data");
     ok!(sys!(linkat, f, c"", AT_FDCWD, c"second", AT_EMPTY_PATH));
     eq!(fstat(f).st_nlink, 2);
     let g = ok!(sys!(open, c".", O_TMPFILE | O_RDWR | O_EXCL, 0o640)) as i32;
-    err!(
-        sys!(
-            linkat,
-            AT_FDCWD,
-            &c(format!("/proc/self/fd/{g}")),
-            AT_FDCWD,
-            c"x",
-            AT_SYMLINK_FOLLOW
-        ),
-        ENOENT
-    );
+    err!(sys!(linkat, AT_FDCWD, &c(format!("/proc/self/fd/{g}")), AT_FDCWD, c"x", AT_SYMLINK_FOLLOW), ENOENT);
 }
 
 fn openat_dirfd() {
@@ -297,11 +270,7 @@ struct How {
 }
 
 fn openat2(dir: i32, path: &std::ffi::CStr, flags: i32, resolve: u64) -> Result<i32, E> {
-    let how = How {
-        flags: flags as u64,
-        mode: if flags & O_CREAT != 0 { 0o644 } else { 0 },
-        resolve,
-    };
+    let how = How { flags: flags as u64, mode: if flags & O_CREAT != 0 { 0o644 } else { 0 }, resolve };
     sys!(openat2, dir, path, p(&how), 24).map(|f| f as i32)
 }
 
@@ -326,22 +295,12 @@ fn openat2_resolve() {
     err!(openat2(d, c"up", O_RDONLY, RESOLVE_IN_ROOT), ENOENT);
     err!(openat2(d, c"l", O_RDONLY, RESOLVE_NO_SYMLINKS), ELOOP);
     close(ok!(openat2(d, c"l", O_RDONLY, RESOLVE_NO_MAGICLINKS)));
-    err!(
-        openat2(AT_FDCWD, c"/proc/self/exe", O_RDONLY, RESOLVE_NO_MAGICLINKS),
-        ELOOP
-    );
-    err!(
-        openat2(AT_FDCWD, c"/proc/self/stat", O_RDONLY, RESOLVE_NO_XDEV),
-        EXDEV
-    );
+    err!(openat2(AT_FDCWD, c"/proc/self/exe", O_RDONLY, RESOLVE_NO_MAGICLINKS), ELOOP);
+    err!(openat2(AT_FDCWD, c"/proc/self/stat", O_RDONLY, RESOLVE_NO_XDEV), EXDEV);
 }
 
 fn openat2_args() {
-    let how = How {
-        flags: O_RDONLY as u64,
-        mode: 0,
-        resolve: 0,
-    };
+    let how = How { flags: O_RDONLY as u64, mode: 0, resolve: 0 };
     err!(sys!(openat2, AT_FDCWD, c".", p(&how), 8), EINVAL);
     let big = [0u64, 0, 0, 1];
     err!(sys!(openat2, AT_FDCWD, c".", p(&big), 32), E2BIG);
@@ -349,16 +308,9 @@ fn openat2_args() {
     close(ok!(sys!(openat2, AT_FDCWD, c".", p(&big), 32)) as i32);
     err!(openat2(AT_FDCWD, c".", O_RDONLY, 1 << 40), EINVAL);
     err!(openat2(AT_FDCWD, c".", 1 << 30, 0), EINVAL);
-    let how = How {
-        flags: O_RDONLY as u64,
-        mode: 0o644,
-        resolve: 0,
-    };
+    let how = How { flags: O_RDONLY as u64, mode: 0o644, resolve: 0 };
     err!(sys!(openat2, AT_FDCWD, c".", p(&how), 24), EINVAL);
-    err!(
-        openat2(AT_FDCWD, c".", O_RDONLY, RESOLVE_BENEATH | RESOLVE_IN_ROOT),
-        EINVAL
-    );
+    err!(openat2(AT_FDCWD, c".", O_RDONLY, RESOLVE_BENEATH | RESOLVE_IN_ROOT), EINVAL);
     err!(sys!(openat2, AT_FDCWD, c".", 0, 24), EFAULT);
 }
 
@@ -452,11 +404,7 @@ fn fcntl_getfl() {
     show(O_RDWR | O_DSYNC, 0);
     show(O_RDONLY | O_NOATIME, 0);
     let (r, w) = pipe(O_NONBLOCK | O_CLOEXEC);
-    say!(
-        "{:#o} {:#o}",
-        ok!(sys!(fcntl, r, F_GETFL)),
-        ok!(sys!(fcntl, w, F_GETFL))
-    );
+    say!("{:#o} {:#o}", ok!(sys!(fcntl, r, F_GETFL)), ok!(sys!(fcntl, w, F_GETFL)));
     let mut on = 0i32;
     ok!(sys!(ioctl, r, FIONBIO, m(&mut on)));
     eq!(ok!(sys!(fcntl, r, F_GETFL)), 0);
@@ -466,10 +414,7 @@ fn fcntl_getfl() {
 }
 
 fn rlimit_nofile() {
-    let lim = rlimit {
-        rlim_cur: 30,
-        rlim_max: 100,
-    };
+    let lim = rlimit { rlim_cur: 30, rlim_max: 100 };
     ok!(sys!(setrlimit, RLIMIT_NOFILE, p(&lim)));
     let mut n = 0;
     let e = loop {
@@ -485,10 +430,7 @@ fn rlimit_nofile() {
     err!(sys!(fcntl, 0, F_DUPFD, 29), EMFILE);
     let mut fds = [0i32; 2];
     err!(sys!(pipe2, m(&mut fds), 0), EMFILE);
-    err!(
-        sys!(socketpair, AF_UNIX, SOCK_STREAM, 0, m(&mut fds)),
-        EMFILE
-    );
+    err!(sys!(socketpair, AF_UNIX, SOCK_STREAM, 0, m(&mut fds)), EMFILE);
     err!(sys!(epoll_create1, 0), EMFILE);
 }
 
@@ -546,14 +488,8 @@ fn dev_files() {
     }
     eq!(ok!(sys!(lseek, null, 5, SEEK_SET)), 0);
     eq!(ok!(sys!(lseek, zero, 5, SEEK_SET)), 0);
-    eq!(
-        std::fs::read_link("/dev/fd").unwrap().to_str(),
-        Some("/proc/self/fd")
-    );
-    eq!(
-        std::fs::read_link("/dev/stdin").unwrap().to_str(),
-        Some("/proc/self/fd/0")
-    );
+    eq!(std::fs::read_link("/dev/fd").unwrap().to_str(), Some("/proc/self/fd"));
+    eq!(std::fs::read_link("/dev/stdin").unwrap().to_str(), Some("/proc/self/fd/0"));
     let mut buf = [0u8; 32];
     eq!(ok!(sys!(getrandom, m(&mut buf), 32, 0)), 32);
     err!(sys!(getrandom, m(&mut buf), 32, 0x100), EINVAL);
@@ -572,12 +508,7 @@ fn proc_self_fd() {
     let link = std::fs::read_link(format!("/proc/self/fd/{f}")).unwrap();
     say!("{}", link.display());
     ok!(sys!(unlink, c"a"));
-    say!(
-        "{}",
-        std::fs::read_link(format!("/proc/self/fd/{f}"))
-            .unwrap()
-            .display()
-    );
+    say!("{}", std::fs::read_link(format!("/proc/self/fd/{f}")).unwrap().display());
     let h = ok!(open(&c(format!("/proc/self/fd/{f}")), O_RDONLY));
     eq!(ok!(read(h, 4)), b"012X");
     let (r, _w) = pipe(0);
@@ -625,10 +556,7 @@ fn offset_shared() {
     in_child(|| {
         ok!(sys!(fcntl, f, F_SETFL, O_NONBLOCK));
     });
-    eq!(
-        ok!(sys!(fcntl, f, F_GETFL)) & i64::from(O_NONBLOCK),
-        i64::from(O_NONBLOCK)
-    );
+    eq!(ok!(sys!(fcntl, f, F_GETFL)) & i64::from(O_NONBLOCK), i64::from(O_NONBLOCK));
 }
 
 fn etxtbsy() {

@@ -64,16 +64,7 @@ fn resize() {
         total += k;
     }
     eq!(total, 1 << 20);
-    eq!(
-        ok!(
-            sys!(fcntl, w, F_SETPIPE_SZ, 0).or_else(|e| if e == EINVAL || e == EBUSY {
-                Ok(0)
-            } else {
-                Err(e)
-            })
-        ),
-        0
-    );
+    eq!(ok!(sys!(fcntl, w, F_SETPIPE_SZ, 0).or_else(|e| if e == EINVAL || e == EBUSY { Ok(0) } else { Err(e) })), 0);
     in_child(|| {
         ok!(sys!(setresuid, 1000, 1000, 1000));
         let (r, _w) = pipe(0);
@@ -188,11 +179,7 @@ fn fionread() {
 }
 
 fn polled(fd: i32, events: i16) -> i16 {
-    let mut pf = pollfd {
-        fd,
-        events,
-        revents: 0,
-    };
+    let mut pf = pollfd { fd, events, revents: 0 };
     ok!(sys!(poll, m(&mut pf), 1, 0));
     pf.revents
 }
@@ -256,10 +243,7 @@ fn broken() {
     let (r, w) = pipe(0);
     action(SIGPIPE, SIG_IGN);
     let child = fork(|| {
-        err!(
-            write(w, &[0; 100_000]).and_then(|n| if n < 100_000 { write(w, b"x") } else { Ok(n) }),
-            EPIPE
-        );
+        err!(write(w, &[0; 100_000]).and_then(|n| if n < 100_000 { write(w, b"x") } else { Ok(n) }), EPIPE);
     });
     until("it sleeps", || state(child) == 'S');
     close(r);
@@ -272,24 +256,13 @@ fn broken() {
 fn stat_of() {
     let (r, w) = pipe(0);
     let (a, b) = (fstat(r), fstat(w));
-    eq!(
-        (a.st_ino, a.st_dev, a.st_mode),
-        (b.st_ino, b.st_dev, S_IFIFO | 0o600)
-    );
+    eq!((a.st_ino, a.st_dev, a.st_mode), (b.st_ino, b.st_dev, S_IFIFO | 0o600));
     let (c, _) = pipe(0);
     check!(fstat(c).st_ino != a.st_ino);
     ok!(sys!(fchmod, r, 0o666));
     eq!(fstat(w).st_mode & 0o777, 0o666);
-    eq!(
-        std::fs::read_link(format!("/proc/self/fd/{r}"))
-            .unwrap()
-            .to_string_lossy(),
-        format!("pipe:[{}]", a.st_ino)
-    );
-    let again = ok!(open(
-        &super::super::sys::c(format!("/proc/self/fd/{r}")),
-        O_WRONLY
-    ));
+    eq!(std::fs::read_link(format!("/proc/self/fd/{r}")).unwrap().to_string_lossy(), format!("pipe:[{}]", a.st_ino));
+    let again = ok!(open(&super::super::sys::c(format!("/proc/self/fd/{r}")), O_WRONLY));
     ok!(write(again, b"via proc"));
     eq!(ok!(read(r, 99)), b"via proc");
 }

@@ -24,14 +24,9 @@ fn exit_codes() {
 }
 
 fn exit_signals() {
-    for s in [
-        SIGTERM, SIGKILL, SIGSEGV, SIGHUP, SIGUSR1, SIGALRM, SIGPIPE, 34, 64,
-    ] {
+    for s in [SIGTERM, SIGKILL, SIGSEGV, SIGHUP, SIGUSR1, SIGALRM, SIGPIPE, 34, 64] {
         let child = fork(|| {
-            let lim = rlimit {
-                rlim_cur: 0,
-                rlim_max: 0,
-            };
+            let lim = rlimit { rlim_cur: 0, rlim_max: 0 };
             ok!(sys!(setrlimit, RLIMIT_CORE, p(&lim)));
             let _ = sys!(kill, getpid(), s);
             ms(5000);
@@ -57,25 +52,13 @@ fn wait4_options() {
     let mut st = 0;
     eq!(ok!(sys!(wait4, -1, m(&mut st), WNOHANG, 0)), 0);
     ok!(write(w, b"x"));
-    eq!(
-        ok!(sys!(wait4, child, m(&mut st), WUNTRACED, 0)),
-        i64::from(child)
-    );
+    eq!(ok!(sys!(wait4, child, m(&mut st), WUNTRACED, 0)), i64::from(child));
     say!("{}", show_status(st));
-    eq!(
-        ok!(sys!(wait4, child, m(&mut st), WUNTRACED | WNOHANG, 0)),
-        0
-    );
+    eq!(ok!(sys!(wait4, child, m(&mut st), WUNTRACED | WNOHANG, 0)), 0);
     ok!(sys!(kill, child, SIGCONT));
-    eq!(
-        ok!(sys!(wait4, child, m(&mut st), WCONTINUED, 0)),
-        i64::from(child)
-    );
+    eq!(ok!(sys!(wait4, child, m(&mut st), WCONTINUED, 0)), i64::from(child));
     say!("{}", show_status(st));
-    eq!(
-        ok!(sys!(wait4, child, m(&mut st), WCONTINUED | WNOHANG, 0)),
-        0
-    );
+    eq!(ok!(sys!(wait4, child, m(&mut st), WCONTINUED | WNOHANG, 0)), 0);
     ok!(write(w, b"x"));
     eq!(ok!(sys!(wait4, -1, m(&mut st), 0, 0)), i64::from(child));
     say!("{}", show_status(st));
@@ -88,12 +71,7 @@ fn info() -> siginfo_t {
 
 fn show_info(i: &siginfo_t, child: i32) {
     let (pid, uid, status) = unsafe { (i.si_pid(), i.si_uid(), i.si_status()) };
-    say!(
-        "signo {} code {} pid {} uid {uid} status {status}",
-        i.si_signo,
-        i.si_code,
-        pid == child
-    );
+    say!("signo {} code {} pid {} uid {uid} status {status}", i.si_signo, i.si_code, pid == child);
 }
 
 fn waitid_options() {
@@ -177,10 +155,7 @@ fn wait_rusage() {
     let mut ru = unsafe { std::mem::zeroed::<rusage>() };
     let mut st = 0;
     ok!(sys!(wait4, child, m(&mut st), 0, m(&mut ru)));
-    let used = ru.ru_utime.tv_sec * 1000
-        + ru.ru_utime.tv_usec / 1000
-        + ru.ru_stime.tv_sec * 1000
-        + ru.ru_stime.tv_usec / 1000;
+    let used = ru.ru_utime.tv_sec * 1000 + ru.ru_utime.tv_usec / 1000 + ru.ru_stime.tv_sec * 1000 + ru.ru_stime.tv_usec / 1000;
     check!(used > 10);
     let mut own = unsafe { std::mem::zeroed::<rusage>() };
     ok!(sys!(getrusage, RUSAGE_CHILDREN, m(&mut own)));
@@ -238,18 +213,12 @@ fn wait_wall_clone() {
     }
     let mut st = 0;
     err!(sys!(wait4, child, m(&mut st), 0, 0), ECHILD);
-    eq!(
-        ok!(sys!(wait4, child, m(&mut st), 0x8000_0000u32, 0)),
-        i64::from(child)
-    );
+    eq!(ok!(sys!(wait4, child, m(&mut st), 0x8000_0000u32, 0)), i64::from(child));
     let child = ok!(sys!(clone, SIGUSR1 * 0, 0, 0, 0, 0)) as i32;
     if child == 0 {
         unsafe { _exit(5) };
     }
-    eq!(
-        ok!(sys!(wait4, child, m(&mut st), 0x4000_0000, 0)),
-        i64::from(child)
-    );
+    eq!(ok!(sys!(wait4, child, m(&mut st), 0x4000_0000, 0)), i64::from(child));
     say!("{}", show_status(st));
 }
 
@@ -365,10 +334,7 @@ fn groups() {
 fn sessions() {
     in_child(|| {
         let sid = ok!(sys!(setsid));
-        eq!(
-            (sid, ok!(sys!(getsid, 0)), ok!(sys!(getpgrp))),
-            (i64::from(getpid()), sid, sid)
-        );
+        eq!((sid, ok!(sys!(getsid, 0)), ok!(sys!(getpgrp))), (i64::from(getpid()), sid, sid));
         err!(sys!(setsid), EPERM);
         in_child(|| {
             eq!(ok!(sys!(getsid, 0)), sid);
@@ -379,9 +345,7 @@ fn sessions() {
             ok!(sys!(setsid));
             ms(60_000);
         });
-        until("the other session", || {
-            ok!(sys!(getsid, other)) == i64::from(other)
-        });
+        until("the other session", || ok!(sys!(getsid, other)) == i64::from(other));
         err!(sys!(setpgid, other, other), EPERM);
         ok!(sys!(kill, other, SIGKILL));
         wait(other);
@@ -402,11 +366,7 @@ fn setpgid_errors() {
     let child = fork(|| {
         exec_sleep();
     });
-    until("it has executed", || {
-        get(&format!("/proc/{child}/cmdline"))
-            .windows(6)
-            .any(|w| w == b"@sleep")
-    });
+    until("it has executed", || get(&format!("/proc/{child}/cmdline")).windows(6).any(|w| w == b"@sleep"));
     err!(sys!(setpgid, child, child), EACCES);
     ok!(sys!(kill, child, SIGKILL));
     wait(child);
@@ -463,15 +423,7 @@ fn setuid_calls() {
         ok!(sys!(setuid, 1000));
         err!(sys!(setresuid, 1001, -1, -1), EPERM);
         ok!(sys!(setresuid, -1, -1, -1));
-        eq!(
-            (
-                ok!(sys!(getuid)),
-                ok!(sys!(geteuid)),
-                ok!(sys!(getgid)),
-                ok!(sys!(getegid))
-            ),
-            (1000, 1000, 100, 100)
-        );
+        eq!((ok!(sys!(getuid)), ok!(sys!(geteuid)), ok!(sys!(getgid)), ok!(sys!(getegid))), (1000, 1000, 100, 100));
     });
     in_child(|| {
         ok!(sys!(setresuid, 1000, 1000, 0));
@@ -522,14 +474,7 @@ fn setgroups_calls() {
         ok!(sys!(setresuid, 1000, 1000, 1000));
         err!(sys!(setgroups, 0, 0), EPERM);
         let status = String::from_utf8(get("/proc/self/status")).unwrap();
-        say!(
-            "{}",
-            status
-                .lines()
-                .find(|l| l.starts_with("Groups"))
-                .unwrap_or("none")
-                .trim_end()
-        );
+        say!("{}", status.lines().find(|l| l.starts_with("Groups")).unwrap_or("none").trim_end());
     });
 }
 
@@ -624,27 +569,15 @@ fn rlimits() {
     }
     err!(sys!(getrlimit, 16, m(&mut r)), EINVAL);
     err!(sys!(getrlimit, 0, 8), EFAULT);
-    let bad = rlimit {
-        rlim_cur: 5,
-        rlim_max: 4,
-    };
+    let bad = rlimit { rlim_cur: 5, rlim_max: 4 };
     err!(sys!(setrlimit, RLIMIT_CPU, p(&bad)), EINVAL);
     in_child(|| {
         ok!(sys!(setresuid, 1000, 1000, 1000));
-        let low = rlimit {
-            rlim_cur: 10,
-            rlim_max: 20,
-        };
+        let low = rlimit { rlim_cur: 10, rlim_max: 20 };
         ok!(sys!(setrlimit, RLIMIT_CORE, p(&low)));
-        let up = rlimit {
-            rlim_cur: 20,
-            rlim_max: 20,
-        };
+        let up = rlimit { rlim_cur: 20, rlim_max: 20 };
         ok!(sys!(setrlimit, RLIMIT_CORE, p(&up)));
-        let over = rlimit {
-            rlim_cur: 20,
-            rlim_max: 21,
-        };
+        let over = rlimit { rlim_cur: 20, rlim_max: 21 };
         err!(sys!(setrlimit, RLIMIT_CORE, p(&over)), EPERM);
         in_child(|| {
             let mut r = unsafe { std::mem::zeroed::<rlimit>() };
@@ -652,10 +585,7 @@ fn rlimits() {
             eq!((r.rlim_cur, r.rlim_max), (20, 20));
         });
     });
-    let cpu = rlimit {
-        rlim_cur: 1,
-        rlim_max: 2,
-    };
+    let cpu = rlimit { rlim_cur: 1, rlim_max: 2 };
     let child = fork(|| {
         ok!(sys!(setrlimit, RLIMIT_CPU, p(&cpu)));
         loop {
@@ -669,10 +599,7 @@ fn rlimit_nproc() {
     in_child(|| {
         ok!(sys!(setresgid, 4242, 4242, 4242));
         ok!(sys!(setresuid, 4242, 4242, 4242));
-        let lim = rlimit {
-            rlim_cur: 10,
-            rlim_max: 10,
-        };
+        let lim = rlimit { rlim_cur: 10, rlim_max: 10 };
         ok!(sys!(setrlimit, RLIMIT_NPROC, p(&lim)));
         let mut kids = vec![];
         let e = loop {
@@ -702,13 +629,7 @@ fn prlimit_calls() {
     ok!(sys!(prlimit64, child, RLIMIT_CORE, 0, m(&mut old)));
     eq!(old, [100, 200]);
     let text = String::from_utf8(get(&format!("/proc/{child}/limits"))).unwrap();
-    say!(
-        "{}",
-        text.lines()
-            .find(|l| l.starts_with("Max core"))
-            .unwrap_or("none")
-            .trim_end()
-    );
+    say!("{}", text.lines().find(|l| l.starts_with("Max core")).unwrap_or("none").trim_end());
     err!(sys!(prlimit64, 99999, RLIMIT_CORE, 0, m(&mut old)), ESRCH);
     err!(sys!(prlimit64, 0, 99, 0, m(&mut old)), EINVAL);
     in_child(|| {
@@ -735,11 +656,7 @@ fn prctl_calls() {
     ok!(sys!(prctl, PR_SET_TIMERSLACK, 1, 0, 0, 0));
     eq!(ok!(sys!(prctl, PR_GET_SECCOMP, 0, 0, 0, 0)), 0);
     let mut name = [1u8; 16];
-    ok!(sys!(
-        prctl,
-        PR_SET_NAME,
-        c"a name of more than sixteen bytes"
-    ));
+    ok!(sys!(prctl, PR_SET_NAME, c"a name of more than sixteen bytes"));
     ok!(sys!(prctl, PR_GET_NAME, m(&mut name)));
     eq!(&name, b"a name of more \0");
     err!(sys!(prctl, PR_SET_NAME, 8), EFAULT);
@@ -776,11 +693,7 @@ fn pidfd_calls() {
     });
     let f = ok!(sys!(pidfd_open, child, 0)) as i32;
     eq!(ok!(sys!(fcntl, f, F_GETFD)), 1);
-    let mut pf = pollfd {
-        fd: f,
-        events: POLLIN,
-        revents: 0,
-    };
+    let mut pf = pollfd { fd: f, events: POLLIN, revents: 0 };
     eq!(ok!(sys!(poll, m(&mut pf), 1, 0)), 0);
     eq!(ok!(sys!(poll, m(&mut pf), 1, 5000)), 1);
     eq!(pf.revents, POLLIN);
@@ -794,10 +707,7 @@ fn pidfd_calls() {
     err!(read(f, 1), EINVAL);
     let me = ok!(sys!(pidfd_open, getpid(), 0)) as i32;
     let text = String::from_utf8(get(&format!("/proc/self/fdinfo/{me}"))).unwrap();
-    say!(
-        "{}",
-        text.lines().any(|l| l == format!("Pid:\t{}", getpid()))
-    );
+    say!("{}", text.lines().any(|l| l == format!("Pid:\t{}", getpid())));
 }
 
 fn pidfd_send() {
@@ -857,14 +767,8 @@ fn clone_flags() {
 fn clone_args() {
     err!(sys!(clone, CLONE_THREAD | SIGCHLD, 0, 0, 0, 0), EINVAL);
     err!(sys!(clone, CLONE_SIGHAND | SIGCHLD, 0, 0, 0, 0), EINVAL);
-    err!(
-        sys!(clone, CLONE_THREAD | CLONE_SIGHAND, 0, 0, 0, 0),
-        EINVAL
-    );
-    err!(
-        sys!(clone, CLONE_FS | CLONE_NEWNS | SIGCHLD, 0, 0, 0, 0),
-        EINVAL
-    );
+    err!(sys!(clone, CLONE_THREAD | CLONE_SIGHAND, 0, 0, 0, 0), EINVAL);
+    err!(sys!(clone, CLONE_FS | CLONE_NEWNS | SIGCHLD, 0, 0, 0, 0), EINVAL);
     let mut pidfd = -1i32;
     let child = ok!(sys!(clone, CLONE_PIDFD | SIGCHLD, 0, m(&mut pidfd), 0, 0)) as i32;
     if child == 0 {
@@ -873,17 +777,7 @@ fn clone_args() {
     check!(pidfd >= 0);
     let mut i = info();
     ok!(sys!(waitid, P_PIDFD, pidfd, m(&mut i), WEXITED, 0));
-    err!(
-        sys!(
-            clone,
-            CLONE_PIDFD | CLONE_PARENT_SETTID | SIGCHLD,
-            0,
-            m(&mut pidfd),
-            0,
-            0
-        ),
-        EINVAL
-    );
+    err!(sys!(clone, CLONE_PIDFD | CLONE_PARENT_SETTID | SIGCHLD, 0, m(&mut pidfd), 0, 0), EINVAL);
 }
 
 fn clone3_calls() {
@@ -967,14 +861,7 @@ fn clone_vm() {
     }
     ok!(sys!(dup2, 2, 50));
     let stack = anon(65536, MAP_PRIVATE);
-    let child = unsafe {
-        clone(
-            body,
-            stack.add(65536).cast(),
-            CLONE_VM | SIGCHLD,
-            99 as *mut c_void,
-        )
-    };
+    let child = unsafe { clone(body, stack.add(65536).cast(), CLONE_VM | SIGCHLD, 99 as *mut c_void) };
     say!("{}", show_status(wait(child)));
     eq!(SHARED.load(std::sync::atomic::Ordering::SeqCst), 99);
     ok!(sys!(fcntl, 50, F_GETFD));
@@ -982,14 +869,7 @@ fn clone_vm() {
 
 fn clone_settid() {
     let (mut parent, mut childs) = (0i32, 0i32);
-    let child = ok!(sys!(
-        clone,
-        CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | SIGCHLD,
-        0,
-        m(&mut parent),
-        m(&mut childs),
-        0
-    )) as i32;
+    let child = ok!(sys!(clone, CLONE_PARENT_SETTID | CLONE_CHILD_SETTID | SIGCHLD, 0, m(&mut parent), m(&mut childs), 0)) as i32;
     if child == 0 {
         let v = unsafe { std::ptr::read_volatile(&childs) };
         unsafe { _exit(if v == gettid() { 0 } else { 1 }) };
@@ -1009,19 +889,13 @@ fn vfork_blocks() {
         unsafe { _exit(0) };
     }
     // the child has written before the parent runs again
-    let mut pf = pollfd {
-        fd: r,
-        events: POLLIN,
-        revents: 0,
-    };
+    let mut pf = pollfd { fd: r, events: POLLIN, revents: 0 };
     eq!(ok!(sys!(poll, m(&mut pf), 1, 0)), 1);
     eq!(wait(child), 0);
 }
 
 fn many_children() {
-    let kids: Vec<i32> = (0..100)
-        .map(|i| fork(move || unsafe { _exit(i) }))
-        .collect();
+    let kids: Vec<i32> = (0..100).map(|i| fork(move || unsafe { _exit(i) })).collect();
     let mut got = vec![];
     for _ in 0..100 {
         let mut st = 0;
@@ -1043,17 +917,8 @@ fn process_tree_500() {
             let _ = read(r, 1);
         }));
     }
-    let n = std::fs::read_dir("/proc")
-        .unwrap()
-        .filter(|e| {
-            e.as_ref()
-                .unwrap()
-                .file_name()
-                .to_string_lossy()
-                .parse::<i32>()
-                .is_ok()
-        })
-        .count();
+    let n =
+        std::fs::read_dir("/proc").unwrap().filter(|e| e.as_ref().unwrap().file_name().to_string_lossy().parse::<i32>().is_ok()).count();
     check!(n >= 502);
     close(r);
     close(w);
@@ -1112,32 +977,11 @@ fn pid_wrap_order() {
 fn uname_call() {
     let mut u = unsafe { std::mem::zeroed::<utsname>() };
     ok!(sys!(uname, m(&mut u)));
-    let text = |b: &[c_char]| {
-        b.iter()
-            .take_while(|x| **x != 0)
-            .map(|x| *x as u8 as char)
-            .collect::<String>()
-    };
-    say!(
-        "{} {} {}",
-        text(&u.sysname),
-        text(&u.machine),
-        text(&u.nodename)
-    );
+    let text = |b: &[c_char]| b.iter().take_while(|x| **x != 0).map(|x| *x as u8 as char).collect::<String>();
+    say!("{} {} {}", text(&u.sysname), text(&u.machine), text(&u.nodename));
     let release = text(&u.release);
-    check!(
-        release
-            .split('.')
-            .next()
-            .and_then(|m| m.parse::<u32>().ok())
-            .is_some_and(|m| m >= 5)
-    );
-    eq!(
-        String::from_utf8(get("/proc/sys/kernel/osrelease"))
-            .unwrap()
-            .trim_end(),
-        release
-    );
+    check!(release.split('.').next().and_then(|m| m.parse::<u32>().ok()).is_some_and(|m| m >= 5));
+    eq!(String::from_utf8(get("/proc/sys/kernel/osrelease")).unwrap().trim_end(), release);
     err!(sys!(uname, 8), EFAULT);
 }
 
@@ -1145,10 +989,7 @@ fn sethostname_calls() {
     ok!(sys!(sethostname, c"another", 7));
     let mut u = unsafe { std::mem::zeroed::<utsname>() };
     ok!(sys!(uname, m(&mut u)));
-    eq!(
-        u.nodename[..8].iter().map(|x| *x as u8).collect::<Vec<_>>(),
-        b"another\0"
-    );
+    eq!(u.nodename[..8].iter().map(|x| *x as u8).collect::<Vec<_>>(), b"another\0");
     eq!(get("/proc/sys/kernel/hostname"), b"another\n");
     err!(sys!(sethostname, c"x", 65), EINVAL);
     err!(sys!(sethostname, 8, 5), EFAULT);
@@ -1162,9 +1003,7 @@ fn sethostname_calls() {
 fn sysinfo_call() {
     let mut s = unsafe { std::mem::zeroed::<sysinfo>() };
     ok!(sys!(sysinfo, m(&mut s)));
-    check!(
-        s.totalram > 0 && s.freeram <= s.totalram && s.mem_unit > 0 && s.procs > 0 && s.uptime >= 0
-    );
+    check!(s.totalram > 0 && s.freeram <= s.totalram && s.mem_unit > 0 && s.procs > 0 && s.uptime >= 0);
     err!(sys!(sysinfo, 8), EFAULT);
 }
 
@@ -1208,9 +1047,7 @@ fn kill_permissions() {
         ok!(sys!(setresuid, 1000, 1000, 1000));
         ms(60_000);
     });
-    until("it is a user", || {
-        ok!(stat(&c(format!("/proc/{user}")))).st_uid == 1000
-    });
+    until("it is a user", || ok!(stat(&c(format!("/proc/{user}")))).st_uid == 1000);
     in_child(|| {
         ok!(sys!(setresuid, 1000, 1000, 1000));
         err!(sys!(kill, root, 0), EPERM);

@@ -14,10 +14,8 @@ fn text(path: &str) -> String {
 
 fn pid_listing() {
     let child = fork(|| ms(60_000));
-    let list: Vec<i32> = std::fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|e| e.unwrap().file_name().to_string_lossy().parse().ok())
-        .collect();
+    let list: Vec<i32> =
+        std::fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_string_lossy().parse().ok()).collect();
     check!(list.contains(&1) && list.contains(&getpid()) && list.contains(&child));
     let mut sorted = list.clone();
     sorted.sort();
@@ -56,28 +54,15 @@ fn stat_fields() {
         f[4],
         f[5]
     );
-    say!(
-        "priority {} nice {} threads {} exit signal {}",
-        f[15],
-        f[16],
-        f[17],
-        f[35]
-    );
-    check!(
-        f[19].parse::<u64>().unwrap() > 0
-            && f[20].parse::<u64>().unwrap() > 0
-            && f[21].parse::<u64>().unwrap() > 0
-    );
+    say!("priority {} nice {} threads {} exit signal {}", f[15], f[16], f[17], f[35]);
+    check!(f[19].parse::<u64>().unwrap() > 0 && f[20].parse::<u64>().unwrap() > 0 && f[21].parse::<u64>().unwrap() > 0);
     ok!(sys!(kill, child, SIGKILL));
     wait(child);
 }
 
 fn status_fields() {
     let s = text("/proc/self/status");
-    let keys: Vec<&str> = s
-        .lines()
-        .filter_map(|l| l.split_once(':').map(|x| x.0))
-        .collect();
+    let keys: Vec<&str> = s.lines().filter_map(|l| l.split_once(':').map(|x| x.0)).collect();
     for k in [
         "Name",
         "Umask",
@@ -125,27 +110,11 @@ fn status_fields() {
     ok!(sys!(kill, getpid(), SIGUSR1));
     let s = text("/proc/self/status");
     for l in s.lines().filter(|l| {
-        [
-            "Name:",
-            "State:",
-            "Uid:",
-            "Gid:",
-            "Threads:",
-            "ShdPnd:",
-            "SigBlk:",
-            "Seccomp:",
-            "TracerPid:",
-        ]
-        .iter()
-        .any(|k| l.starts_with(k))
+        ["Name:", "State:", "Uid:", "Gid:", "Threads:", "ShdPnd:", "SigBlk:", "Seccomp:", "TracerPid:"].iter().any(|k| l.starts_with(k))
     }) {
         say!("{l}");
     }
-    let ign = s
-        .lines()
-        .find(|l| l.starts_with("SigIgn"))
-        .and_then(|l| l.split_whitespace().nth(1))
-        .unwrap_or("0");
+    let ign = s.lines().find(|l| l.starts_with("SigIgn")).and_then(|l| l.split_whitespace().nth(1)).unwrap_or("0");
     check!(u64::from_str_radix(ign, 16).unwrap() & set(&[SIGUSR2]) != 0);
 }
 
@@ -154,61 +123,32 @@ fn task_dir() {
     let t = threads(3, move |_| {
         let _ = read(r, 1);
     });
-    until("four tasks", || {
-        std::fs::read_dir("/proc/self/task").unwrap().count() == 4
-    });
+    until("four tasks", || std::fs::read_dir("/proc/self/task").unwrap().count() == 4);
     for e in std::fs::read_dir("/proc/self/task").unwrap() {
         let tid = e.unwrap().file_name().to_string_lossy().into_owned();
         let s = text(&format!("/proc/self/task/{tid}/status"));
-        check!(
-            s.contains(&format!("\nTgid:\t{}\n", getpid()))
-                && s.contains(&format!("\nPid:\t{tid}\n"))
-                && s.contains("\nThreads:\t4\n")
-        );
+        check!(s.contains(&format!("\nTgid:\t{}\n", getpid())) && s.contains(&format!("\nPid:\t{tid}\n")) && s.contains("\nThreads:\t4\n"));
         // a thread can be named in /proc but is not listed
         ok!(stat(&c(format!("/proc/{tid}/stat"))));
     }
-    let listed = std::fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|e| e.unwrap().file_name().to_string_lossy().parse::<i32>().ok())
-        .count();
+    let listed = std::fs::read_dir("/proc").unwrap().filter_map(|e| e.unwrap().file_name().to_string_lossy().parse::<i32>().ok()).count();
     say!("{}", listed);
     drop(t);
 }
 
 fn self_links() {
-    eq!(
-        std::fs::read_link("/proc/self").unwrap().to_string_lossy(),
-        getpid().to_string()
-    );
-    eq!(
-        std::fs::read_link("/proc/thread-self")
-            .unwrap()
-            .to_string_lossy(),
-        format!("{0}/task/{0}", getpid())
-    );
-    eq!(
-        std::fs::read_link("/proc/mounts")
-            .unwrap()
-            .to_string_lossy(),
-        "self/mounts"
-    );
-    in_child(|| {
-        eq!(
-            std::fs::read_link("/proc/self").unwrap().to_string_lossy(),
-            getpid().to_string()
-        )
-    });
+    eq!(std::fs::read_link("/proc/self").unwrap().to_string_lossy(), getpid().to_string());
+    eq!(std::fs::read_link("/proc/thread-self").unwrap().to_string_lossy(), format!("{0}/task/{0}", getpid()));
+    eq!(std::fs::read_link("/proc/mounts").unwrap().to_string_lossy(), "self/mounts");
+    in_child(|| eq!(std::fs::read_link("/proc/self").unwrap().to_string_lossy(), getpid().to_string()));
 }
 
 fn fd_dir() {
     put("a", b"");
     let f = ok!(open(c"a", O_RDWR));
     ok!(sys!(dup2, f, 200));
-    let mut list: Vec<i32> = std::fs::read_dir("/proc/self/fd")
-        .unwrap()
-        .filter_map(|e| e.unwrap().file_name().to_string_lossy().parse().ok())
-        .collect();
+    let mut list: Vec<i32> =
+        std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|e| e.unwrap().file_name().to_string_lossy().parse().ok()).collect();
     list.sort();
     // others may have been inherited
     for fd in [0, 1, 2, f, 200] {
@@ -217,10 +157,7 @@ fn fd_dir() {
     let st = ok!(lstat(c"/proc/self/fd/200"));
     say!("{:o}", st.st_mode);
     let ro = ok!(open(c"a", O_RDONLY));
-    say!(
-        "{:o}",
-        ok!(lstat(&c(format!("/proc/self/fd/{ro}")))).st_mode
-    );
+    say!("{:o}", ok!(lstat(&c(format!("/proc/self/fd/{ro}")))).st_mode);
     let child = fork(|| ms(60_000));
     ok!(std::fs::read_link(format!("/proc/{child}/fd/200")).map_err(|_| EIO));
     ok!(sys!(kill, child, SIGKILL));
@@ -230,15 +167,9 @@ fn fd_dir() {
 fn other_user() {
     in_child(|| {
         ok!(sys!(setresuid, 1000, 1000, 1000));
-        say!(
-            "environ {:?}",
-            open(c"/proc/1/environ", O_RDONLY).map(|_| ())
-        );
+        say!("environ {:?}", open(c"/proc/1/environ", O_RDONLY).map(|_| ()));
         say!("fd {:?}", open(c"/proc/1/fd", O_RDONLY).map(|_| ()));
-        say!(
-            "exe {:?}",
-            sys!(readlink, c"/proc/1/exe", m(&mut [0u8; 64]), 64).map(|_| ())
-        );
+        say!("exe {:?}", sys!(readlink, c"/proc/1/exe", m(&mut [0u8; 64]), 64).map(|_| ()));
         say!("cwd {:?}", stat(c"/proc/1/cwd").map(|_| ()));
         say!("mem {:?}", open(c"/proc/1/mem", O_RDONLY).map(|_| ()));
         say!("maps {:?}", open(c"/proc/1/maps", O_RDONLY).map(|_| ()));
@@ -266,36 +197,15 @@ fn cpuinfo_meminfo() {
         "Dirty",
         "Mapped",
     ] {
-        let ok = mem
-            .lines()
-            .any(|l| l.starts_with(&format!("{k}:")) && l.ends_with(" kB"));
+        let ok = mem.lines().any(|l| l.starts_with(&format!("{k}:")) && l.ends_with(" kB"));
         say!("{k} {ok}");
     }
     let mut set = [0u64; 16];
     let bytes = ok!(sys!(sched_getaffinity, 0, 128, m(&mut set))) as usize;
-    eq!(
-        set[..bytes / 8]
-            .iter()
-            .map(|x| x.count_ones() as usize)
-            .sum::<usize>(),
-        n
-    );
+    eq!(set[..bytes / 8].iter().map(|x| x.count_ones() as usize).sum::<usize>(), n);
     let stat = text("/proc/stat");
-    eq!(
-        stat.lines()
-            .filter(|l| l.starts_with("cpu") && !l.starts_with("cpu "))
-            .count(),
-        n
-    );
-    for k in [
-        "cpu ",
-        "intr",
-        "ctxt",
-        "btime",
-        "processes",
-        "procs_running",
-        "procs_blocked",
-    ] {
+    eq!(stat.lines().filter(|l| l.starts_with("cpu") && !l.starts_with("cpu ")).count(), n);
+    for k in ["cpu ", "intr", "ctxt", "btime", "processes", "procs_running", "procs_blocked"] {
         check!(stat.lines().any(|l| l.starts_with(k)));
     }
 }
@@ -305,11 +215,7 @@ fn global_files() {
     eq!(text("/proc/uptime").split_whitespace().count(), 2);
     check!(text("/proc/version").starts_with("Linux version "));
     for f in ["tmpfs", "proc", "sysfs", "devpts"] {
-        check!(
-            text("/proc/filesystems")
-                .lines()
-                .any(|l| l.ends_with(&format!("\t{f}")))
-        );
+        check!(text("/proc/filesystems").lines().any(|l| l.ends_with(&format!("\t{f}"))));
     }
     for f in [
         "/proc/cmdline",
@@ -347,11 +253,7 @@ fn write_protected() {
     err!(sys!(unlink, c"/proc/uptime"), EPERM);
     err!(sys!(rmdir, c"/proc/self"), ENOTDIR);
     err!(sys!(rename, c"/proc/uptime", c"/proc/x"), ENOENT);
-    check!(
-        open(c"/proc/self/stat", O_WRONLY)
-            .and_then(|f| write(f, b"x"))
-            .is_err()
-    );
+    check!(open(c"/proc/self/stat", O_WRONLY).and_then(|f| write(f, b"x")).is_err());
 }
 
 fn cmdline_changes() {
@@ -364,14 +266,8 @@ fn environ_of_child() {
     let child = fork(|| {
         super::exec::exec(c"/proc/self/exe", &["guest", "@sleep"], &["X=1", "Y=two"]);
     });
-    until("executed", || {
-        text(&format!("/proc/{child}/cmdline")).contains("@sleep")
-    });
-    say!(
-        "{:?} {:?}",
-        text(&format!("/proc/{child}/environ")),
-        text(&format!("/proc/{child}/cmdline"))
-    );
+    until("executed", || text(&format!("/proc/{child}/cmdline")).contains("@sleep"));
+    say!("{:?} {:?}", text(&format!("/proc/{child}/environ")), text(&format!("/proc/{child}/cmdline")));
     ok!(sys!(kill, child, SIGKILL));
     wait(child);
 }
@@ -381,10 +277,7 @@ fn ns_links() {
         let l = std::fs::read_link(format!("/proc/self/ns/{n}")).unwrap();
         check!(l.to_string_lossy().starts_with(&format!("{n}:[")));
     }
-    eq!(
-        ok!(stat(c"/proc/self/ns/pid")).st_ino,
-        ok!(stat(c"/proc/1/ns/pid")).st_ino
-    );
+    eq!(ok!(stat(c"/proc/self/ns/pid")).st_ino, ok!(stat(c"/proc/1/ns/pid")).st_ino);
     let f = ok!(open(c"/proc/self/ns/uts", O_RDONLY));
     let st = fstat(f);
     say!("{:o} {} {}", st.st_mode, st.st_nlink, st.st_size);
@@ -431,22 +324,12 @@ fn cwd_root_links() {
         ok!(sys!(chroot, c"."));
         ms(60_000);
     });
-    until("it is there", || {
-        std::fs::read_link(format!("/proc/{child}/root")).is_ok_and(|l| l.ends_with("r"))
-    });
-    eq!(
-        std::fs::read_link(format!("/proc/{child}/cwd")).unwrap(),
-        here.join("r")
-    );
+    until("it is there", || std::fs::read_link(format!("/proc/{child}/root")).is_ok_and(|l| l.ends_with("r")));
+    eq!(std::fs::read_link(format!("/proc/{child}/cwd")).unwrap(), here.join("r"));
     put("r/inside", b"x");
     eq!(text(&format!("/proc/{child}/root/inside")), "x");
     eq!(text(&format!("/proc/{child}/cwd/inside")), "x");
-    eq!(
-        std::fs::read_link("/proc/self/root")
-            .unwrap()
-            .to_string_lossy(),
-        "/"
-    );
+    eq!(std::fs::read_link("/proc/self/root").unwrap().to_string_lossy(), "/");
     ok!(sys!(kill, child, SIGKILL));
     wait(child);
 }
@@ -514,10 +397,7 @@ fn sysctl_values() {
     eq!(text("/proc/sys/kernel/ngroups_max"), "65536\n");
     let a = text("/proc/sys/kernel/random/uuid");
     check!(a.len() == 37 && a != text("/proc/sys/kernel/random/uuid"));
-    eq!(
-        text("/proc/sys/kernel/random/boot_id"),
-        text("/proc/sys/kernel/random/boot_id")
-    );
+    eq!(text("/proc/sys/kernel/random/boot_id"), text("/proc/sys/kernel/random/boot_id"));
 }
 
 fn mem_file() {
@@ -527,15 +407,7 @@ fn mem_file() {
     eq!(ok!(sys!(pread64, f, m(&mut b), 32, p(&v))), 32);
     eq!(b, v);
     err!(sys!(pread64, f, m(&mut b), 32, 0), EIO);
-    let ro = ok!(sys!(
-        mmap,
-        0,
-        4096,
-        PROT_READ,
-        MAP_PRIVATE | MAP_ANONYMOUS,
-        -1,
-        0
-    ));
+    let ro = ok!(sys!(mmap, 0, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     eq!(ok!(sys!(pwrite64, f, b"x".as_ptr(), 1, ro)), 1);
     eq!(unsafe { *(ro as *const u8) }, b'x');
     // the copy is as read-only as before
@@ -556,14 +428,7 @@ fn mem_file() {
 }
 
 fn uptime_grows() {
-    let up = || {
-        text("/proc/uptime")
-            .split_whitespace()
-            .next()
-            .unwrap()
-            .parse::<f64>()
-            .unwrap()
-    };
+    let up = || text("/proc/uptime").split_whitespace().next().unwrap().parse::<f64>().unwrap();
     let a = up();
     ms(60);
     let b = up();

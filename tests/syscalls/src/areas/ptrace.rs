@@ -290,8 +290,10 @@ fn breakpoint() {
 }
 
 fn attach() {
-    let child = fork(|| loop {
-        ms(5);
+    let child = fork(|| {
+        loop {
+            ms(5);
+        }
     });
     ok!(request(i64::from(PTRACE_ATTACH), child, 0, 0));
     eq!(show(next(child)), "stop 19");
@@ -309,8 +311,10 @@ fn attach() {
 }
 
 fn seize() {
-    let child = fork(|| loop {
-        ms(5);
+    let child = fork(|| {
+        loop {
+            ms(5);
+        }
     });
     err!(request(0x4206, child, 1, 0), EIO);
     err!(request(0x4206, child, 0, 0x1_0000_0000), EIO);
@@ -331,8 +335,10 @@ fn seize() {
 }
 
 fn listen() {
-    let child = fork(|| loop {
-        ms(5);
+    let child = fork(|| {
+        loop {
+            ms(5);
+        }
     });
     ok!(request(0x4206, child, 0, 0));
     ok!(sys!(kill, child, SIGSTOP));
@@ -648,8 +654,10 @@ fn calls_off_restart() {
 }
 
 fn group_stop() {
-    let child = tracee(|| loop {
-        ms(5);
+    let child = tracee(|| {
+        loop {
+            ms(5);
+        }
     });
     cont(PTRACE_CONT, child, 0);
     ok!(sys!(kill, child, SIGSTOP));

@@ -46,13 +46,7 @@ fn positional() {
 }
 
 fn iov(parts: &[&[u8]]) -> Vec<iovec> {
-    parts
-        .iter()
-        .map(|b| iovec {
-            iov_base: b.as_ptr() as *mut c_void,
-            iov_len: b.len(),
-        })
-        .collect()
+    parts.iter().map(|b| iovec { iov_base: b.as_ptr() as *mut c_void, iov_len: b.len() }).collect()
 }
 
 fn vectors() {
@@ -64,20 +58,14 @@ fn vectors() {
     let v = iov(&[&x, &y]);
     eq!(ok!(sys!(preadv, f, v.as_ptr(), 2, 1, 0)), 6);
     eq!(unsafe { std::ptr::read_volatile(&x) }, *b"bcd");
-    eq!(
-        unsafe { std::ptr::read_volatile(&y[..3] as *const [u8] as *const [u8; 3]) },
-        *b"efg"
-    );
+    eq!(unsafe { std::ptr::read_volatile(&y[..3] as *const [u8] as *const [u8; 3]) }, *b"efg");
     eq!(ok!(sys!(pwritev, f, v.as_ptr(), 1, 7, 0)), 3);
     eq!(get("a"), b"abcdefgbcd");
     err!(sys!(readv, f, v.as_ptr(), -1), EINVAL);
     err!(sys!(readv, f, v.as_ptr(), 1025), EINVAL);
     eq!(ok!(sys!(readv, f, v.as_ptr(), 0)), 0);
     err!(sys!(readv, f, 8, 1), EFAULT);
-    let bad = [iovec {
-        iov_base: x.as_ptr() as *mut c_void,
-        iov_len: usize::MAX,
-    }];
+    let bad = [iovec { iov_base: x.as_ptr() as *mut c_void, iov_len: usize::MAX }];
     err!(sys!(readv, f, bad.as_ptr(), 1), EINVAL);
     let many = vec![v[0]; 1024];
     eq!(ok!(sys!(writev, f, many.as_ptr(), 1024)), 3072);
@@ -90,26 +78,10 @@ fn bad_memory() {
     err!(sys!(write, f, 8, 4), EFAULT);
     err!(sys!(read, f, -4096, 4), EFAULT);
     eq!(ok!(sys!(lseek, f, 0, SEEK_CUR)), 0);
-    let ro = ok!(sys!(
-        mmap,
-        0,
-        4096,
-        PROT_READ,
-        MAP_PRIVATE | MAP_ANONYMOUS,
-        -1,
-        0
-    ));
+    let ro = ok!(sys!(mmap, 0, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     err!(sys!(read, f, ro, 4), EFAULT);
     eq!(ok!(sys!(write, f, ro, 4)), 4);
-    let none = ok!(sys!(
-        mmap,
-        0,
-        4096,
-        PROT_NONE,
-        MAP_PRIVATE | MAP_ANONYMOUS,
-        -1,
-        0
-    ));
+    let none = ok!(sys!(mmap, 0, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     err!(sys!(write, f, none, 4), EFAULT);
     err!(sys!(newfstatat, AT_FDCWD, c"a", none, 0), EFAULT);
     err!(sys!(newfstatat, AT_FDCWD, none, none, 0), EFAULT);
@@ -221,13 +193,7 @@ fn fallocate_modes() {
     ok!(sys!(fallocate, f, FALLOC_FL_KEEP_SIZE, 0, 100_000));
     eq!(fstat(f).st_size, 10000);
     ok!(sys!(pwrite64, f, [1u8; 10000].as_ptr(), 10000, 0));
-    ok!(sys!(
-        fallocate,
-        f,
-        FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-        1000,
-        5000
-    ));
+    ok!(sys!(fallocate, f, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 1000, 5000));
     let b = get("a");
     eq!((b[999], b[1000], b[5999], b[6000]), (1, 0, 0, 1));
     eq!(b.len(), 10000);
@@ -271,10 +237,7 @@ fn copy_file_range_calls() {
     let i = ok!(open(c"a", O_RDONLY));
     let o = ok!(open(c"b", O_CREAT | O_RDWR));
     let (mut x, mut y) = (2i64, 5i64);
-    eq!(
-        ok!(sys!(copy_file_range, i, m(&mut x), o, m(&mut y), 4, 0)),
-        4
-    );
+    eq!(ok!(sys!(copy_file_range, i, m(&mut x), o, m(&mut y), 4, 0)), 4);
     eq!((x, y), (6, 9));
     eq!(get("b"), b"\0\0\0\0\02345");
     eq!(ok!(sys!(copy_file_range, i, 0, o, 0, 100, 0)), 10);
@@ -288,10 +251,7 @@ fn copy_file_range_calls() {
     err!(sys!(copy_file_range, d, 0, o, 0, 100, 0), EISDIR);
     let rw = ok!(open(c"a", O_RDWR));
     let (mut x, mut y) = (0i64, 2i64);
-    err!(
-        sys!(copy_file_range, rw, m(&mut x), rw, m(&mut y), 5, 0),
-        EINVAL
-    );
+    err!(sys!(copy_file_range, rw, m(&mut x), rw, m(&mut y), 5, 0), EINVAL);
     let app = ok!(open(c"b", O_WRONLY | O_APPEND));
     err!(sys!(copy_file_range, i, 0, app, 0, 1, 0), EBADF);
 }
@@ -347,10 +307,7 @@ fn vmsplice_calls() {
 }
 
 fn fsize_limit() {
-    let lim = rlimit {
-        rlim_cur: 5000,
-        rlim_max: 5000,
-    };
+    let lim = rlimit { rlim_cur: 5000, rlim_max: 5000 };
     let f = ok!(open(c"a", O_CREAT | O_RDWR));
     in_child(|| {
         action(SIGXFSZ, SIG_IGN);

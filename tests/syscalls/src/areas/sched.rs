@@ -3,7 +3,8 @@
 use crate::sys::*;
 use crate::{check, eq, err, list, ok, say, sys};
 
-pub const TESTS: &[crate::Test] = list!["sched"; policies, priorities, affinity, affinity_args, attr_calls, yield_call, nice_values, ioprio_calls, ranges];
+pub const TESTS: &[crate::Test] =
+    list!["sched"; policies, priorities, affinity, affinity_args, attr_calls, yield_call, nice_values, ioprio_calls, ranges];
 
 fn policies() {
     eq!(ok!(sys!(sched_getscheduler, 0)), 0);
@@ -17,10 +18,7 @@ fn policies() {
     err!(sys!(sched_setscheduler, 0, SCHED_OTHER, p(&one)), EINVAL);
     err!(sys!(sched_setscheduler, 0, 99, p(&zero)), EINVAL);
     err!(sys!(sched_setscheduler, 0, SCHED_FIFO, p(&zero)), EINVAL);
-    err!(
-        sys!(sched_setscheduler, 99999, SCHED_OTHER, p(&zero)),
-        ESRCH
-    );
+    err!(sys!(sched_setscheduler, 99999, SCHED_OTHER, p(&zero)), ESRCH);
     err!(sys!(sched_setscheduler, 0, SCHED_OTHER, 0), EINVAL);
     err!(sys!(sched_getscheduler, 99999), ESRCH);
     err!(sys!(sched_getscheduler, -1), EINVAL);
@@ -30,10 +28,7 @@ fn policies() {
     err!(sys!(sched_setparam, 0, p(&one)), EINVAL);
     in_child(|| {
         ok!(sys!(setresuid, 1000, 1000, 1000));
-        let lim = rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
+        let lim = rlimit { rlim_cur: 0, rlim_max: 0 };
         ok!(sys!(setrlimit, RLIMIT_RTPRIO, p(&lim)));
         err!(sys!(sched_setscheduler, 0, SCHED_RR, p(&one)), EPERM);
     });
@@ -41,11 +36,7 @@ fn policies() {
 
 fn ranges() {
     for pol in [SCHED_OTHER, SCHED_FIFO, SCHED_RR, SCHED_BATCH, SCHED_IDLE] {
-        say!(
-            "{pol} {:?} {:?}",
-            sys!(sched_get_priority_min, pol),
-            sys!(sched_get_priority_max, pol)
-        );
+        say!("{pol} {:?} {:?}", sys!(sched_get_priority_min, pol), sys!(sched_get_priority_max, pol));
     }
     err!(sys!(sched_get_priority_min, 99), EINVAL);
     let mut t = unsafe { std::mem::zeroed::<timespec>() };
@@ -66,10 +57,7 @@ fn priorities() {
     in_child(|| {
         ok!(sys!(setpriority, PRIO_PROCESS, 0, 5));
         ok!(sys!(setresuid, 1000, 1000, 1000));
-        let lim = rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
+        let lim = rlimit { rlim_cur: 0, rlim_max: 0 };
         ok!(sys!(setrlimit, RLIMIT_NICE, p(&lim)));
         err!(sys!(setpriority, PRIO_PROCESS, 0, 0), EACCES);
         ok!(sys!(setpriority, PRIO_PROCESS, 0, 6));
@@ -92,11 +80,7 @@ fn affinity() {
     let mut set = [0u64; 128];
     let n = ok!(sys!(sched_getaffinity, 0, 1024, m(&mut set))) as usize;
     check!(n % 8 == 0 && n > 0);
-    let first = set
-        .iter()
-        .flat_map(|w| (0..64).map(move |b| w >> b & 1))
-        .position(|b| b == 1)
-        .unwrap();
+    let first = set.iter().flat_map(|w| (0..64).map(move |b| w >> b & 1)).position(|b| b == 1).unwrap();
     let mut one = [0u64; 128];
     one[first / 64] = 1 << (first % 64);
     ok!(sys!(sched_setaffinity, 0, 1024, p(&one)));

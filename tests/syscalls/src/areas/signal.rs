@@ -27,10 +27,7 @@ fn raise_it(s: i32) {
 
 fn ends(f: impl FnOnce()) -> String {
     show_status(wait(fork(|| {
-        let none = rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
+        let none = rlimit { rlim_cur: 0, rlim_max: 0 };
         ok!(sys!(setrlimit, RLIMIT_CORE, p(&none)));
         f();
     })))
@@ -66,18 +63,10 @@ fn sigaction_args() {
     let mut old = [9u64; 4];
     ok!(sys!(rt_sigaction, SIGKILL, 0, m(&mut old), 8));
     eq!(old[0], 0);
-    let mine = [
-        SIG_IGN as u64,
-        (SA_RESTART | SA_NODEFER) as u64,
-        0,
-        set(&[SIGKILL, SIGUSR2, SIGSTOP]),
-    ];
+    let mine = [SIG_IGN as u64, (SA_RESTART | SA_NODEFER) as u64, 0, set(&[SIGKILL, SIGUSR2, SIGSTOP])];
     ok!(sys!(rt_sigaction, SIGUSR1, p(&mine), 0, 8));
     ok!(sys!(rt_sigaction, SIGUSR1, 0, m(&mut old), 8));
-    eq!(
-        (old[0], old[1], old[3]),
-        (1, (SA_RESTART | SA_NODEFER) as u64, set(&[SIGUSR2]))
-    );
+    eq!((old[0], old[1], old[3]), (1, (SA_RESTART | SA_NODEFER) as u64, set(&[SIGUSR2])));
 }
 
 static SEEN: AtomicI64 = AtomicI64::new(0);
@@ -121,10 +110,7 @@ fn sigsuspend_call() {
     eq!(COUNT.load(SeqCst), 0);
     let wait_mask = set(&[SIGUSR2]);
     err!(sys!(rt_sigsuspend, p(&wait_mask), 8), EINTR);
-    eq!(
-        (COUNT.load(SeqCst), mask(SIG_BLOCK, &[])),
-        (1, set(&[SIGUSR1, SIGUSR2]))
-    );
+    eq!((COUNT.load(SeqCst), mask(SIG_BLOCK, &[])), (1, set(&[SIGUSR1, SIGUSR2])));
     err!(sys!(rt_sigsuspend, p(&wait_mask), 4), EINVAL);
     let me = getpid();
     let child = fork(|| {
@@ -229,10 +215,7 @@ fn realtime_order() {
 }
 
 fn realtime_queue_limit() {
-    let lim = rlimit {
-        rlim_cur: 10,
-        rlim_max: 10,
-    };
+    let lim = rlimit { rlim_cur: 10, rlim_max: 10 };
     ok!(sys!(setrlimit, RLIMIT_SIGPENDING, p(&lim)));
     ok!(sys!(setresuid, 4243, 4243, 4243));
     mask(SIG_BLOCK, &[40]);
@@ -253,15 +236,7 @@ static INFO: std::sync::Mutex<(i32, i32, i32, u32, i64)> = std::sync::Mutex::new
 extern "C" fn note_info(s: i32, info: *mut siginfo_t, _: *mut c_void) {
     let i = unsafe { &*info };
     check!(s == i.si_signo);
-    *INFO.lock().unwrap() = unsafe {
-        (
-            i.si_signo,
-            i.si_code,
-            i.si_pid(),
-            i.si_uid(),
-            i.si_value().sival_ptr as i64,
-        )
-    };
+    *INFO.lock().unwrap() = unsafe { (i.si_signo, i.si_code, i.si_pid(), i.si_uid(), i.si_value().sival_ptr as i64) };
 }
 
 fn siginfo_kill() {
@@ -333,15 +308,7 @@ extern "C" fn show_fault(s: i32, info: *mut siginfo_t, ctx: *mut c_void) {
 }
 
 fn siginfo_segv() {
-    let page = ok!(sys!(
-        mmap,
-        0x1_1000_0000i64,
-        4096,
-        PROT_READ,
-        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED,
-        -1,
-        0
-    ));
+    let page = ok!(sys!(mmap, 0x1_1000_0000i64, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
     let faults: [fn(i64); 4] = [
         |_| unsafe { std::ptr::write_volatile(0x50 as *mut u8, 1) },
         |page| unsafe { std::ptr::write_volatile(page as *mut u8, 1) },
@@ -399,35 +366,21 @@ extern "C" fn note_stack(_: i32, _: *mut siginfo_t, ctx: *mut c_void) {
     let mut old = unsafe { std::mem::zeroed::<stack_t>() };
     let _ = sys!(sigaltstack, 0, m(&mut old));
     VALUE.store(i64::from(old.ss_flags), SeqCst);
-    let new = stack_t {
-        ss_sp: std::ptr::null_mut(),
-        ss_flags: SS_DISABLE,
-        ss_size: 0,
-    };
-    LAST.store(
-        sys!(sigaltstack, p(&new), 0).err().map_or(0, |e| e.0),
-        SeqCst,
-    );
+    let new = stack_t { ss_sp: std::ptr::null_mut(), ss_flags: SS_DISABLE, ss_size: 0 };
+    LAST.store(sys!(sigaltstack, p(&new), 0).err().map_or(0, |e| e.0), SeqCst);
     let uc = unsafe { &*(ctx as *const ucontext_t) };
     COUNT.store(uc.uc_stack.ss_size, SeqCst);
 }
 
 fn altstack() {
     let stack = anon(65536, MAP_PRIVATE) as usize;
-    let alt = stack_t {
-        ss_sp: stack as *mut c_void,
-        ss_flags: 0,
-        ss_size: 65536,
-    };
+    let alt = stack_t { ss_sp: stack as *mut c_void, ss_flags: 0, ss_size: 65536 };
     ok!(sys!(sigaltstack, p(&alt), 0));
     on(SIGUSR1, note_stack, SA_ONSTACK);
     raise_it(SIGUSR1);
     let at = WHERE.load(SeqCst);
     check!(at >= stack && at < stack + 65536);
-    eq!(
-        (VALUE.load(SeqCst), E(LAST.load(SeqCst)), COUNT.load(SeqCst)),
-        (i64::from(SS_ONSTACK), EPERM, 65536)
-    );
+    eq!((VALUE.load(SeqCst), E(LAST.load(SeqCst)), COUNT.load(SeqCst)), (i64::from(SS_ONSTACK), EPERM, 65536));
     on(SIGUSR1, note_stack, 0);
     raise_it(SIGUSR1);
     let at = WHERE.load(SeqCst);
@@ -436,41 +389,22 @@ fn altstack() {
     in_child(|| {
         let mut old = unsafe { std::mem::zeroed::<stack_t>() };
         ok!(sys!(sigaltstack, 0, m(&mut old)));
-        eq!(
-            old.ss_sp as usize == stack || old.ss_flags == SS_DISABLE,
-            true
-        );
+        eq!(old.ss_sp as usize == stack || old.ss_flags == SS_DISABLE, true);
     });
 }
 
 fn altstack_args() {
     let mut old = unsafe { std::mem::zeroed::<stack_t>() };
-    let none = stack_t {
-        ss_sp: std::ptr::null_mut(),
-        ss_flags: SS_DISABLE,
-        ss_size: 0,
-    };
+    let none = stack_t { ss_sp: std::ptr::null_mut(), ss_flags: SS_DISABLE, ss_size: 0 };
     ok!(sys!(sigaltstack, p(&none), 0));
     ok!(sys!(sigaltstack, 0, m(&mut old)));
     eq!(old.ss_flags, SS_DISABLE);
-    let small = stack_t {
-        ss_sp: 65536 as *mut c_void,
-        ss_flags: 0,
-        ss_size: 2047,
-    };
+    let small = stack_t { ss_sp: 65536 as *mut c_void, ss_flags: 0, ss_size: 2047 };
     err!(sys!(sigaltstack, p(&small), 0), ENOMEM);
-    let bad = stack_t {
-        ss_sp: 65536 as *mut c_void,
-        ss_flags: 8,
-        ss_size: 8192,
-    };
+    let bad = stack_t { ss_sp: 65536 as *mut c_void, ss_flags: 8, ss_size: 8192 };
     err!(sys!(sigaltstack, p(&bad), 0), EINVAL);
     err!(sys!(sigaltstack, 8, 0), EFAULT);
-    let auto = stack_t {
-        ss_sp: anon(65536, MAP_PRIVATE).cast(),
-        ss_flags: 1 << 31,
-        ss_size: 65536,
-    };
+    let auto = stack_t { ss_sp: anon(65536, MAP_PRIVATE).cast(), ss_flags: 1 << 31, ss_size: 65536 };
     ok!(sys!(sigaltstack, p(&auto), 0));
     ok!(sys!(sigaltstack, 0, m(&mut old)));
     eq!((old.ss_flags, old.ss_size), (1 << 31, 65536));
@@ -489,16 +423,9 @@ extern "C" fn overflowed(s: i32, _: *mut siginfo_t, _: *mut c_void) {
 }
 
 fn altstack_overflow() {
-    let lim = rlimit {
-        rlim_cur: 1 << 20,
-        rlim_max: 1 << 20,
-    };
+    let lim = rlimit { rlim_cur: 1 << 20, rlim_max: 1 << 20 };
     ok!(sys!(setrlimit, RLIMIT_STACK, p(&lim)));
-    let alt = stack_t {
-        ss_sp: anon(65536, MAP_PRIVATE).cast(),
-        ss_flags: 0,
-        ss_size: 65536,
-    };
+    let alt = stack_t { ss_sp: anon(65536, MAP_PRIVATE).cast(), ss_flags: 0, ss_size: 65536 };
     ok!(sys!(sigaltstack, p(&alt), 0));
     on(SIGSEGV, overflowed, SA_ONSTACK);
     say!(
@@ -542,10 +469,7 @@ fn nested_handlers() {
     on(SIGTERM, count, 0);
     on(SIGUSR2, count, 0);
     raise_it(SIGUSR1);
-    eq!(
-        (ORDER.lock().unwrap().clone(), COUNT.load(SeqCst)),
-        (vec![(1, 0), (1, 1)], 1)
-    );
+    eq!((ORDER.lock().unwrap().clone(), COUNT.load(SeqCst)), (vec![(1, 0), (1, 1)], 1));
 }
 
 fn longjmp_out() {
@@ -683,22 +607,11 @@ extern "C" fn make_writable(_: i32, info: *mut siginfo_t, _: *mut c_void) {
 }
 
 fn fault_fixed_by_handler() {
-    let a = ok!(sys!(
-        mmap,
-        0,
-        64 * 4096,
-        PROT_NONE,
-        MAP_PRIVATE | MAP_ANONYMOUS,
-        -1,
-        0
-    )) as *mut u8;
+    let a = ok!(sys!(mmap, 0, 64 * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) as *mut u8;
     on(SIGSEGV, make_writable, 0);
     for i in 0..64 {
         unsafe { std::ptr::write_volatile(a.add(i * 4096 + i), i as u8) };
-        eq!(
-            unsafe { std::ptr::read_volatile(a.add(i * 4096 + i)) },
-            i as u8
-        );
+        eq!(unsafe { std::ptr::read_volatile(a.add(i * 4096 + i)) }, i as u8);
     }
     eq!(COUNT.load(SeqCst), 64);
 }
@@ -778,23 +691,14 @@ fn timedwait() {
     check!(now(CLOCK_MONOTONIC) - t >= 0.04);
     raise_it(SIGUSR2);
     let mut info = unsafe { std::mem::zeroed::<siginfo_t>() };
-    eq!(
-        ok!(sys!(rt_sigtimedwait, p(&s), m(&mut info), 0, 8)),
-        i64::from(SIGUSR2)
-    );
-    eq!(
-        (info.si_signo, info.si_code, unsafe { info.si_pid() }),
-        (SIGUSR2, SI_USER, getpid())
-    );
+    eq!(ok!(sys!(rt_sigtimedwait, p(&s), m(&mut info), 0, 8)), i64::from(SIGUSR2));
+    eq!((info.si_signo, info.si_code, unsafe { info.si_pid() }), (SIGUSR2, SI_USER, getpid()));
     let me = getpid();
     let child = fork(|| {
         ms(30);
         ok!(sys!(kill, me, SIGUSR1));
     });
-    eq!(
-        ok!(sys!(rt_sigtimedwait, p(&s), 0, 0, 8)),
-        i64::from(SIGUSR1)
-    );
+    eq!(ok!(sys!(rt_sigtimedwait, p(&s), 0, 0, 8)), i64::from(SIGUSR1));
     wait(child);
     // another signal's handler interrupts it
     on(SIGHUP, count, SA_RESTART);
@@ -809,10 +713,7 @@ fn timedwait() {
 
 fn timedwait_args() {
     let s = set(&[SIGUSR1]);
-    let bad = timespec {
-        tv_sec: 0,
-        tv_nsec: -1,
-    };
+    let bad = timespec { tv_sec: 0, tv_nsec: -1 };
     err!(sys!(rt_sigtimedwait, p(&s), 0, p(&bad), 8), EINVAL);
     err!(sys!(rt_sigtimedwait, p(&s), 0, 0, 4), EINVAL);
     err!(sys!(rt_sigtimedwait, 8, 0, 0, 8), EFAULT);
@@ -870,11 +771,7 @@ fn signalfd_poll() {
     mask(SIG_BLOCK, &[SIGUSR1]);
     let s = set(&[SIGUSR1]);
     let f = ok!(sys!(signalfd4, -1, p(&s), 8, 0)) as i32;
-    let mut pf = pollfd {
-        fd: f,
-        events: POLLIN,
-        revents: 0,
-    };
+    let mut pf = pollfd { fd: f, events: POLLIN, revents: 0 };
     eq!(ok!(sys!(poll, m(&mut pf), 1, 0)), 0);
     let me = getpid();
     let child = fork(|| {

@@ -20,19 +20,13 @@ fn both(call: impl Fn() -> R, finish: impl Fn(i32)) {
         let child = fork(|| {
             on(SIGUSR1, hit, flags);
             let r = call();
-            say!(
-                "{} {r:?} handled {}",
-                if flags == 0 { "plain  " } else { "restart" },
-                HITS.load(SeqCst)
-            );
+            say!("{} {r:?} handled {}", if flags == 0 { "plain  " } else { "restart" }, HITS.load(SeqCst));
         });
         until("it sleeps", || state(child) == 'S');
         ms(15);
         ok!(sys!(kill, child, SIGUSR1));
         ms(15);
-        until("it sleeps again or is gone", || {
-            matches!(state(child), 'S' | 'Z')
-        });
+        until("it sleeps again or is gone", || matches!(state(child), 'S' | 'Z'));
         ms(15);
         if state(child) == 'S' {
             finish(child);
@@ -82,10 +76,7 @@ fn read_socket() {
 fn recv_timeout() {
     // with SO_RCVTIMEO a socket call is never restarted
     let (a, b) = pair();
-    let t = timeval {
-        tv_sec: 20,
-        tv_usec: 0,
-    };
+    let t = timeval { tv_sec: 20, tv_usec: 0 };
     ok!(sys!(setsockopt, a, SOL_SOCKET, SO_RCVTIMEO, p(&t), 16));
     both(
         || sys!(recvfrom, a, m(&mut [0u8; 8]), 8, 0, 0, 0),
@@ -127,10 +118,7 @@ fn wait_child() {
 
 fn open_fifo() {
     ok!(sys!(mknod, c"p", S_IFIFO | 0o600, 0));
-    both(
-        || open(c"p", O_RDONLY).map(|_| 0),
-        |_| close(ok!(open(c"p", O_RDWR))),
-    );
+    both(|| open(c"p", O_RDONLY).map(|_| 0), |_| close(ok!(open(c"p", O_RDWR))));
 }
 
 fn flock_wait() {
@@ -151,21 +139,12 @@ fn flock_wait() {
 fn fcntl_wait() {
     put("a", b"");
     let f = ok!(open(c"a", O_RDWR));
-    let l = flock {
-        l_type: F_WRLCK as i16,
-        l_whence: 0,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
+    let l = flock { l_type: F_WRLCK as i16, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
     ok!(sys!(fcntl, f, F_SETLK, p(&l)));
     both(
         || sys!(fcntl, f, F_SETLKW, p(&l)),
         |_| {
-            let u = flock {
-                l_type: F_UNLCK as i16,
-                ..l
-            };
+            let u = flock { l_type: F_UNLCK as i16, ..l };
             ok!(sys!(fcntl, f, F_SETLK, p(&u)));
         },
     );
@@ -188,10 +167,7 @@ fn clock_nanosleep_abs() {
     both(
         || {
             let at = now(CLOCK_MONOTONIC) + 5.0;
-            let abs = timespec {
-                tv_sec: at as i64,
-                tv_nsec: 0,
-            };
+            let abs = timespec { tv_sec: at as i64, tv_nsec: 0 };
             sys!(clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME, p(&abs), 0)
         },
         |_| (),
@@ -202,11 +178,7 @@ fn poll_wait() {
     let (r, _w) = pipe(0);
     both(
         || {
-            let mut pf = pollfd {
-                fd: r,
-                events: POLLIN,
-                revents: 0,
-            };
+            let mut pf = pollfd { fd: r, events: POLLIN, revents: 0 };
             sys!(poll, m(&mut pf), 1, -1)
         },
         |_| (),
@@ -218,10 +190,7 @@ fn select_wait() {
     both(
         || {
             let mut set = [1u64 << r, 0];
-            let mut t = timeval {
-                tv_sec: 5,
-                tv_usec: 0,
-            };
+            let mut t = timeval { tv_sec: 5, tv_usec: 0 };
             let got = sys!(select, r + 1, m(&mut set), 0, 0, m(&mut t));
             check!(t.tv_sec < 5);
             got
@@ -258,10 +227,7 @@ fn read_timerfd() {
     both(
         || sys!(read, t, m(&mut [0u8; 8]), 8),
         |_| {
-            let soon = itimerspec {
-                it_interval: ts(0),
-                it_value: ts(1),
-            };
+            let soon = itimerspec { it_interval: ts(0), it_value: ts(1) };
             ok!(sys!(timerfd_settime, t, 0, p(&soon), 0));
         },
     );
@@ -292,16 +258,10 @@ fn stop_cont_transparent() {
             sys!(nanosleep, p(&t), 0)
         }),
         ("poll", &|| {
-            let mut pf = pollfd {
-                fd: r,
-                events: 0,
-                revents: 0,
-            };
+            let mut pf = pollfd { fd: r, events: 0, revents: 0 };
             sys!(poll, m(&mut pf), 1, 120)
         }),
-        ("epoll_wait", &|| {
-            sys!(epoll_wait, e, m(&mut [0u64; 8]), 1, 120)
-        }),
+        ("epoll_wait", &|| sys!(epoll_wait, e, m(&mut [0u64; 8]), 1, 120)),
         ("futex", &|| {
             let t = ts(120);
             let word = 0u32;
@@ -349,34 +309,17 @@ fn ppoll_mask() {
     let none = 0u64;
     let long = ts(10_000);
     eq!(sys!(ppoll, 0, 0, p(&long), p(&none), 8), Err(EINTR));
-    eq!(
-        (HITS.load(SeqCst), mask(SIG_BLOCK, &[])),
-        (1, set(&[SIGUSR1]))
-    );
+    eq!((HITS.load(SeqCst), mask(SIG_BLOCK, &[])), (1, set(&[SIGUSR1])));
     let e = ok!(sys!(epoll_create1, 0)) as i32;
     ok!(sys!(kill, getpid(), SIGUSR1));
-    eq!(
-        sys!(epoll_pwait, e, m(&mut [0u64; 8]), 1, 10_000, p(&none), 8),
-        Err(EINTR)
-    );
-    eq!(
-        (HITS.load(SeqCst), mask(SIG_BLOCK, &[])),
-        (2, set(&[SIGUSR1]))
-    );
+    eq!(sys!(epoll_pwait, e, m(&mut [0u64; 8]), 1, 10_000, p(&none), 8), Err(EINTR));
+    eq!((HITS.load(SeqCst), mask(SIG_BLOCK, &[])), (2, set(&[SIGUSR1])));
     // something is ready: it is reported, and the signal stays pending
     let (r, w) = pipe(0);
     ok!(write(w, b"x"));
     ok!(sys!(kill, getpid(), SIGUSR1));
-    let mut pf = pollfd {
-        fd: r,
-        events: POLLIN,
-        revents: 0,
-    };
-    say!(
-        "{:?} {}",
-        sys!(ppoll, m(&mut pf), 1, p(&long), p(&none), 8),
-        HITS.load(SeqCst)
-    );
+    let mut pf = pollfd { fd: r, events: POLLIN, revents: 0 };
+    say!("{:?} {}", sys!(ppoll, m(&mut pf), 1, p(&long), p(&none), 8), HITS.load(SeqCst));
 }
 
 fn pselect_mask() {
@@ -387,10 +330,7 @@ fn pselect_mask() {
     let six = [p(&none), 8];
     let long = ts(10_000);
     eq!(sys!(pselect6, 0, 0, 0, 0, p(&long), p(&six)), Err(EINTR));
-    eq!(
-        (HITS.load(SeqCst), mask(SIG_BLOCK, &[])),
-        (1, set(&[SIGUSR1]))
-    );
+    eq!((HITS.load(SeqCst), mask(SIG_BLOCK, &[])), (1, set(&[SIGUSR1])));
 }
 
 fn msg_partial() {

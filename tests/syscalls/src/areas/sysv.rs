@@ -419,7 +419,12 @@ fn info_calls() {
     // ids and times differ from run to run
     for f in ["sem", "msg", "shm"] {
         for line in text(&format!("/proc/sysvipc/{f}")) {
-            let words: Vec<_> = line.split_whitespace().enumerate().filter(|(i, w)| *i != 1 && (w.len() < 10 || w.parse::<u64>().is_err())).map(|w| w.1).collect();
+            let words: Vec<_> = line
+                .split_whitespace()
+                .enumerate()
+                .filter(|(i, w)| *i != 1 && (w.len() < 10 || w.parse::<u64>().is_err()))
+                .map(|w| w.1)
+                .collect();
             say!("{} {words:?}", line.len());
         }
     }

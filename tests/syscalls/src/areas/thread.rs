@@ -58,10 +58,7 @@ fn mutex_counter() {
 }
 
 fn condvar_pingpong() {
-    let (a, b) = (
-        std::sync::mpsc::sync_channel::<u32>(0),
-        std::sync::mpsc::sync_channel::<u32>(0),
-    );
+    let (a, b) = (std::sync::mpsc::sync_channel::<u32>(0), std::sync::mpsc::sync_channel::<u32>(0));
     let (tx, rx) = (a.0, b.1);
     let (rx2, tx2) = (a.1, b.0);
     let t = std::thread::spawn(move || {
@@ -125,9 +122,7 @@ fn sleepers(at: &'static AtomicU32, op: i32, bits: u32, n: usize, woken: &'stati
         check!(r.is_ok());
         woken.fetch_add(1, SeqCst);
     });
-    until("they sleep", || {
-        started.load(SeqCst) == n && tids.iter().all(|t| state(t.load(SeqCst)) == 'S')
-    });
+    until("they sleep", || started.load(SeqCst) == n && tids.iter().all(|t| state(t.load(SeqCst)) == 'S'));
     ms(10);
 }
 
@@ -153,57 +148,26 @@ fn futex_timeout() {
     static F: AtomicU32 = AtomicU32::new(0);
     let t = now(CLOCK_MONOTONIC);
     let rel = ts(40);
-    err!(
-        futex(&F, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0, p(&rel), 0, 0),
-        ETIMEDOUT
-    );
+    err!(futex(&F, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0, p(&rel), 0, 0), ETIMEDOUT);
     check!(now(CLOCK_MONOTONIC) - t >= 0.04);
     let at = now(CLOCK_MONOTONIC) + 0.04;
-    let abs = timespec {
-        tv_sec: at as i64,
-        tv_nsec: (at.fract() * 1e9) as i64,
-    };
-    err!(
-        futex(&F, FUTEX_WAIT_BITSET, 0, p(&abs), 0, u32::MAX),
-        ETIMEDOUT
-    );
+    let abs = timespec { tv_sec: at as i64, tv_nsec: (at.fract() * 1e9) as i64 };
+    err!(futex(&F, FUTEX_WAIT_BITSET, 0, p(&abs), 0, u32::MAX), ETIMEDOUT);
     check!(now(CLOCK_MONOTONIC) >= at - 0.001);
     // already past
     let past = ts(1);
-    err!(
-        futex(&F, FUTEX_WAIT_BITSET, 0, p(&past), 0, u32::MAX),
-        ETIMEDOUT
-    );
-    let bad = timespec {
-        tv_sec: 0,
-        tv_nsec: 1_000_000_000,
-    };
+    err!(futex(&F, FUTEX_WAIT_BITSET, 0, p(&past), 0, u32::MAX), ETIMEDOUT);
+    let bad = timespec { tv_sec: 0, tv_nsec: 1_000_000_000 };
     err!(futex(&F, FUTEX_WAIT, 0, p(&bad), 0, 0), EINVAL);
-    let neg = timespec {
-        tv_sec: -1,
-        tv_nsec: 0,
-    };
+    let neg = timespec { tv_sec: -1, tv_nsec: 0 };
     err!(futex(&F, FUTEX_WAIT, 0, p(&neg), 0, 0), EINVAL);
 }
 
 fn absolute_realtime() {
     static F: AtomicU32 = AtomicU32::new(0);
     let at = now(CLOCK_REALTIME) + 0.04;
-    let abs = timespec {
-        tv_sec: at as i64,
-        tv_nsec: (at.fract() * 1e9) as i64,
-    };
-    err!(
-        futex(
-            &F,
-            FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME,
-            0,
-            p(&abs),
-            0,
-            u32::MAX
-        ),
-        ETIMEDOUT
-    );
+    let abs = timespec { tv_sec: at as i64, tv_nsec: (at.fract() * 1e9) as i64 };
+    err!(futex(&F, FUTEX_WAIT_BITSET | FUTEX_CLOCK_REALTIME, 0, p(&abs), 0, u32::MAX), ETIMEDOUT);
     check!(now(CLOCK_REALTIME) >= at - 0.001);
 }
 
@@ -217,28 +181,11 @@ fn futex_args() {
     err!(futex(&f, 99, 0, 0, 0, 0), ENOSYS);
     err!(futex(&f, FUTEX_WAIT_BITSET, 0, 0, 0, 0), EINVAL);
     err!(futex(&f, FUTEX_WAKE_BITSET, 1, 0, 0, 0), EINVAL);
-    err!(
-        futex(&f, FUTEX_WAKE | FUTEX_CLOCK_REALTIME, 1, 0, 0, 0),
-        ENOSYS
-    );
-    let ro = ok!(sys!(
-        mmap,
-        0,
-        4096,
-        PROT_READ,
-        MAP_PRIVATE | MAP_ANONYMOUS,
-        -1,
-        0
-    ));
+    err!(futex(&f, FUTEX_WAKE | FUTEX_CLOCK_REALTIME, 1, 0, 0, 0), ENOSYS);
+    let ro = ok!(sys!(mmap, 0, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     let t = ts(1);
-    err!(
-        sys!(futex, ro, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0, p(&t), 0, 0),
-        ETIMEDOUT
-    );
-    eq!(
-        ok!(sys!(futex, ro, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, 0, 0, 0)),
-        0
-    );
+    err!(sys!(futex, ro, FUTEX_WAIT | FUTEX_PRIVATE_FLAG, 0, p(&t), 0, 0), ETIMEDOUT);
+    eq!(ok!(sys!(futex, ro, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, 0, 0, 0)), 0);
 }
 
 fn futex_bitset() {
@@ -281,10 +228,7 @@ fn futex_cmp_requeue() {
     eq!(ok!(futex(&F, FUTEX_WAKE, 100, 0, 0, 0)), 0);
     eq!(ok!(futex(&G, FUTEX_WAKE, 100, 0, 0, 0)), 3);
     settle(&W, 4);
-    err!(
-        sys!(futex, p(&F), FUTEX_CMP_REQUEUE, -1, 1, p(&G), 0),
-        EINVAL
-    );
+    err!(sys!(futex, p(&F), FUTEX_CMP_REQUEUE, -1, 1, p(&G), 0), EINVAL);
 }
 
 fn futex_wake_op() {
@@ -336,15 +280,7 @@ fn futex_file_shared() {
     put("a", &[0; 4096]);
     let map = || {
         let f = ok!(open(c"a", O_RDWR));
-        let a = ok!(sys!(
-            mmap,
-            0,
-            4096,
-            PROT_READ | PROT_WRITE,
-            MAP_SHARED,
-            f,
-            0
-        ));
+        let a = ok!(sys!(mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, f, 0));
         unsafe { &*(a as *const AtomicU32) }
     };
     let child = fork(|| {
@@ -364,10 +300,7 @@ fn futex_pi() {
     for t in threads(1, |_| {
         err!(futex(&F, FUTEX_TRYLOCK_PI, 0, 0, 0, 0), EAGAIN);
         let at = now(CLOCK_REALTIME) + 0.03;
-        let abs = timespec {
-            tv_sec: at as i64,
-            tv_nsec: (at.fract() * 1e9) as i64,
-        };
+        let abs = timespec { tv_sec: at as i64, tv_nsec: (at.fract() * 1e9) as i64 };
         err!(futex(&F, FUTEX_LOCK_PI, 0, p(&abs), 0, 0), ETIMEDOUT);
     }) {
         t.join().unwrap();
@@ -380,9 +313,7 @@ fn futex_pi() {
         N.store(1, SeqCst);
         ok!(futex(&F, FUTEX_UNLOCK_PI, 0, 0, 0, 0));
     });
-    until("it sleeps", || {
-        tid.load(SeqCst) != 0 && state(tid.load(SeqCst)) == 'S'
-    });
+    until("it sleeps", || tid.load(SeqCst) != 0 && state(tid.load(SeqCst)) == 'S');
     check!(F.load(SeqCst) & 0x8000_0000 != 0);
     eq!(N.load(SeqCst), 0);
     ok!(futex(&F, FUTEX_UNLOCK_PI, 0, 0, 0, 0));
@@ -427,11 +358,7 @@ fn robust_list() {
     let area = anon(4096, MAP_SHARED) as i64;
     let word = unsafe { &*((area + 16) as *const AtomicU32) };
     let child = fork(|| {
-        let head = Box::leak(Box::new(Robust {
-            next: area,
-            offset: 16,
-            pending: 0,
-        }));
+        let head = Box::leak(Box::new(Robust { next: area, offset: 16, pending: 0 }));
         unsafe { *(area as *mut i64) = p(head) };
         ok!(sys!(set_robust_list, p(head), 24));
         word.store(gettid() as u32 | FUTEX_WAITERS, SeqCst);
@@ -445,11 +372,7 @@ fn robust_list() {
     wait(child);
     // and at execve
     let child = fork(|| {
-        let head = Box::leak(Box::new(Robust {
-            next: area,
-            offset: 16,
-            pending: 0,
-        }));
+        let head = Box::leak(Box::new(Robust { next: area, offset: 16, pending: 0 }));
         unsafe { *(area as *mut i64) = p(head) };
         ok!(sys!(set_robust_list, p(head), 24));
         word.store(gettid() as u32, SeqCst);
@@ -463,34 +386,19 @@ fn robust_list_pi_args() {
     let (mut head, mut len) = (0i64, 0i64);
     ok!(sys!(get_robust_list, 0, m(&mut head), m(&mut len)));
     eq!(len, 24);
-    let mine = Robust {
-        next: 0,
-        offset: 0,
-        pending: 0,
-    };
+    let mine = Robust { next: 0, offset: 0, pending: 0 };
     err!(sys!(set_robust_list, p(&mine), 23), EINVAL);
     ok!(sys!(set_robust_list, p(&mine), 24));
     ok!(sys!(get_robust_list, 0, m(&mut head), m(&mut len)));
     eq!(head, p(&mine));
-    err!(
-        sys!(get_robust_list, 99999, m(&mut head), m(&mut len)),
-        ESRCH
-    );
+    err!(sys!(get_robust_list, 99999, m(&mut head), m(&mut len)), ESRCH);
     // a list that leads nowhere does no harm
     in_child(|| {
-        let bad = Robust {
-            next: 8,
-            offset: 0,
-            pending: 8,
-        };
+        let bad = Robust { next: 8, offset: 0, pending: 8 };
         ok!(sys!(set_robust_list, p(&bad), 24));
     });
     in_child(|| {
-        let mut looping = Robust {
-            next: 0,
-            offset: 64,
-            pending: 0,
-        };
+        let mut looping = Robust { next: 0, offset: 64, pending: 0 };
         let mut node = [0i64; 16];
         node[0] = p(&node);
         looping.next = p(&node);
@@ -558,9 +466,7 @@ fn tgkill_thread() {
         tid.store(gettid(), SeqCst);
         ms(60_000);
     });
-    until("it runs", || {
-        tid.load(SeqCst) != 0 && state(tid.load(SeqCst)) == 'S'
-    });
+    until("it runs", || tid.load(SeqCst) != 0 && state(tid.load(SeqCst)) == 'S');
     ok!(sys!(tgkill, getpid(), tid.load(SeqCst), SIGUSR1));
     until("handled there", || HIT.load(SeqCst) == tid.load(SeqCst));
     ok!(sys!(tkill, gettid(), SIGUSR1));
@@ -581,9 +487,7 @@ fn thread_signals() {
         tid.store(gettid(), SeqCst);
         ms(60_000);
     });
-    until("it runs", || {
-        tid.load(SeqCst) != 0 && state(tid.load(SeqCst)) == 'S'
-    });
+    until("it runs", || tid.load(SeqCst) != 0 && state(tid.load(SeqCst)) == 'S');
     ok!(sys!(kill, getpid(), SIGUSR2));
     until("handled there", || HIT.load(SeqCst) == tid.load(SeqCst));
     // masks are per thread, and inherited
@@ -597,9 +501,7 @@ fn exit_one() {
         let _ = sys!(exit, 5);
     });
     drop(t);
-    until("it is gone", || {
-        std::fs::read_dir("/proc/self/task").unwrap().count() == 1
-    });
+    until("it is gone", || std::fs::read_dir("/proc/self/task").unwrap().count() == 1);
     say!("the process lives");
 }
 
@@ -607,20 +509,9 @@ fn stacks() {
     #[inline(never)]
     fn dig(n: usize) -> usize {
         let b = std::hint::black_box([n as u8; 1024]);
-        if n == 0 {
-            b.len()
-        } else {
-            dig(n - 1) + usize::from(b[0] == n as u8)
-        }
+        if n == 0 { b.len() } else { dig(n - 1) + usize::from(b[0] == n as u8) }
     }
-    let t: Vec<_> = (0..16)
-        .map(|_| {
-            std::thread::Builder::new()
-                .stack_size(2 << 20)
-                .spawn(|| dig(400))
-                .unwrap()
-        })
-        .collect();
+    let t: Vec<_> = (0..16).map(|_| std::thread::Builder::new().stack_size(2 << 20).spawn(|| dig(400)).unwrap()).collect();
     for x in t {
         eq!(x.join().unwrap(), 1024 + 400);
     }

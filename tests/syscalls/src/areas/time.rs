@@ -30,10 +30,7 @@ fn clocks() {
         check!(a >= 0.0);
         let mut t = ts(0);
         ok!(sys!(clock_getres, clock, m(&mut t)));
-        say!(
-            "{clock} resolution below 20 ms {}",
-            t.tv_sec == 0 && t.tv_nsec > 0 && t.tv_nsec < 20_000_000
-        );
+        say!("{clock} resolution below 20 ms {}", t.tv_sec == 0 && t.tv_nsec > 0 && t.tv_nsec < 20_000_000);
     }
     check!(now(CLOCK_REALTIME) > 1.7e9);
     check!((now(CLOCK_MONOTONIC) - now(CLOCK_MONOTONIC_COARSE)).abs() < 0.1);
@@ -116,7 +113,8 @@ fn vdso_functions() {
         }
     }
     let time: extern "C" fn(*mut time_t) -> time_t = unsafe { std::mem::transmute(vdso_function("__vdso_time")) };
-    let gettimeofday: extern "C" fn(*mut timeval, *mut [i32; 2]) -> i32 = unsafe { std::mem::transmute(vdso_function("__vdso_gettimeofday")) };
+    let gettimeofday: extern "C" fn(*mut timeval, *mut [i32; 2]) -> i32 =
+        unsafe { std::mem::transmute(vdso_function("__vdso_gettimeofday")) };
     for _ in 0..1000 {
         let (mut stored, mut tv) = (0, timeval { tv_sec: 0, tv_usec: 0 });
         let before = now(CLOCK_REALTIME_COARSE) as time_t;
@@ -145,7 +143,17 @@ fn vdso_functions() {
 
 fn vdso_other_clocks() {
     let (gettime, getres) = (clock_call("__vdso_clock_gettime"), clock_call("__vdso_clock_getres"));
-    for clock in [CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_MONOTONIC_RAW, CLOCK_REALTIME_COARSE, CLOCK_MONOTONIC_COARSE, CLOCK_BOOTTIME, CLOCK_TAI, CLOCK_PROCESS_CPUTIME_ID, CLOCK_THREAD_CPUTIME_ID] {
+    for clock in [
+        CLOCK_REALTIME,
+        CLOCK_MONOTONIC,
+        CLOCK_MONOTONIC_RAW,
+        CLOCK_REALTIME_COARSE,
+        CLOCK_MONOTONIC_COARSE,
+        CLOCK_BOOTTIME,
+        CLOCK_TAI,
+        CLOCK_PROCESS_CPUTIME_ID,
+        CLOCK_THREAD_CPUTIME_ID,
+    ] {
         let (mut told, mut by_call, mut t) = (ts(9), ts(8), ts(0));
         eq!(getres(clock, &mut told), 0);
         ok!(sys!(clock_getres, clock, m(&mut by_call)));
@@ -201,64 +209,23 @@ fn nanosleep_calls() {
         check!(now(CLOCK_MONOTONIC) - t0 >= 0.015);
     }
     let at = now(CLOCK_MONOTONIC) + 0.03;
-    let abs = timespec {
-        tv_sec: at as i64,
-        tv_nsec: (at.fract() * 1e9) as i64,
-    };
-    ok!(sys!(
-        clock_nanosleep,
-        CLOCK_MONOTONIC,
-        TIMER_ABSTIME,
-        p(&abs),
-        0
-    ));
+    let abs = timespec { tv_sec: at as i64, tv_nsec: (at.fract() * 1e9) as i64 };
+    ok!(sys!(clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME, p(&abs), 0));
     check!(now(CLOCK_MONOTONIC) >= at - 1e-4);
-    ok!(sys!(
-        clock_nanosleep,
-        CLOCK_MONOTONIC,
-        TIMER_ABSTIME,
-        p(&ts(1)),
-        0
-    ));
+    ok!(sys!(clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME, p(&ts(1)), 0));
 }
 
 fn nanosleep_args() {
-    err!(
-        sys!(
-            nanosleep,
-            p(&timespec {
-                tv_sec: 0,
-                tv_nsec: 1_000_000_000
-            }),
-            0
-        ),
-        EINVAL
-    );
-    err!(
-        sys!(
-            nanosleep,
-            p(&timespec {
-                tv_sec: -1,
-                tv_nsec: 0
-            }),
-            0
-        ),
-        EINVAL
-    );
+    err!(sys!(nanosleep, p(&timespec { tv_sec: 0, tv_nsec: 1_000_000_000 }), 0), EINVAL);
+    err!(sys!(nanosleep, p(&timespec { tv_sec: -1, tv_nsec: 0 }), 0), EINVAL);
     err!(sys!(nanosleep, 8, 0), EFAULT);
     ok!(sys!(nanosleep, p(&ts(0)), 0));
     err!(sys!(clock_nanosleep, 99, 0, p(&ts(0)), 0), EINVAL);
 }
 
 fn it(value_ms: i64, interval_ms: i64) -> itimerval {
-    let tv = |x: i64| timeval {
-        tv_sec: x / 1000,
-        tv_usec: x % 1000 * 1000,
-    };
-    itimerval {
-        it_interval: tv(interval_ms),
-        it_value: tv(value_ms),
-    }
+    let tv = |x: i64| timeval { tv_sec: x / 1000, tv_usec: x % 1000 * 1000 };
+    itimerval { it_interval: tv(interval_ms), it_value: tv(value_ms) }
 }
 
 fn itimer_real() {
@@ -311,16 +278,7 @@ fn itimer_virtual_prof() {
 
 fn itimer_args() {
     err!(sys!(setitimer, 9, p(&it(0, 0)), 0), EINVAL);
-    let bad = itimerval {
-        it_interval: timeval {
-            tv_sec: 0,
-            tv_usec: 0,
-        },
-        it_value: timeval {
-            tv_sec: 0,
-            tv_usec: 1_000_000,
-        },
-    };
+    let bad = itimerval { it_interval: timeval { tv_sec: 0, tv_usec: 0 }, it_value: timeval { tv_sec: 0, tv_usec: 1_000_000 } };
     err!(sys!(setitimer, ITIMER_REAL, p(&bad), 0), EINVAL);
     err!(sys!(setitimer, ITIMER_REAL, 8, 0), EFAULT);
     let mut old = it(1, 1);
@@ -356,20 +314,13 @@ fn timer(clock: i32, notify: i32, signo: i32, value: i64) -> Result<i32, E> {
 }
 
 fn its(value_ms: i64, interval_ms: i64) -> itimerspec {
-    itimerspec {
-        it_interval: ts(interval_ms),
-        it_value: ts(value_ms),
-    }
+    itimerspec { it_interval: ts(interval_ms), it_value: ts(value_ms) }
 }
 
 static INFO: std::sync::Mutex<(i32, i32, i32)> = std::sync::Mutex::new((0, 0, 0));
 extern "C" fn note(_: i32, info: *mut siginfo_t, _: *mut c_void) {
     let i = unsafe { &*info };
-    *INFO.lock().unwrap() = (
-        i.si_code,
-        unsafe { i.si_value().sival_ptr as i32 },
-        unsafe { *(info as *const i32).add(4) },
-    );
+    *INFO.lock().unwrap() = (i.si_code, unsafe { i.si_value().sival_ptr as i32 }, unsafe { *(info as *const i32).add(4) });
     HITS.fetch_add(1, SeqCst);
 }
 
@@ -388,13 +339,7 @@ fn posix_timers() {
     ok!(sys!(timer_settime, t, 0, p(&its(0, 0)), m(&mut old)));
     eq!(old.it_interval.tv_nsec, 3_000_000);
     let at = now(CLOCK_REALTIME) + 0.02;
-    let abs = itimerspec {
-        it_interval: ts(0),
-        it_value: timespec {
-            tv_sec: at as i64,
-            tv_nsec: (at.fract() * 1e9) as i64,
-        },
-    };
+    let abs = itimerspec { it_interval: ts(0), it_value: timespec { tv_sec: at as i64, tv_nsec: (at.fract() * 1e9) as i64 } };
     let r = ok!(timer(CLOCK_REALTIME, SIGEV_SIGNAL, SIGUSR1, 7));
     let n = HITS.load(SeqCst);
     ok!(sys!(timer_settime, r, TIMER_ABSTIME, p(&abs), 0));
@@ -415,13 +360,7 @@ fn posix_timer_args() {
     check!(left.it_value.tv_sec == 9 || left.it_value.tv_sec == 10);
     err!(sys!(timer_settime, 999, 0, p(&its(0, 0)), 0), EINVAL);
     err!(sys!(timer_settime, none, 0, 0, 0), EINVAL);
-    let bad = itimerspec {
-        it_interval: ts(0),
-        it_value: timespec {
-            tv_sec: 0,
-            tv_nsec: -1,
-        },
-    };
+    let bad = itimerspec { it_interval: ts(0), it_value: timespec { tv_sec: 0, tv_nsec: -1 } };
     err!(sys!(timer_settime, none, 0, p(&bad), 0), EINVAL);
     err!(sys!(timer_delete, 999), EINVAL);
     err!(sys!(timer_getoverrun, 999), EINVAL);
@@ -472,11 +411,7 @@ fn timerfd_once() {
     let mut left = its(1, 1);
     ok!(sys!(timerfd_gettime, t, m(&mut left)));
     eq!((left.it_value.tv_sec, left.it_value.tv_nsec), (0, 0));
-    let mut pf = pollfd {
-        fd: t,
-        events: POLLIN,
-        revents: 0,
-    };
+    let mut pf = pollfd { fd: t, events: POLLIN, revents: 0 };
     ok!(sys!(timerfd_settime, t, 0, p(&its(20, 0)), 0));
     eq!(ok!(sys!(poll, m(&mut pf), 1, 0)), 0);
     eq!(ok!(sys!(poll, m(&mut pf), 1, 5000)), 1);
@@ -499,22 +434,10 @@ fn timerfd_interval() {
 fn timerfd_abs() {
     let t = ok!(sys!(timerfd_create, CLOCK_REALTIME, 0)) as i32;
     let at = now(CLOCK_REALTIME) + 0.02;
-    let abs = itimerspec {
-        it_interval: ts(0),
-        it_value: timespec {
-            tv_sec: at as i64,
-            tv_nsec: (at.fract() * 1e9) as i64,
-        },
-    };
+    let abs = itimerspec { it_interval: ts(0), it_value: timespec { tv_sec: at as i64, tv_nsec: (at.fract() * 1e9) as i64 } };
     ok!(sys!(timerfd_settime, t, TFD_TIMER_ABSTIME, p(&abs), 0));
     eq!(u64_of(&ok!(read(t, 8))), 1);
-    ok!(sys!(
-        timerfd_settime,
-        t,
-        TFD_TIMER_ABSTIME,
-        p(&its(1000, 0)),
-        0
-    ));
+    ok!(sys!(timerfd_settime, t, TFD_TIMER_ABSTIME, p(&its(1000, 0)), 0));
     eq!(u64_of(&ok!(read(t, 8))), 1);
 }
 
@@ -527,22 +450,12 @@ fn timerfd_args() {
     err!(sys!(timerfd_settime, t, 8, p(&its(0, 0)), 0), EINVAL);
     err!(sys!(timerfd_settime, 0, 0, p(&its(0, 0)), 0), EINVAL);
     err!(sys!(timerfd_settime, 99, 0, p(&its(0, 0)), 0), EBADF);
-    let bad = itimerspec {
-        it_interval: ts(0),
-        it_value: timespec {
-            tv_sec: 0,
-            tv_nsec: 1_000_000_000,
-        },
-    };
+    let bad = itimerspec { it_interval: ts(0), it_value: timespec { tv_sec: 0, tv_nsec: 1_000_000_000 } };
     err!(sys!(timerfd_settime, t, 0, p(&bad), 0), EINVAL);
 }
 
 fn timerfd_nonblock() {
-    let t = ok!(sys!(
-        timerfd_create,
-        CLOCK_MONOTONIC,
-        TFD_NONBLOCK | TFD_CLOEXEC
-    )) as i32;
+    let t = ok!(sys!(timerfd_create, CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)) as i32;
     err!(read(t, 8), EAGAIN);
     ok!(sys!(timerfd_settime, t, 0, p(&its(5, 0)), 0));
     err!(read(t, 8), EAGAIN);
@@ -555,19 +468,13 @@ fn clock_settime_refused() {
         ok!(sys!(setresuid, 1000, 1000, 1000));
         let t = ts(0);
         err!(sys!(clock_settime, CLOCK_REALTIME, p(&t)), EPERM);
-        let tv = timeval {
-            tv_sec: 0,
-            tv_usec: 0,
-        };
+        let tv = timeval { tv_sec: 0, tv_usec: 0 };
         err!(sys!(settimeofday, p(&tv), 0), EPERM);
     });
 }
 
 fn time_calls() {
-    let mut tv = timeval {
-        tv_sec: 0,
-        tv_usec: 0,
-    };
+    let mut tv = timeval { tv_sec: 0, tv_usec: 0 };
     ok!(sys!(gettimeofday, m(&mut tv), 0));
     check!((tv.tv_sec as f64 - now(CLOCK_REALTIME)).abs() < 2.0);
     let mut t = 0i64;

@@ -20,10 +20,7 @@ fn master() -> (i32, i32) {
 
 fn pair() -> (i32, i32) {
     let (m1, n) = master();
-    (
-        m1,
-        ok!(open(&c(format!("/dev/pts/{n}")), O_RDWR | O_NOCTTY)),
-    )
+    (m1, ok!(open(&c(format!("/dev/pts/{n}")), O_RDWR | O_NOCTTY)))
 }
 
 fn get_t(fd: i32) -> termios {
@@ -43,19 +40,12 @@ fn no_echo(fd: i32) {
 }
 
 fn readable(fd: i32) -> bool {
-    let mut pf = pollfd {
-        fd,
-        events: POLLIN,
-        revents: 0,
-    };
+    let mut pf = pollfd { fd, events: POLLIN, revents: 0 };
     ok!(sys!(poll, m(&mut pf), 1, 50)) == 1
 }
 
 fn show(what: &str, r: Result<Vec<u8>, E>) {
-    say!(
-        "{what} {:?}",
-        r.map(|b| String::from_utf8_lossy(&b).into_owned())
-    );
+    say!("{what} {:?}", r.map(|b| String::from_utf8_lossy(&b).into_owned()));
 }
 
 /// All that there is to read once something is. Linux moves what was written to the other side from a worker thread,
@@ -100,10 +90,8 @@ fn locked() {
 
 fn names() {
     let (a, b) = pair();
-    let mut v: Vec<String> = std::fs::read_dir("/dev/pts")
-        .unwrap()
-        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
-        .collect();
+    let mut v: Vec<String> =
+        std::fs::read_dir("/dev/pts").unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
     v.sort();
     check!(v.contains(&"ptmx".to_string()) && v.len() >= 2);
     let (c1, n) = master();
@@ -290,32 +278,14 @@ fn input_translation() {
 
 fn window_size() {
     let (a, b) = pair();
-    let mut w = winsize {
-        ws_row: 9,
-        ws_col: 9,
-        ws_xpixel: 9,
-        ws_ypixel: 9,
-    };
+    let mut w = winsize { ws_row: 9, ws_col: 9, ws_xpixel: 9, ws_ypixel: 9 };
     ok!(sys!(ioctl, b, TIOCGWINSZ, m(&mut w)));
     eq!((w.ws_row, w.ws_col), (0, 0));
-    w = winsize {
-        ws_row: 24,
-        ws_col: 80,
-        ws_xpixel: 1,
-        ws_ypixel: 2,
-    };
+    w = winsize { ws_row: 24, ws_col: 80, ws_xpixel: 1, ws_ypixel: 2 };
     ok!(sys!(ioctl, a, TIOCSWINSZ, p(&w)));
-    let mut g = winsize {
-        ws_row: 0,
-        ws_col: 0,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
+    let mut g = winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     ok!(sys!(ioctl, b, TIOCGWINSZ, m(&mut g)));
-    eq!(
-        (g.ws_row, g.ws_col, g.ws_xpixel, g.ws_ypixel),
-        (24, 80, 1, 2)
-    );
+    eq!((g.ws_row, g.ws_col, g.ws_xpixel, g.ws_ypixel), (24, 80, 1, 2));
     w.ws_row = 50;
     ok!(sys!(ioctl, b, TIOCSWINSZ, p(&w)));
     ok!(sys!(ioctl, a, TIOCGWINSZ, m(&mut g)));
@@ -349,12 +319,7 @@ fn winch() {
         until("SIGWINCH", || HITS.load(SeqCst) == 1);
     });
     ms(30);
-    let w = winsize {
-        ws_row: 5,
-        ws_col: 5,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
+    let w = winsize { ws_row: 5, ws_col: 5, ws_xpixel: 0, ws_ypixel: 0 };
     ok!(sys!(ioctl, a, TIOCSWINSZ, p(&w)));
     eq!(wait(child), 0);
 }
@@ -365,10 +330,7 @@ fn controlling() {
         // the first terminal that a session leader opens is its own
         let st = String::from_utf8(get("/proc/self/stat")).unwrap();
         let f: Vec<&str> = st.rsplit(") ").next().unwrap().split_whitespace().collect();
-        say!(
-            "tty_nr is major 136 {}",
-            f[4].parse::<u32>().unwrap() >> 8 == 136
-        );
+        say!("tty_nr is major 136 {}", f[4].parse::<u32>().unwrap() >> 8 == 136);
         eq!(f[5], getpid().to_string());
         let tty = ok!(open(c"/dev/tty", O_RDWR));
         eq!(fstat(tty).st_rdev, makedev(5, 0));
@@ -416,10 +378,7 @@ fn signal_characters() {
                 until("SIGTSTP", || HITS.load(SeqCst) == 1);
                 return;
             }
-            let none = rlimit {
-                rlim_cur: 0,
-                rlim_max: 0,
-            };
+            let none = rlimit { rlim_cur: 0, rlim_max: 0 };
             ok!(sys!(setrlimit, RLIMIT_CORE, p(&none)));
             ms(10_000);
         });
@@ -547,17 +506,10 @@ fn hangup_master() {
         until("SIGHUP", || HITS.load(SeqCst) == 1);
         show("read", read(t, 9));
         err!(write(t, b"x"), EIO);
-        let mut pf = pollfd {
-            fd: t,
-            events: POLLIN | POLLOUT,
-            revents: 0,
-        };
+        let mut pf = pollfd { fd: t, events: POLLIN | POLLOUT, revents: 0 };
         ok!(sys!(poll, m(&mut pf), 1, 0));
         say!("{:#x}", pf.revents);
-        err!(
-            open(c"/dev/tty", O_RDWR).map_err(|e| if e == EIO { ENXIO } else { e }),
-            ENXIO
-        );
+        err!(open(c"/dev/tty", O_RDWR).map_err(|e| if e == EIO { ENXIO } else { e }), ENXIO);
     });
     // the child must not hold the master itself
     until("stopped", || state(child) == 'T');
@@ -577,11 +529,7 @@ fn hangup_master() {
                 until("SIGHUP", || HITS.load(SeqCst) >= 1);
                 show("read", read(t, 9));
                 err!(write(t, b"x"), EIO);
-                let mut pf = pollfd {
-                    fd: t,
-                    events: POLLIN | POLLOUT,
-                    revents: 0,
-                };
+                let mut pf = pollfd { fd: t, events: POLLIN | POLLOUT, revents: 0 };
                 ok!(sys!(poll, m(&mut pf), 1, 0));
                 say!("{:#x}", pf.revents);
             });
@@ -604,11 +552,7 @@ fn hangup_slave() {
     close(b);
     show("rest", read_all(a));
     show("then", read(a, 99));
-    let mut pf = pollfd {
-        fd: a,
-        events: POLLIN | POLLOUT,
-        revents: 0,
-    };
+    let mut pf = pollfd { fd: a, events: POLLIN | POLLOUT, revents: 0 };
     ok!(sys!(poll, m(&mut pf), 1, 0));
     say!("{:#x}", pf.revents);
     let mut n = 0i32;
@@ -656,13 +600,7 @@ fn tcflush_call() {
 fn termios_roundtrip() {
     let (a, b) = pair();
     let t = get_t(b);
-    say!(
-        "i {:#o} o {:#o} c {:#o} l {:#o}",
-        t.c_iflag,
-        t.c_oflag,
-        t.c_cflag,
-        t.c_lflag
-    );
+    say!("i {:#o} o {:#o} c {:#o} l {:#o}", t.c_iflag, t.c_oflag, t.c_cflag, t.c_lflag);
     say!("{:?}", &t.c_cc[..17]);
     set_t(b, |t| {
         t.c_lflag ^= ECHO;
@@ -702,11 +640,7 @@ fn polling() {
     let (a, b) = pair();
     no_echo(b);
     let show = |what: &str, fd: i32| {
-        let mut pf = pollfd {
-            fd,
-            events: POLLIN | POLLOUT,
-            revents: 0,
-        };
+        let mut pf = pollfd { fd, events: POLLIN | POLLOUT, revents: 0 };
         ok!(sys!(poll, m(&mut pf), 1, 0));
         say!("{what} {:#x}", pf.revents);
     };

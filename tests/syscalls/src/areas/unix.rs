@@ -62,17 +62,8 @@ fn name_of(f: impl Fn(i64, i64) -> R) -> String {
     let mut n = 110u32;
     match f(m(&mut a), m(&mut n)) {
         Ok(_) => {
-            let b: Vec<u8> = a
-                .sun_path
-                .iter()
-                .map(|x| *x as u8)
-                .take((n as usize).saturating_sub(2))
-                .collect();
-            format!(
-                "{n} family {} {:?}",
-                a.sun_family,
-                String::from_utf8_lossy(&b)
-            )
+            let b: Vec<u8> = a.sun_path.iter().map(|x| *x as u8).take((n as usize).saturating_sub(2)).collect();
+            format!("{n} family {} {:?}", a.sun_family, String::from_utf8_lossy(&b))
         }
         Err(e) => format!("{e:?}"),
     }
@@ -120,31 +111,14 @@ fn pair_seqpacket() {
 fn pair_args() {
     let mut s = [0i32; 2];
     err!(sys!(socketpair, AF_UNIX, 99, 0, m(&mut s)), EINVAL);
-    err!(
-        sys!(socketpair, AF_UNIX, SOCK_STREAM, 99, m(&mut s)),
-        EPROTONOSUPPORT
-    );
-    err!(
-        sys!(socketpair, 9999, SOCK_STREAM, 0, m(&mut s)),
-        EAFNOSUPPORT
-    );
+    err!(sys!(socketpair, AF_UNIX, SOCK_STREAM, 99, m(&mut s)), EPROTONOSUPPORT);
+    err!(sys!(socketpair, 9999, SOCK_STREAM, 0, m(&mut s)), EAFNOSUPPORT);
     err!(sys!(socketpair, AF_UNIX, SOCK_STREAM, 0, 8), EFAULT);
-    ok!(sys!(
-        socketpair,
-        AF_UNIX,
-        SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK,
-        0,
-        m(&mut s)
-    ));
+    ok!(sys!(socketpair, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, m(&mut s)));
     eq!(ok!(sys!(fcntl, s[0], F_GETFD)), 1);
     err!(read(s[0], 1), EAGAIN);
     eq!(fstat(s[0]).st_mode, S_IFSOCK | 0o777);
-    check!(
-        std::fs::read_link(format!("/proc/self/fd/{}", s[0]))
-            .unwrap()
-            .to_string_lossy()
-            .starts_with("socket:[")
-    );
+    check!(std::fs::read_link(format!("/proc/self/fd/{}", s[0])).unwrap().to_string_lossy().starts_with("socket:["));
     err!(open(&c(format!("/proc/self/fd/{}", s[0])), O_RDWR), ENXIO);
 }
 
@@ -164,10 +138,7 @@ fn socket_args() {
     err!(sys!(accept, f, 0, 0), ENOTSOCK);
     err!(send(f, b"x", 0), ENOTSOCK);
     err!(sys!(shutdown, f, 0), ENOTSOCK);
-    err!(
-        sys!(getsockname, f, m(&mut [0u8; 8]), m(&mut 8u32)),
-        ENOTSOCK
-    );
+    err!(sys!(getsockname, f, m(&mut [0u8; 8]), m(&mut 8u32)), ENOTSOCK);
     err!(sys!(listen, 99, 1), EBADF);
 }
 
@@ -192,10 +163,7 @@ fn listen_accept() {
     ok!(write(s, b"early"));
     close(s);
     let a = ok!(sys!(accept, l, 0, 0)) as i32;
-    eq!(
-        (ok!(read(a, 99)), ok!(read(a, 99))),
-        (b"early".to_vec(), vec![])
-    );
+    eq!((ok!(read(a, 99)), ok!(read(a, 99))), (b"early".to_vec(), vec![]));
 }
 
 fn path_names() {
@@ -214,11 +182,7 @@ fn path_names() {
     ok!(connect(b, "sock"));
     say!("accept {}", name_of(|x, n| sys!(accept, l, x, n)));
     let (x, y) = pair(SOCK_STREAM);
-    say!(
-        "{} / {}",
-        name_of(|a, n| sys!(getsockname, x, a, n)),
-        name_of(|a, n| sys!(getpeername, y, a, n))
-    );
+    say!("{} / {}", name_of(|a, n| sys!(getsockname, x, a, n)), name_of(|a, n| sys!(getpeername, y, a, n)));
     ok!(sys!(mkdir, c"d", 0o755));
     ok!(bind(socket(SOCK_STREAM), "d/../d/sock"));
     ok!(lstat(c"d/sock"));
@@ -305,10 +269,7 @@ fn abstract_names() {
     ok!(write(s, b"x"));
     eq!(ok!(read(a, 1)), b"x");
     close(l);
-    err!(
-        connect(socket(SOCK_STREAM), "@an abstract name"),
-        ECONNREFUSED
-    );
+    err!(connect(socket(SOCK_STREAM), "@an abstract name"), ECONNREFUSED);
     close(a);
     ok!(bind(socket(SOCK_STREAM), "@an abstract name"));
     ok!(bind(socket(SOCK_STREAM), "@nul\0inside"));
@@ -379,32 +340,14 @@ fn accept4_flags() {
 fn names_of() {
     let (a, _b) = pair(SOCK_STREAM);
     let mut v = 0i32;
-    for (opt, what) in [
-        (SO_TYPE, "type"),
-        (SO_DOMAIN, "domain"),
-        (SO_PROTOCOL, "protocol"),
-        (SO_ACCEPTCONN, "accepting"),
-        (SO_ERROR, "error"),
-    ] {
-        ok!(sys!(
-            getsockopt,
-            a,
-            SOL_SOCKET,
-            opt,
-            m(&mut v),
-            m(&mut 4u32)
-        ));
+    for (opt, what) in
+        [(SO_TYPE, "type"), (SO_DOMAIN, "domain"), (SO_PROTOCOL, "protocol"), (SO_ACCEPTCONN, "accepting"), (SO_ERROR, "error")]
+    {
+        ok!(sys!(getsockopt, a, SOL_SOCKET, opt, m(&mut v), m(&mut 4u32)));
         say!("{what} {v}");
     }
     let l = listener("sock", 1);
-    ok!(sys!(
-        getsockopt,
-        l,
-        SOL_SOCKET,
-        SO_ACCEPTCONN,
-        m(&mut v),
-        m(&mut 4u32)
-    ));
+    ok!(sys!(getsockopt, l, SOL_SOCKET, SO_ACCEPTCONN, m(&mut v), m(&mut 4u32)));
     eq!(v, 1);
 }
 
@@ -413,10 +356,7 @@ fn shutdown_stream() {
     ok!(write(a, b"last"));
     ok!(sys!(shutdown, a, SHUT_WR));
     err!(send(a, b"x", MSG_NOSIGNAL), EPIPE);
-    eq!(
-        (ok!(read(b, 99)), ok!(read(b, 99))),
-        (b"last".to_vec(), vec![])
-    );
+    eq!((ok!(read(b, 99)), ok!(read(b, 99))), (b"last".to_vec(), vec![]));
     ok!(write(b, b"other way"));
     eq!(ok!(read(a, 99)), b"other way");
     ok!(sys!(shutdown, a, SHUT_RD));
@@ -483,18 +423,8 @@ fn peek() {
     ok!(write(c, b"one"));
     ok!(write(c, b"two"));
     eq!(
-        (
-            ok!(recv(d, 99, MSG_PEEK)),
-            ok!(recv(d, 99, MSG_PEEK)),
-            ok!(recv(d, 99, 0)),
-            ok!(recv(d, 99, 0))
-        ),
-        (
-            b"one".to_vec(),
-            b"one".to_vec(),
-            b"one".to_vec(),
-            b"two".to_vec()
-        )
+        (ok!(recv(d, 99, MSG_PEEK)), ok!(recv(d, 99, MSG_PEEK)), ok!(recv(d, 99, 0)), ok!(recv(d, 99, 0))),
+        (b"one".to_vec(), b"one".to_vec(), b"one".to_vec(), b"two".to_vec())
     );
 }
 
@@ -504,10 +434,7 @@ fn truncation() {
     let mut buf = [0u8; 4];
     eq!(ok!(sys!(recvfrom, b, m(&mut buf), 4, MSG_TRUNC, 0, 0)), 10);
     ok!(write(a, b"0123456789"));
-    let mut v = iovec {
-        iov_base: buf.as_mut_ptr().cast(),
-        iov_len: 4,
-    };
+    let mut v = iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: 4 };
     let mut h = unsafe { std::mem::zeroed::<msghdr>() };
     h.msg_iov = &mut v;
     h.msg_iovlen = 1;
@@ -536,11 +463,7 @@ fn big_messages() {
         if got.is_empty() {
             break;
         }
-        check!(
-            got.iter()
-                .enumerate()
-                .all(|(i, x)| *x == ((n + i) % 241) as u8)
-        );
+        check!(got.iter().enumerate().all(|(i, x)| *x == ((n + i) % 241) as u8));
         n += got.len();
     }
     eq!((n, wait(child)), (3_000_000, 0));
@@ -569,43 +492,15 @@ fn dgram_connect() {
     let mut b = [0u8; 32];
     let mut a = unsafe { std::mem::zeroed::<sockaddr_un>() };
     let mut n = 110u32;
-    eq!(
-        ok!(sys!(
-            recvfrom,
-            server,
-            m(&mut b),
-            32,
-            0,
-            m(&mut a),
-            m(&mut n)
-        )),
-        7
-    );
+    eq!(ok!(sys!(recvfrom, server, m(&mut b), 32, 0, m(&mut a), m(&mut n))), 7);
     say!("from a socket without a name: {n}");
     ok!(bind(client, "cli"));
     ok!(write(client, b"named"));
     n = 110;
-    ok!(sys!(
-        recvfrom,
-        server,
-        m(&mut b),
-        32,
-        0,
-        m(&mut a),
-        m(&mut n)
-    ));
-    say!(
-        "{n} {:?}",
-        a.sun_path[..3]
-            .iter()
-            .map(|x| *x as u8 as char)
-            .collect::<String>()
-    );
+    ok!(sys!(recvfrom, server, m(&mut b), 32, 0, m(&mut a), m(&mut n)));
+    say!("{n} {:?}", a.sun_path[..3].iter().map(|x| *x as u8 as char).collect::<String>());
     let (to, len) = addr("cli");
-    eq!(
-        ok!(sys!(sendto, server, b"reply".as_ptr(), 5, 0, p(&to), len)),
-        5
-    );
+    eq!(ok!(sys!(sendto, server, b"reply".as_ptr(), 5, 0, p(&to), len)), 5);
     eq!(ok!(read(client, 99)), b"reply");
     // connected to the server, others are refused
     let other = socket(SOCK_DGRAM);
@@ -663,10 +558,7 @@ fn sendto_errors() {
     err!(sys!(sendto, s, b"x".as_ptr(), 1, 0, 0, 0), ENOTCONN);
     let l = listener("l", 1);
     let (to, len) = addr("l");
-    err!(
-        sys!(sendto, s, b"x".as_ptr(), 1, 0, p(&to), len),
-        EPROTOTYPE
-    );
+    err!(sys!(sendto, s, b"x".as_ptr(), 1, 0, p(&to), len), EPROTOTYPE);
     let (a, _b) = pair(SOCK_STREAM);
     err!(sys!(sendto, a, b"x".as_ptr(), 1, 0, p(&to), len), EISCONN);
     err!(send(l, b"x", MSG_NOSIGNAL), ENOTCONN);
@@ -674,12 +566,7 @@ fn sendto_errors() {
     err!(send(u, b"x", MSG_NOSIGNAL), ENOTCONN);
     err!(recv(u, 1, 0), EINVAL);
     err!(sys!(sendto, s, 8, 1, 0, p(&to), len), EFAULT);
-    err!(
-        send(a, b"x", MSG_OOB)
-            .map(|_| 0)
-            .and(Err::<i64, E>(EOPNOTSUPP)),
-        EOPNOTSUPP
-    );
+    err!(send(a, b"x", MSG_OOB).map(|_| 0).and(Err::<i64, E>(EOPNOTSUPP)), EOPNOTSUPP);
 }
 
 fn seqpacket_server() {
@@ -691,112 +578,43 @@ fn seqpacket_server() {
     let a = ok!(sys!(accept, l, 0, 0)) as i32;
     ok!(write(s, b"first"));
     ok!(write(s, b"second"));
-    eq!(
-        (ok!(read(a, 99)), ok!(read(a, 99))),
-        (b"first".to_vec(), b"second".to_vec())
-    );
+    eq!((ok!(read(a, 99)), ok!(read(a, 99))), (b"first".to_vec(), b"second".to_vec()));
     err!(connect(socket(SOCK_STREAM), "seq"), EPROTOTYPE);
 }
 
 fn options() {
     let (a, _b) = pair(SOCK_STREAM);
     let mut v = 7i32;
-    for opt in [
-        SO_KEEPALIVE,
-        SO_REUSEADDR,
-        SO_PASSCRED,
-        SO_BROADCAST,
-        SO_OOBINLINE,
-    ] {
-        ok!(sys!(
-            getsockopt,
-            a,
-            SOL_SOCKET,
-            opt,
-            m(&mut v),
-            m(&mut 4u32)
-        ));
+    for opt in [SO_KEEPALIVE, SO_REUSEADDR, SO_PASSCRED, SO_BROADCAST, SO_OOBINLINE] {
+        ok!(sys!(getsockopt, a, SOL_SOCKET, opt, m(&mut v), m(&mut 4u32)));
         let before = v;
         ok!(sys!(setsockopt, a, SOL_SOCKET, opt, p(&1i32), 4));
-        ok!(sys!(
-            getsockopt,
-            a,
-            SOL_SOCKET,
-            opt,
-            m(&mut v),
-            m(&mut 4u32)
-        ));
+        ok!(sys!(getsockopt, a, SOL_SOCKET, opt, m(&mut v), m(&mut 4u32)));
         say!("{opt} {before} {v}");
     }
-    err!(
-        sys!(setsockopt, a, SOL_SOCKET, SO_KEEPALIVE, p(&1i32), 3),
-        EINVAL
-    );
-    err!(
-        sys!(setsockopt, a, SOL_SOCKET, 9999, p(&1i32), 4),
-        ENOPROTOOPT
-    );
-    err!(
-        sys!(getsockopt, a, SOL_SOCKET, 9999, m(&mut v), m(&mut 4u32)),
-        ENOPROTOOPT
-    );
-    err!(
-        sys!(setsockopt, a, SOL_SOCKET, SO_TYPE, p(&1i32), 4),
-        ENOPROTOOPT
-    );
+    err!(sys!(setsockopt, a, SOL_SOCKET, SO_KEEPALIVE, p(&1i32), 3), EINVAL);
+    err!(sys!(setsockopt, a, SOL_SOCKET, 9999, p(&1i32), 4), ENOPROTOOPT);
+    err!(sys!(getsockopt, a, SOL_SOCKET, 9999, m(&mut v), m(&mut 4u32)), ENOPROTOOPT);
+    err!(sys!(setsockopt, a, SOL_SOCKET, SO_TYPE, p(&1i32), 4), ENOPROTOOPT);
     err!(sys!(setsockopt, a, 6, 1, p(&1i32), 4), EOPNOTSUPP);
-    err!(
-        sys!(getsockopt, a, SOL_SOCKET, SO_TYPE, m(&mut v), 8),
-        EFAULT
-    );
-    let mut l = linger {
-        l_onoff: 1,
-        l_linger: 5,
-    };
+    err!(sys!(getsockopt, a, SOL_SOCKET, SO_TYPE, m(&mut v), 8), EFAULT);
+    let mut l = linger { l_onoff: 1, l_linger: 5 };
     ok!(sys!(setsockopt, a, SOL_SOCKET, SO_LINGER, p(&l), 8));
     l.l_linger = 0;
-    ok!(sys!(
-        getsockopt,
-        a,
-        SOL_SOCKET,
-        SO_LINGER,
-        m(&mut l),
-        m(&mut 8u32)
-    ));
+    ok!(sys!(getsockopt, a, SOL_SOCKET, SO_LINGER, m(&mut l), m(&mut 8u32)));
     eq!(l.l_linger, 5);
 }
 
 fn sndbuf_rcvbuf() {
     let (a, b) = pair(SOCK_STREAM | SOCK_NONBLOCK);
     let mut v = 0i32;
-    ok!(sys!(
-        getsockopt,
-        a,
-        SOL_SOCKET,
-        SO_SNDBUF,
-        m(&mut v),
-        m(&mut 4u32)
-    ));
+    ok!(sys!(getsockopt, a, SOL_SOCKET, SO_SNDBUF, m(&mut v), m(&mut 4u32)));
     say!("default {v}");
     ok!(sys!(setsockopt, a, SOL_SOCKET, SO_SNDBUF, p(&10_000i32), 4));
-    ok!(sys!(
-        getsockopt,
-        a,
-        SOL_SOCKET,
-        SO_SNDBUF,
-        m(&mut v),
-        m(&mut 4u32)
-    ));
+    ok!(sys!(getsockopt, a, SOL_SOCKET, SO_SNDBUF, m(&mut v), m(&mut 4u32)));
     eq!(v, 20_000);
     ok!(sys!(setsockopt, a, SOL_SOCKET, SO_SNDBUF, p(&1i32), 4));
-    ok!(sys!(
-        getsockopt,
-        a,
-        SOL_SOCKET,
-        SO_SNDBUF,
-        m(&mut v),
-        m(&mut 4u32)
-    ));
+    ok!(sys!(getsockopt, a, SOL_SOCKET, SO_SNDBUF, m(&mut v), m(&mut 4u32)));
     say!("least {v}");
     let mut n = 0;
     while let Ok(k) = write(a, &[0; 100]) {
@@ -807,20 +625,9 @@ fn sndbuf_rcvbuf() {
 }
 
 fn peercred() {
-    let mut c = ucred {
-        pid: 0,
-        uid: 9,
-        gid: 9,
-    };
+    let mut c = ucred { pid: 0, uid: 9, gid: 9 };
     let (a, _b) = pair(SOCK_STREAM);
-    ok!(sys!(
-        getsockopt,
-        a,
-        SOL_SOCKET,
-        SO_PEERCRED,
-        m(&mut c),
-        m(&mut 12u32)
-    ));
+    ok!(sys!(getsockopt, a, SOL_SOCKET, SO_PEERCRED, m(&mut c), m(&mut 12u32)));
     eq!((c.pid, c.uid, c.gid), (getpid(), 0, 0));
     ok!(sys!(chmod, c".", 0o777));
     let l = listener("sock", 5);
@@ -830,51 +637,23 @@ fn peercred() {
         ok!(sys!(setresuid, 1000, 1000, 1000));
         let s = socket(SOCK_STREAM);
         ok!(connect(s, "sock"));
-        let mut c = ucred {
-            pid: 0,
-            uid: 9,
-            gid: 9,
-        };
-        ok!(sys!(
-            getsockopt,
-            s,
-            SOL_SOCKET,
-            SO_PEERCRED,
-            m(&mut c),
-            m(&mut 12u32)
-        ));
+        let mut c = ucred { pid: 0, uid: 9, gid: 9 };
+        ok!(sys!(getsockopt, s, SOL_SOCKET, SO_PEERCRED, m(&mut c), m(&mut 12u32)));
         eq!((c.uid, c.gid), (0, 0));
         let _ = read(s, 1);
     });
     let s = ok!(sys!(accept, l, 0, 0)) as i32;
-    ok!(sys!(
-        getsockopt,
-        s,
-        SOL_SOCKET,
-        SO_PEERCRED,
-        m(&mut c),
-        m(&mut 12u32)
-    ));
+    ok!(sys!(getsockopt, s, SOL_SOCKET, SO_PEERCRED, m(&mut c), m(&mut 12u32)));
     eq!((c.pid, c.uid, c.gid), (child, 1000, 500));
     close(s);
     eq!(wait(child), 0);
-    ok!(sys!(
-        getsockopt,
-        socket(SOCK_STREAM),
-        SOL_SOCKET,
-        SO_PEERCRED,
-        m(&mut c),
-        m(&mut 12u32)
-    ));
+    ok!(sys!(getsockopt, socket(SOCK_STREAM), SOL_SOCKET, SO_PEERCRED, m(&mut c), m(&mut 12u32)));
     say!("{} {} {}", c.pid, c.uid as i32, c.gid as i32);
 }
 
 fn timeouts() {
     let (a, b) = pair(SOCK_STREAM);
-    let t = timeval {
-        tv_sec: 0,
-        tv_usec: 40_000,
-    };
+    let t = timeval { tv_sec: 0, tv_usec: 40_000 };
     ok!(sys!(setsockopt, a, SOL_SOCKET, SO_RCVTIMEO, p(&t), 16));
     let t0 = now(CLOCK_MONOTONIC);
     err!(read(a, 1), EAGAIN);
@@ -885,23 +664,10 @@ fn timeouts() {
     let l = listener("sock", 1);
     ok!(sys!(setsockopt, l, SOL_SOCKET, SO_RCVTIMEO, p(&t), 16));
     err!(sys!(accept, l, 0, 0), EAGAIN);
-    let bad = timeval {
-        tv_sec: 0,
-        tv_usec: 1_000_000,
-    };
-    err!(
-        sys!(setsockopt, a, SOL_SOCKET, SO_RCVTIMEO, p(&bad), 16),
-        EDOM
-    );
+    let bad = timeval { tv_sec: 0, tv_usec: 1_000_000 };
+    err!(sys!(setsockopt, a, SOL_SOCKET, SO_RCVTIMEO, p(&bad), 16), EDOM);
     let mut back = bad;
-    ok!(sys!(
-        getsockopt,
-        a,
-        SOL_SOCKET,
-        SO_RCVTIMEO,
-        m(&mut back),
-        m(&mut 16u32)
-    ));
+    ok!(sys!(getsockopt, a, SOL_SOCKET, SO_RCVTIMEO, m(&mut back), m(&mut 16u32)));
     check!(back.tv_usec >= 40_000);
 }
 
@@ -933,11 +699,7 @@ fn reset() {
 
 fn polling() {
     let show = |what: &str, fd: i32| {
-        let mut pf = pollfd {
-            fd,
-            events: POLLIN | POLLOUT | POLLRDHUP | POLLPRI,
-            revents: 0,
-        };
+        let mut pf = pollfd { fd, events: POLLIN | POLLOUT | POLLRDHUP | POLLPRI, revents: 0 };
         ok!(sys!(poll, m(&mut pf), 1, 0));
         say!("{what} {:#x}", pf.revents);
     };
@@ -995,25 +757,10 @@ fn msg_waitall() {
 fn writev_dgram() {
     let (a, b) = pair(SOCK_DGRAM);
     let parts: [&[u8]; 3] = [b"one ", b"two ", b"three"];
-    let v: Vec<iovec> = parts
-        .iter()
-        .map(|x| iovec {
-            iov_base: x.as_ptr() as *mut c_void,
-            iov_len: x.len(),
-        })
-        .collect();
+    let v: Vec<iovec> = parts.iter().map(|x| iovec { iov_base: x.as_ptr() as *mut c_void, iov_len: x.len() }).collect();
     eq!(ok!(sys!(writev, a, v.as_ptr(), 3)), 13);
     let (x, y) = ([0u8; 5], [0u8; 20]);
-    let r = [
-        iovec {
-            iov_base: x.as_ptr() as *mut c_void,
-            iov_len: 5,
-        },
-        iovec {
-            iov_base: y.as_ptr() as *mut c_void,
-            iov_len: 20,
-        },
-    ];
+    let r = [iovec { iov_base: x.as_ptr() as *mut c_void, iov_len: 5 }, iovec { iov_base: y.as_ptr() as *mut c_void, iov_len: 20 }];
     eq!(ok!(sys!(readv, b, r.as_ptr(), 2)), 13);
     eq!(unsafe { std::ptr::read_volatile(&x) }, *b"one t");
 }
@@ -1021,13 +768,7 @@ fn writev_dgram() {
 fn sendmmsg_recvmmsg() {
     let (a, b) = pair(SOCK_DGRAM);
     let parts: [&[u8]; 3] = [b"first", b"the second", b"3"];
-    let mut v: Vec<iovec> = parts
-        .iter()
-        .map(|x| iovec {
-            iov_base: x.as_ptr() as *mut c_void,
-            iov_len: x.len(),
-        })
-        .collect();
+    let mut v: Vec<iovec> = parts.iter().map(|x| iovec { iov_base: x.as_ptr() as *mut c_void, iov_len: x.len() }).collect();
     let mut h: Vec<mmsghdr> = v
         .iter_mut()
         .map(|x| {
@@ -1040,13 +781,7 @@ fn sendmmsg_recvmmsg() {
     eq!(ok!(sys!(sendmmsg, a, h.as_mut_ptr(), 3, 0)), 3);
     say!("{:?}", h.iter().map(|x| x.msg_len).collect::<Vec<_>>());
     let mut bufs = [[0u8; 16]; 4];
-    let mut v: Vec<iovec> = bufs
-        .iter_mut()
-        .map(|x| iovec {
-            iov_base: x.as_mut_ptr().cast(),
-            iov_len: 16,
-        })
-        .collect();
+    let mut v: Vec<iovec> = bufs.iter_mut().map(|x| iovec { iov_base: x.as_mut_ptr().cast(), iov_len: 16 }).collect();
     let mut h: Vec<mmsghdr> = v
         .iter_mut()
         .map(|x| {
@@ -1056,29 +791,17 @@ fn sendmmsg_recvmmsg() {
             h
         })
         .collect();
-    eq!(
-        ok!(sys!(recvmmsg, b, h.as_mut_ptr(), 4, MSG_DONTWAIT, 0)),
-        3
-    );
+    eq!(ok!(sys!(recvmmsg, b, h.as_mut_ptr(), 4, MSG_DONTWAIT, 0)), 3);
     say!("{:?}", h.iter().map(|x| x.msg_len).collect::<Vec<_>>());
-    err!(
-        sys!(recvmmsg, b, h.as_mut_ptr(), 4, MSG_DONTWAIT, 0),
-        EAGAIN
-    );
+    err!(sys!(recvmmsg, b, h.as_mut_ptr(), 4, MSG_DONTWAIT, 0), EAGAIN);
     ok!(write(a, b"x"));
-    eq!(
-        ok!(sys!(recvmmsg, b, h.as_mut_ptr(), 4, MSG_WAITFORONE, 0)),
-        1
-    );
+    eq!(ok!(sys!(recvmmsg, b, h.as_mut_ptr(), 4, MSG_WAITFORONE, 0)), 1);
 }
 
 fn proc_net_unix() {
     let _l = listener("@listed", 5);
     let text = String::from_utf8(get("/proc/net/unix")).unwrap();
-    let line = text
-        .lines()
-        .find(|l| l.ends_with(" @listed"))
-        .unwrap_or("none");
+    let line = text.lines().find(|l| l.ends_with(" @listed")).unwrap_or("none");
     let w: Vec<&str> = line.split_whitespace().collect();
     check!(w.len() == 8);
     say!("{} {} {} {}", w[1], w[3], w[4], w[5]);
@@ -1127,16 +850,9 @@ fn fionread() {
 }
 
 fn other_families() {
-    for (family, kind) in [
-        (AF_INET, SOCK_STREAM),
-        (AF_INET, SOCK_DGRAM),
-        (AF_NETLINK, SOCK_RAW),
-    ] {
+    for (family, kind) in [(AF_INET, SOCK_STREAM), (AF_INET, SOCK_DGRAM), (AF_NETLINK, SOCK_RAW)] {
         // these may be missing, but never harm
         let _ = sys!(socket, family, kind, 0).map(|f| close(f as i32));
     }
-    err!(
-        sys!(socket, AF_UNIX | 1 << 16, SOCK_STREAM, 0),
-        EAFNOSUPPORT
-    );
+    err!(sys!(socket, AF_UNIX | 1 << 16, SOCK_STREAM, 0), EAFNOSUPPORT);
 }

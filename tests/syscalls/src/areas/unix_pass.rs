@@ -15,36 +15,18 @@ fn send(s: i32, data: &[u8], fds: &[i32], cred: Option<ucred>) -> R {
     let mut at = 0usize;
     let bytes = control.as_mut_ptr() as *mut u8;
     let mut add = |kind: i32, payload: &[u8]| unsafe {
-        let head = cmsghdr {
-            cmsg_len: 16 + payload.len(),
-            cmsg_level: SOL_SOCKET,
-            cmsg_type: kind,
-        };
+        let head = cmsghdr { cmsg_len: 16 + payload.len(), cmsg_level: SOL_SOCKET, cmsg_type: kind };
         std::ptr::write_unaligned(bytes.add(at) as *mut cmsghdr, head);
         std::ptr::copy_nonoverlapping(payload.as_ptr(), bytes.add(at + 16), payload.len());
         at += (16 + payload.len() + 7) & !7;
     };
     if !fds.is_empty() {
-        add(
-            SCM_RIGHTS,
-            &fds.iter().flat_map(|f| f.to_le_bytes()).collect::<Vec<_>>(),
-        );
+        add(SCM_RIGHTS, &fds.iter().flat_map(|f| f.to_le_bytes()).collect::<Vec<_>>());
     }
     if let Some(c) = cred {
-        add(
-            SCM_CREDENTIALS,
-            &[
-                c.pid.to_le_bytes(),
-                c.uid.to_le_bytes(),
-                c.gid.to_le_bytes(),
-            ]
-            .concat(),
-        );
+        add(SCM_CREDENTIALS, &[c.pid.to_le_bytes(), c.uid.to_le_bytes(), c.gid.to_le_bytes()].concat());
     }
-    let mut v = iovec {
-        iov_base: data.as_ptr() as *mut c_void,
-        iov_len: data.len(),
-    };
+    let mut v = iovec { iov_base: data.as_ptr() as *mut c_void, iov_len: data.len() };
     let mut h = unsafe { std::mem::zeroed::<msghdr>() };
     h.msg_iov = &mut v;
     h.msg_iovlen = 1;
@@ -63,10 +45,7 @@ struct Got {
 fn recv(s: i32, n: usize, room: usize, flags: i32) -> Result<Got, E> {
     let mut data = vec![0u8; n];
     let mut control = vec![0u64; 512];
-    let mut v = iovec {
-        iov_base: data.as_mut_ptr().cast(),
-        iov_len: n,
-    };
+    let mut v = iovec { iov_base: data.as_mut_ptr().cast(), iov_len: n };
     let mut h = unsafe { std::mem::zeroed::<msghdr>() };
     h.msg_iov = &mut v;
     h.msg_iovlen = 1;
@@ -81,23 +60,12 @@ fn recv(s: i32, n: usize, room: usize, flags: i32) -> Result<Got, E> {
         let len = i32_at(at) as usize;
         match i32_at(at + 12) {
             SCM_RIGHTS => fds.extend((at + 16..at + len).step_by(4).map(i32_at)),
-            SCM_CREDENTIALS => {
-                cred = Some((
-                    i32_at(at + 16),
-                    i32_at(at + 20) as u32,
-                    i32_at(at + 24) as u32,
-                ))
-            }
+            SCM_CREDENTIALS => cred = Some((i32_at(at + 16), i32_at(at + 20) as u32, i32_at(at + 24) as u32)),
             other => say!("unexpected {other}"),
         }
         at += (len + 7) & !7;
     }
-    Ok(Got {
-        data,
-        fds,
-        cred,
-        flags: h.msg_flags,
-    })
+    Ok(Got { data, fds, cred, flags: h.msg_flags })
 }
 
 fn one() {
@@ -105,10 +73,7 @@ fn one() {
     put("f", b"passed");
     let child = fork(|| {
         let g = ok!(recv(b, 10, 64, 0));
-        eq!(
-            (g.data.as_slice(), g.fds.len(), g.flags),
-            (b"x".as_slice(), 1, 0)
-        );
+        eq!((g.data.as_slice(), g.fds.len(), g.flags), (b"x".as_slice(), 1, 0));
         eq!(ok!(read(g.fds[0], 99)), b"passed");
     });
     let f = ok!(open(c"f", O_RDONLY));
@@ -120,12 +85,7 @@ fn one() {
 fn several() {
     let (a, b) = pair(SOCK_SEQPACKET);
     let pipes: Vec<_> = (0..10).map(|_| pipe(0)).collect();
-    ok!(send(
-        a,
-        b"ten",
-        &pipes.iter().map(|x| x.1).collect::<Vec<_>>(),
-        None
-    ));
+    ok!(send(a, b"ten", &pipes.iter().map(|x| x.1).collect::<Vec<_>>(), None));
     let g = ok!(recv(b, 10, 200, 0));
     eq!(g.fds.len(), 10);
     for (i, f) in g.fds.iter().enumerate() {
@@ -163,18 +123,10 @@ fn truncated() {
     let (r, w) = pipe(0);
     ok!(send(a, b"x", &[r, w, r], None));
     let g = ok!(recv(b, 1, 24, 0));
-    say!(
-        "room for two: {} truncated {}",
-        g.fds.len(),
-        g.flags & MSG_CTRUNC != 0
-    );
+    say!("room for two: {} truncated {}", g.fds.len(), g.flags & MSG_CTRUNC != 0);
     ok!(send(a, b"x", &[r], None));
     let g = ok!(recv(b, 1, 0, 0));
-    say!(
-        "room for none: {} truncated {}",
-        g.fds.len(),
-        g.flags & MSG_CTRUNC != 0
-    );
+    say!("room for none: {} truncated {}", g.fds.len(), g.flags & MSG_CTRUNC != 0);
     ok!(send(a, b"x", &[r], None));
     eq!(ok!(read(b, 1)), b"x");
     // what was not taken is closed: the pipe has no writer left when ours is gone
@@ -202,11 +154,7 @@ fn closed_sender() {
     let (r, w) = pipe(0);
     ok!(send(a, b"x", &[w], None));
     close(w);
-    let mut pf = pollfd {
-        fd: r,
-        events: POLLIN,
-        revents: 0,
-    };
+    let mut pf = pollfd { fd: r, events: POLLIN, revents: 0 };
     eq!(ok!(sys!(poll, m(&mut pf), 1, 0)), 0);
     close(b);
     close(a);
@@ -248,11 +196,7 @@ fn dgram_rights() {
 }
 
 fn mine() -> ucred {
-    ucred {
-        pid: getpid(),
-        uid: 0,
-        gid: 0,
-    }
+    ucred { pid: getpid(), uid: 0, gid: 0 }
 }
 
 fn credentials() {
@@ -261,30 +205,9 @@ fn credentials() {
     ok!(send(a, b"x", &[], Some(mine())));
     eq!(ok!(recv(b, 1, 64, 0)).cred, Some((getpid(), 0, 0)));
     // root may claim other ids, and a process that exists
-    ok!(send(
-        a,
-        b"x",
-        &[],
-        Some(ucred {
-            pid: 1,
-            uid: 77,
-            gid: 88
-        })
-    ));
+    ok!(send(a, b"x", &[], Some(ucred { pid: 1, uid: 77, gid: 88 })));
     eq!(ok!(recv(b, 1, 64, 0)).cred, Some((1, 77, 88)));
-    err!(
-        send(
-            a,
-            b"x",
-            &[],
-            Some(ucred {
-                pid: 99999,
-                uid: 0,
-                gid: 0
-            })
-        ),
-        ESRCH
-    );
+    err!(send(a, b"x", &[], Some(ucred { pid: 99999, uid: 0, gid: 0 })), ESRCH);
     // without SO_PASSCRED they do not arrive
     ok!(sys!(setsockopt, b, SOL_SOCKET, SO_PASSCRED, p(&0i32), 4));
     ok!(send(a, b"x", &[], Some(mine())));
@@ -296,55 +219,10 @@ fn credentials_refused() {
     in_child(|| {
         ok!(sys!(setresgid, 1000, 1000, 1000));
         ok!(sys!(setresuid, 1000, 1000, 1000));
-        err!(
-            send(
-                a,
-                b"x",
-                &[],
-                Some(ucred {
-                    pid: getpid(),
-                    uid: 0,
-                    gid: 1000
-                })
-            ),
-            EPERM
-        );
-        err!(
-            send(
-                a,
-                b"x",
-                &[],
-                Some(ucred {
-                    pid: 1,
-                    uid: 1000,
-                    gid: 1000
-                })
-            ),
-            EPERM
-        );
-        err!(
-            send(
-                a,
-                b"x",
-                &[],
-                Some(ucred {
-                    pid: getpid(),
-                    uid: 1000,
-                    gid: 5
-                })
-            ),
-            EPERM
-        );
-        ok!(send(
-            a,
-            b"x",
-            &[],
-            Some(ucred {
-                pid: getpid(),
-                uid: 1000,
-                gid: 1000
-            })
-        ));
+        err!(send(a, b"x", &[], Some(ucred { pid: getpid(), uid: 0, gid: 1000 })), EPERM);
+        err!(send(a, b"x", &[], Some(ucred { pid: 1, uid: 1000, gid: 1000 })), EPERM);
+        err!(send(a, b"x", &[], Some(ucred { pid: getpid(), uid: 1000, gid: 5 })), EPERM);
+        ok!(send(a, b"x", &[], Some(ucred { pid: getpid(), uid: 1000, gid: 1000 })));
     });
 }
 
@@ -378,26 +256,15 @@ fn errors() {
     h.msg_iovlen = 5000;
     err!(sys!(sendmsg, a, p(&h), 0), EMSGSIZE);
     let mut c = [0u64; 4];
-    let head = cmsghdr {
-        cmsg_len: 4,
-        cmsg_level: SOL_SOCKET,
-        cmsg_type: SCM_RIGHTS,
-    };
+    let head = cmsghdr { cmsg_len: 4, cmsg_level: SOL_SOCKET, cmsg_type: SCM_RIGHTS };
     unsafe { std::ptr::write(c.as_mut_ptr().cast(), head) };
-    let mut v = iovec {
-        iov_base: b"x".as_ptr() as *mut c_void,
-        iov_len: 1,
-    };
+    let mut v = iovec { iov_base: b"x".as_ptr() as *mut c_void, iov_len: 1 };
     h.msg_iov = &mut v;
     h.msg_iovlen = 1;
     h.msg_control = c.as_mut_ptr().cast();
     h.msg_controllen = 24;
     err!(sys!(sendmsg, a, p(&h), 0), EINVAL);
-    let head = cmsghdr {
-        cmsg_len: 20,
-        cmsg_level: SOL_SOCKET,
-        cmsg_type: 77,
-    };
+    let head = cmsghdr { cmsg_len: 20, cmsg_level: SOL_SOCKET, cmsg_type: 77 };
     unsafe { std::ptr::write(c.as_mut_ptr().cast(), head) };
     err!(sys!(sendmsg, a, p(&h), 0), EINVAL);
     err!(recv(b, 1, 64, MSG_DONTWAIT).map(|_| ()), EAGAIN);
@@ -443,18 +310,11 @@ fn peek_duplicates() {
 fn limits() {
     let (a, b) = pair(SOCK_STREAM);
     let (r, _w) = pipe(0);
-    let lim = rlimit {
-        rlim_cur: 12,
-        rlim_max: 64,
-    };
+    let lim = rlimit { rlim_cur: 12, rlim_max: 64 };
     ok!(send(a, b"x", &[r; 20], None));
     ok!(sys!(setrlimit, RLIMIT_NOFILE, p(&lim)));
     let g = ok!(recv(b, 1, 200, 0));
-    say!(
-        "{} truncated {}",
-        g.fds.len() < 20,
-        g.flags & MSG_CTRUNC != 0
-    );
+    say!("{} truncated {}", g.fds.len() < 20, g.flags & MSG_CTRUNC != 0);
     check!(g.fds.iter().all(|f| *f < 12));
 }
 

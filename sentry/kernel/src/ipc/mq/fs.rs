@@ -40,7 +40,11 @@ impl Queues {
         let now = now();
         let attr =
             Attr { perm: 0o1777, nlink: 2, blksize: 4096, size: 2 * DIRENT_SIZE, atime: now, mtime: now, ctime: now, ..Attr::default() };
-        let root = MqueueDir { attr: Mutex::new(Rank::InodeState, attr), names: Mutex::new(Rank::InodeState, BTreeMap::new()), account: Account::new() };
+        let root = MqueueDir {
+            attr: Mutex::new(Rank::InodeState, attr),
+            names: Mutex::new(Rank::InodeState, BTreeMap::new()),
+            account: Account::new(),
+        };
         sb.set_root(Inode::new(&sb, sb.next_ino(), FileType::Directory, Box::new(root)));
         let mount = Mount::of(&sb, MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC)?;
         let root = PathRef { dentry: sb.root_dentry()?, inode: sb.root()?, mount };

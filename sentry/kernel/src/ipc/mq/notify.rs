@@ -1,6 +1,10 @@
 //! Who is told of a message in an empty queue: mq_notify(3).
 
-use crate::{net::SocketFile, task::{Task, ThreadGroup}, vfs::File};
+use crate::{
+    net::SocketFile,
+    task::{Task, ThreadGroup},
+    vfs::File,
+};
 use abi::signal::{SI_MESGQ, SigInfo, Signal};
 use std::sync::{Arc, Weak};
 

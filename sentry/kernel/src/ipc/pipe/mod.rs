@@ -10,8 +10,8 @@ pub mod splice;
 use crate::{
     cred::{CapSet, Credentials},
     io::IoBuffer,
-    task::Task,
     ipc::anon::{AnonKind, anon_path},
+    task::Task,
     vfs::{File, FileOps, IoctlArg},
 };
 use abi::{Result, bail, fs::OpenFlags, poll::PollEvents};

@@ -31,10 +31,8 @@ impl FileLocks {
         if let Some(known) = Self::existing(inode) {
             return known;
         }
-        let locks = inode.attachments.get_or_insert_with(|| FileLocks {
-            state: Mutex::new(Rank::Leaf, State::default()),
-            queue: WaitQueue::new(),
-        });
+        let locks =
+            inode.attachments.get_or_insert_with(|| FileLocks { state: Mutex::new(Rank::Leaf, State::default()), queue: WaitQueue::new() });
         let mut all = ALL.lock();
         all.retain(|a| a.locks.strong_count() > 0);
         if !all.iter().any(|a| a.locks.as_ptr() == Arc::as_ptr(&locks)) {

@@ -7,8 +7,8 @@ use crate::{
     io::IoBuffer,
     task::Task,
     vfs::{
-        Attr, Dentry, File, FileOps, FsStr, Inode, InodeOps, Mappable, Mount, MountFlags, PathRef, SbFlags, SetAttr, SuperBlock,
-        SuperOps, now,
+        Attr, Dentry, File, FileOps, FsStr, Inode, InodeOps, Mappable, Mount, MountFlags, PathRef, SbFlags, SetAttr, SuperBlock, SuperOps,
+        now,
     },
 };
 use abi::{
@@ -33,8 +33,7 @@ impl SuperOps for ShmSuper {
 }
 
 /// All memfds together may hold as much as the machine has: without a limit their holes alone could fill the sentry's tables.
-static SPACE: LazyLock<Arc<Quota>> =
-    LazyLock::new(|| Arc::new(Quota::new(host::process::machine().total_memory / abi::PAGE_SIZE)));
+static SPACE: LazyLock<Arc<Quota>> = LazyLock::new(|| Arc::new(Quota::new(host::process::machine().total_memory / abi::PAGE_SIZE)));
 
 /// The internal tmpfs (`shm_mnt`), of which nothing but a device number is seen.
 static SHM: LazyLock<Arc<Mount>> = LazyLock::new(|| {
