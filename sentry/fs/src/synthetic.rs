@@ -10,7 +10,7 @@ use abi::{
 };
 use kernel::{
     io::IoBuffer,
-    task::Task,
+    task::{Task, ThreadGroup},
     vfs::{
         Attr, DirSink, File, FileOps, FsStr, FsString, Inode, InodeOps, NewNode, Owner, PathRef, RenameFlags, SetAttr, SuperBlock, SuperOps,
     },
@@ -52,12 +52,27 @@ enum Kind {
     Link { text: LinkFn, follow: Option<FollowFn> },
 }
 
+/// A line of a listing.
+pub struct Listed {
+    /// The entry's own number, which it keeps when others come and go: a program may well close descriptors while it
+    /// reads the directory of them.
+    pub number: u64,
+    /// Its name.
+    pub name: FsString,
+    /// What it is.
+    pub kind: FileType,
+}
+
 /// A directory that computes its entries.
 pub trait Directory: Send + Sync {
     /// The entry of this name; `ENOENT` if there is none.
     fn lookup(&self, name: &FsStr) -> Result<Entry>;
-    /// All names with their types, in the order of getdents64(2).
-    fn list(&self) -> Result<Vec<(FsString, FileType)>>;
+    /// All that is there, by ascending numbers.
+    fn list(&self) -> Result<Vec<Listed>>;
+    /// The process whose directory in proc this is (see [`FileOps::process`]).
+    fn process(&self) -> Option<Arc<ThreadGroup>> {
+        None
+    }
     /// Replaces the number of hard links (2 and one for each subdirectory, which costs a listing).
     fn nlink(&self) -> u32 {
         2
@@ -146,8 +161,8 @@ impl Directory for Fixed {
             None => bail!(ENOENT),
         }
     }
-    fn list(&self) -> Result<Vec<(FsString, FileType)>> {
-        Ok(self.0.iter().map(|(n, e)| (n.as_bytes().to_vec(), e.file_type())).collect())
+    fn list(&self) -> Result<Vec<Listed>> {
+        Ok((0..).zip(&self.0).map(|(number, (name, e))| Listed { number, name: name.as_bytes().to_vec(), kind: e.file_type() }).collect())
     }
     fn nlink(&self) -> u32 {
         2 + self.0.iter().filter(|e| e.1.file_type() == FileType::Directory).count() as u32
@@ -284,18 +299,26 @@ struct DirFile(Arc<dyn Directory>);
 impl FileOps for DirFile {
     fn readdir(&self, file: &File, pos: u64, sink: &mut dyn DirSink) -> Result<u64> {
         let ino = file.inode().ino;
-        let dots = [(b".".to_vec(), FileType::Directory), (b"..".to_vec(), FileType::Directory)];
+        // Positions: the two, and each entry's behind its number.
+        let dots = [(0, b".".to_vec()), (1, b"..".to_vec())];
         // The process that the directory was of is gone.
         let listed = self.0.list().map_err(|e| if e.is(Errno::ESRCH) { Errno::ENOENT.into() } else { e })?;
-        let mut at = pos;
-        for (name, kind) in dots.into_iter().chain(listed).skip(usize::try_from(pos).unwrap_or(usize::MAX)) {
-            let number = if at < 2 { ino } else { child_ino(ino, &name) };
-            if !sink.add(&name, number, kind, at + 1) {
+        let dots = dots.map(|(at, name)| (at, ino, name, FileType::Directory));
+        let listed = listed.into_iter().map(|l| (l.number + 2, child_ino(ino, &l.name), l.name, l.kind));
+        let mut next = pos;
+        for (at, ino, name, kind) in dots.into_iter().chain(listed) {
+            if at < pos {
+                continue;
+            }
+            if !sink.add(&name, ino, kind, at + 1) {
                 break;
             }
-            at += 1;
+            next = at + 1;
         }
-        Ok(at)
+        Ok(next)
+    }
+    fn process(&self) -> Option<Arc<ThreadGroup>> {
+        self.0.process()
     }
     fn as_any(&self) -> &dyn Any {
         self

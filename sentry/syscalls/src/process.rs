@@ -332,7 +332,10 @@ pub fn pidfd_send_signal(t: &mut CurrentTask, pidfd: Fd, sig: i32, info: UserRef
         bail!(EINVAL, "flags");
     }
     let file = t.files().get_open(pidfd)?;
-    let group = pidfd_of(&file)?.group().clone();
+    let group = match file.ops().process() {
+        Some(group) => group,
+        None => pidfd_of(&file)?.group().clone(),
+    };
     let sig = crate::signal::number(sig)?;
     if flags == TO_GROUP {
         return t.kill(-group.process_group().id, sig);

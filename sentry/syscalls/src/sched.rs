@@ -37,9 +37,16 @@ pub(crate) const ROWS: &[Entry] = &[
 ];
 
 fn target(t: &CurrentTask, pid: i32) -> Result<Arc<Task>> {
+    if pid < 0 {
+        bail!(EINVAL);
+    }
+    affinity_target(t, pid)
+}
+
+/// The same for the two calls about affinity, to which a negative number is nobody's and no mistake.
+fn affinity_target(t: &CurrentTask, pid: i32) -> Result<Arc<Task>> {
     match pid {
         0 => Ok(t.task.clone()),
-        p if p < 0 => bail!(EINVAL),
         p => Ok(t.kernel().task(p).ok_or(Errno::ESRCH)?),
     }
 }
@@ -59,7 +66,7 @@ pub fn sched_yield(_: &mut CurrentTask) -> Result<()> {
 const MASK_BYTES: usize = 128;
 
 pub fn sched_getaffinity(t: &mut CurrentTask, pid: i32, len: u32, to: UserAddr) -> Result<usize> {
-    let mask = target(t, pid)?.info().affinity;
+    let mask = affinity_target(t, pid)?.info().affinity;
     let words = mask.iter().rposition(|&w| w != 0).map_or(1, |i| i + 1);
     let len = len as usize;
     if len % 8 != 0 || len < words * 8 {
@@ -75,7 +82,7 @@ pub fn sched_setaffinity(t: &mut CurrentTask, pid: i32, len: u32, from: UserAddr
     let mut mask = [0u64; MASK_BYTES / 8];
     let n = (len as usize).min(MASK_BYTES);
     t.mm().copy_in(from, &mut mask.as_mut_bytes()[..n])?;
-    let task = target(t, pid)?;
+    let task = affinity_target(t, pid)?;
     may_change(t, &task)?;
     let possible = kernel::task::TaskInfo::default().affinity;
     for (m, p) in mask.iter_mut().zip(possible) {

@@ -1,10 +1,10 @@
 //! `/proc/PID/fd` and `/proc/PID/fdinfo`.
 
-use crate::synthetic::{Directory, Entry};
+use crate::synthetic::{Directory, Entry, Listed};
 use abi::{Result, bail, error, fs::FileType, fs::OpenFlags};
 use kernel::{
     task::{Task, current},
-    vfs::{Fd, File, FsStr, FsString},
+    vfs::{Fd, File, FsStr},
 };
 use std::sync::Arc;
 
@@ -58,10 +58,16 @@ impl Directory for Descriptors {
         .perm(perm))
     }
 
-    fn list(&self) -> Result<Vec<(FsString, FileType)>> {
+    fn list(&self) -> Result<Vec<Listed>> {
         self.check()?;
         let kind = if self.info { FileType::Regular } else { FileType::Symlink };
-        Ok(self.task.files().list().into_iter().map(|fd| (fd.0.to_string().into_bytes(), kind)).collect())
+        Ok(self
+            .task
+            .files()
+            .list()
+            .into_iter()
+            .map(|fd| Listed { number: u64::from(fd.0), name: fd.0.to_string().into_bytes(), kind })
+            .collect())
     }
 }
 

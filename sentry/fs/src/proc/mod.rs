@@ -16,13 +16,13 @@ mod sysvipc;
 pub use pid::cmdline;
 pub use system::cpus;
 
-use crate::synthetic::{self, Directory, Entry};
+use crate::synthetic::{self, Directory, Entry, Listed};
 use abi::{Result, bail, fs::FileType};
 use kernel::{
     Kernel,
     cred::Credentials,
     task::{Task, current},
-    vfs::{FsStr, FsString, FsType, MountSource, SbFlags, SuperBlock},
+    vfs::{FsStr, FsType, MountSource, SbFlags, SuperBlock},
 };
 use std::sync::Arc;
 
@@ -59,6 +59,9 @@ struct Root {
     fixed: Vec<(&'static str, Entry)>,
 }
 
+/// Numbers of processes in the listing begin here, as on Linux (`FIRST_PROCESS_ENTRY`).
+const FIRST_PROCESS: u64 = 256;
+
 impl Directory for Root {
     fn lookup(&self, name: &FsStr) -> Result<Entry> {
         if let Some(e) = self.fixed.iter().find(|e| e.0.as_bytes() == name) {
@@ -71,9 +74,16 @@ impl Directory for Root {
         }
     }
 
-    fn list(&self) -> Result<Vec<(FsString, FileType)>> {
-        let fixed = self.fixed.iter().map(|(n, e)| (n.as_bytes().to_vec(), e.file_type()));
-        let ids = self.kernel.processes().into_iter().map(|p| (p.tgid.to_string().into_bytes(), FileType::Directory));
+    fn list(&self) -> Result<Vec<Listed>> {
+        let fixed =
+            (0..).zip(&self.fixed).map(|(number, (name, e))| Listed { number, name: name.as_bytes().to_vec(), kind: e.file_type() });
+        let mut ids: Vec<i32> = self.kernel.processes().iter().map(|p| p.tgid).collect();
+        ids.sort_unstable();
+        let ids = ids.into_iter().map(|id| Listed {
+            number: FIRST_PROCESS + id as u64,
+            name: id.to_string().into_bytes(),
+            kind: FileType::Directory,
+        });
         Ok(fixed.chain(ids).collect())
     }
 

@@ -1,14 +1,14 @@
 //! A process's or thread's directory: `/proc/PID`, `/proc/PID/task/TID`.
 
 use super::{descriptors, limits, mem, parse_id, stat, status};
-use crate::synthetic::{Directory, Entry, Fixed, parse_number};
+use crate::synthetic::{Directory, Entry, Fixed, Listed, parse_number};
 use abi::{Result, bail, error, fs::FileType};
 use kernel::{
     cred::CapSet,
     mm::Mm,
-    task::{Task, current},
+    task::{Task, ThreadGroup, current},
     user::UserAddr,
-    vfs::{FsStr, FsString, Namespace, PathRef},
+    vfs::{FsStr, Namespace, PathRef},
 };
 use std::sync::{Arc, atomic::Ordering};
 
@@ -18,12 +18,13 @@ pub fn directory(task: Arc<Task>, process: bool) -> Entry {
     let owned = |e: Entry| if task.group().dumpable.load(Ordering::Relaxed) == 1 { e.owner(cred.euid, cred.egid) } else { e };
     let entries = entries(&task, process).into_iter().map(|(n, e)| (n, owned(e))).collect();
     // The directory itself is the user's whatever can be seen of the process (task_dump_owner).
-    Entry::dir(TaskDir { task: task.clone(), fixed: Fixed::new(entries) }).owner(cred.euid, cred.egid)
+    Entry::dir(TaskDir { task: task.clone(), process, fixed: Fixed::new(entries) }).owner(cred.euid, cred.egid)
 }
 
 /// A directory that is gone when its task is.
 struct TaskDir {
     task: Arc<Task>,
+    process: bool,
     fixed: Fixed,
 }
 
@@ -32,9 +33,12 @@ impl Directory for TaskDir {
         alive(&self.task)?;
         self.fixed.lookup(name)
     }
-    fn list(&self) -> Result<Vec<(FsString, FileType)>> {
+    fn list(&self) -> Result<Vec<Listed>> {
         alive(&self.task).map_err(|_| error!(ENOENT))?;
         self.fixed.list()
+    }
+    fn process(&self) -> Option<Arc<ThreadGroup>> {
+        self.process.then(|| self.task.group().clone())
     }
     fn nlink(&self) -> u32 {
         self.fixed.nlink()
@@ -237,14 +241,14 @@ impl Directory for Threads {
             None => bail!(ENOENT),
         }
     }
-    fn list(&self) -> Result<Vec<(FsString, FileType)>> {
+    fn list(&self) -> Result<Vec<Listed>> {
         alive(&self.0)?;
         let mut ids: Vec<i32> = self.0.group().threads().iter().map(|t| t.tid()).collect();
         if ids.is_empty() {
             ids.push(self.0.tid());
         }
         ids.sort_unstable();
-        Ok(ids.into_iter().map(|id| (id.to_string().into_bytes(), FileType::Directory)).collect())
+        Ok(ids.into_iter().map(|id| Listed { number: id as u64, name: id.to_string().into_bytes(), kind: FileType::Directory }).collect())
     }
     fn nlink(&self) -> u32 {
         2 + self.0.group().thread_count() as u32

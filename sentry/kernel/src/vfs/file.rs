@@ -1,7 +1,11 @@
 //! Open file descriptions, and what their files can do.
 
 use super::{FsStr, Inode, PathRef, notify};
-use crate::{io::IoBuffer, task::Task, user::UserAddr};
+use crate::{
+    io::IoBuffer,
+    task::{Task, ThreadGroup},
+    user::UserAddr,
+};
 use abi::{
     Result, bail,
     fs::{FileType, OpenFlags},
@@ -164,6 +168,11 @@ pub trait FileOps: Send + Sync + Any {
     /// Entries of a directory from position `pos` on; returns the new position. `.` and `..` included (positions 0 and 1 by custom).
     fn readdir(&self, _file: &File, _pos: u64, _sink: &mut dyn DirSink) -> Result<u64> {
         bail!(ENOTDIR)
+    }
+
+    /// The process that this file stands for in pidfd_send_signal(2) though it is no pidfd: `/proc/PID`.
+    fn process(&self) -> Option<Arc<ThreadGroup>> {
+        None
     }
 
     /// Which of the events are true now (independent of what is asked). Regular files are always ready.

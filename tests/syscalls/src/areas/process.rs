@@ -718,6 +718,19 @@ fn pidfd_send() {
     err!(sys!(pidfd_send_signal, 0, 0, 0, 0), EBADF);
     ok!(sys!(pidfd_send_signal, f, SIGTERM, 0, 0));
     say!("{}", show_status(wait(child)));
+    // a process's directory in proc is as good, for this call alone
+    let child = fork(|| ms(60_000));
+    let dir = ok!(open(&c(format!("/proc/{child}")), O_RDONLY | O_DIRECTORY));
+    let named = ok!(open(&c(format!("/proc/{child}")), O_PATH));
+    let thread = ok!(open(&c(format!("/proc/{child}/task/{child}")), O_RDONLY));
+    let inside = ok!(open(&c(format!("/proc/{child}/fd")), O_RDONLY));
+    err!(sys!(pidfd_send_signal, named, SIGTERM, 0, 0), EBADF);
+    err!(sys!(pidfd_send_signal, thread, SIGTERM, 0, 0), EBADF);
+    err!(sys!(pidfd_send_signal, inside, SIGTERM, 0, 0), EBADF);
+    err!(sys!(pidfd_getfd, dir, 0, 0), EBADF);
+    ok!(sys!(pidfd_send_signal, dir, SIGTERM, 0, 0));
+    say!("{}", show_status(wait(child)));
+    err!(sys!(pidfd_send_signal, dir, SIGTERM, 0, 0), ESRCH);
 }
 
 fn pidfd_getfd_call() {

@@ -154,6 +154,30 @@ fn fd_dir() {
     for fd in [0, 1, 2, f, 200] {
         check!(list.contains(&fd));
     }
+    // closed while they are read, as programs do that start others: none is missed
+    for fd in 100..160 {
+        ok!(sys!(dup2, f, fd));
+    }
+    let dir = ok!(open(c"/proc/self/fd", O_RDONLY));
+    let mut seen = vec![];
+    loop {
+        let mut b = [0u8; 80];
+        let n = ok!(sys!(getdents64, dir, m(&mut b), b.len())) as usize;
+        let mut at = 0;
+        while at < n {
+            let len = usize::from(u16::from_le_bytes([b[at + 16], b[at + 17]]));
+            let name = std::ffi::CStr::from_bytes_until_nul(&b[at + 19..at + len]).unwrap();
+            if let Some(fd) = name.to_str().unwrap().parse::<i32>().ok().filter(|fd| (100..160).contains(fd)) {
+                close(fd);
+                seen.push(fd);
+            }
+            at += len;
+        }
+        if n == 0 {
+            break;
+        }
+    }
+    eq!(seen, (100..160).collect::<Vec<_>>());
     let st = ok!(lstat(c"/proc/self/fd/200"));
     say!("{:o}", st.st_mode);
     let ro = ok!(open(c"a", O_RDONLY));

@@ -103,6 +103,9 @@ fn affinity_args() {
     err!(sys!(sched_getaffinity, 0, 4, m(&mut set)), EINVAL);
     err!(sys!(sched_getaffinity, 0, 9, m(&mut set)), EINVAL);
     err!(sys!(sched_getaffinity, 99999, 1024, m(&mut set)), ESRCH);
+    err!(sys!(sched_getaffinity, -1, 1024, m(&mut set)), ESRCH);
+    err!(sys!(sched_setaffinity, -1, 1024, p(&[1u64; 128])), ESRCH);
+    err!(sys!(sched_getscheduler, -1), EINVAL);
     err!(sys!(sched_getaffinity, 0, 1024, 8), EFAULT);
     err!(sys!(sched_setaffinity, 0, 1024, p(&set)), EINVAL);
     err!(sys!(sched_setaffinity, 0, 1024, 8), EFAULT);
