@@ -2,6 +2,7 @@
 //!
 //! Nothing that a sentry says is believed beyond what it is about: it may have been taken over by its application.
 
+use crate::container::ProcessId;
 use crate::exit::{Failure, Result, Status};
 use control::{Event, MAX_MESSAGE, Request, decode, encode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -118,6 +119,12 @@ impl Client {
             Event::Done => Ok(()),
             other => Err(Failure::new(Status::Internal, format!("from the sentry: {other:?} is no answer to {request:?}"))),
         }
+    }
+
+    /// The process that made the socket: its container's stand-in (`SO_PEERCRED`, unix(7)).
+    pub fn stand_in(&self) -> Option<ProcessId> {
+        let made_by = rustix::net::sockopt::socket_peercred(&self.0).ok()?;
+        ProcessId::of(made_by.pid.as_raw_nonzero().get())
     }
 
     /// The connection itself.

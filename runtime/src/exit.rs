@@ -70,6 +70,8 @@ pub enum Status {
     Hook = 122,
     /// Control groups cannot be made or set as the configuration wants.
     Cgroup = 123,
+    /// The configuration of an engine (`caisson install`) cannot be understood or written.
+    Engine = 124,
     /// The sentry or the gofer ended unexpectedly, or Caisson has a bug.
     Internal = 125,
     /// The program exists and cannot be executed.

@@ -10,6 +10,7 @@ mod client;
 mod console;
 mod container;
 mod exit;
+mod install;
 mod logging;
 mod process;
 mod sandbox;

@@ -203,7 +203,11 @@ impl Cgroup {
     /// Holds all processes, or lets them go on, where there is a freezer.
     pub fn freeze(&self, frozen: bool) -> Result<()> {
         let Some((file, words)) = self.freezer() else { return Ok(()) };
-        fs::write(&file, words[usize::from(frozen)]).map_err(failed(&file))?;
+        match fs::write(&file, words[usize::from(frozen)]) {
+            // Somebody was killed while making the groups, or removing them: nothing is held there.
+            Err(error) if !frozen && error.kind() == ErrorKind::NotFound => return Ok(()),
+            written => written.map_err(failed(&file))?,
+        }
         let deadline = Instant::now() + FREEZING;
         while frozen && !self.is_frozen() {
             if Instant::now() > deadline {

@@ -111,6 +111,16 @@ impl Globals {
     }
 }
 
+/// The log that a command line names which cannot be understood otherwise: whoever wrote the flags reads there what is wrong with them.
+pub fn log_of(args: &[String]) -> Option<Log> {
+    let value = |flag: &str| {
+        let place = args.iter().position(|arg| arg == flag || arg.strip_prefix(flag).is_some_and(|rest| rest.starts_with('=')))?;
+        args[place].split_once('=').map(|(_, value)| value).or_else(|| args.get(place + 1).map(String::as_str))
+    };
+    let format = value("--log-format").and_then(Format::parse).unwrap_or(Format::Text);
+    Log::open(Some(Path::new(value("--log")?)), format, None).ok()
+}
+
 fn platform(name: &str) -> Result<Platform> {
     match name {
         "auto" => Ok(Platform::Auto),

@@ -91,13 +91,12 @@ fn send(container: &Container, sig: i32, all: bool) -> Result<()> {
 pub fn delete(args: &DeleteArgs, settings: &Settings) -> Result {
     let mut container = match Container::open(&settings.state_root, &args.id) {
         Err(failure) if args.force && failure.status == Status::NoContainer => {
-            container::remove_remains(&settings.state_root, &args.id)?;
+            container::remove_remains(settings, &args.id)?;
             return Ok(0);
         }
         // What cannot be understood can still be removed.
         Err(failure) if args.force && failure.status == Status::State => {
-            tracing::warn!("{failure}");
-            container::remove_remains(&settings.state_root, &args.id)?;
+            container::remove_remains(settings, &args.id)?;
             return Ok(0);
         }
         other => other?,

@@ -5,6 +5,7 @@ mod r#do;
 mod exec;
 mod features;
 mod flags;
+mod install;
 mod lifecycle;
 mod list;
 mod resources;
@@ -63,6 +64,10 @@ enum Verb {
     Do(r#do::Args),
     /// Write a new config.json
     Spec(spec::Args),
+    /// Make this runtime known to Docker or containerd
+    Install(install::Args),
+    /// Take it out of their configuration again
+    Uninstall(install::Args),
     /// List the system calls that the sentry knows
     Syscalls(syscalls::Args),
     /// Print the version
@@ -79,16 +84,16 @@ pub fn main(args: &[String], table: SyscallTable) -> ExitCode {
         Err(error) => {
             // Help and version come this way, too, and are no errors.
             let status = if error.use_stderr() { Status::Usage } else { return print_help(&error) };
-            logging::report(&exit::Failure::new(status, usage_line(&error)));
+            let failure = exit::Failure::new(status, usage_line(&error));
+            match flags::log_of(args) {
+                Some(log) => log.failure(&failure),
+                None => logging::report(&failure),
+            }
             return status.into();
         }
     };
-    if let Some(preserved) = cli.verb.preserved()
-        && let Err(failure) = take_descriptors(preserved)
-    {
-        logging::report(&failure);
-        return failure.status.into();
-    }
+    // Before anything is opened.
+    let descriptors = cli.verb.preserved().map_or(Ok(()), take_descriptors);
     let log = match cli.globals.log() {
         Ok(log) => log,
         Err(failure) => {
@@ -96,7 +101,7 @@ pub fn main(args: &[String], table: SyscallTable) -> ExitCode {
             return failure.status.into();
         }
     };
-    match dispatch(cli, &log, table) {
+    match descriptors.and_then(|()| dispatch(cli, &log, table)) {
         Ok(status) => ExitCode::from(status),
         Err(failure) => {
             log.failure(&failure);
@@ -124,6 +129,8 @@ fn dispatch(cli: Cli, log: &Log, table: SyscallTable) -> exit::Result {
         Verb::Run(args) => run::main(&args, &cli.globals.settings()?, log),
         Verb::Do(args) => r#do::main(&args, &cli.globals.settings()?, log),
         Verb::Spec(args) => spec::main(&args),
+        Verb::Install(args) => install::main(&args, false),
+        Verb::Uninstall(args) => install::main(&args, true),
         Verb::Syscalls(args) => syscalls::main(&args, table),
         Verb::Version => {
             println!("caisson version {}\nspec: {}", env!("CARGO_PKG_VERSION"), crate::spec::OCI_VERSION);

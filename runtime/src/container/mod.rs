@@ -21,6 +21,8 @@ pub use hooks::{Moment, run as run_hooks};
 pub use launch::{Launch, create, run, start};
 pub use state::{Lifecycle, ProcessId, Record, State};
 
+use crate::cgroup::Cgroup;
+use crate::cli::Settings;
 use crate::client::Client;
 use crate::exit::{Failure, Result, Status};
 use control::{Event, Phase, Request};
@@ -92,8 +94,10 @@ impl Container {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(None),
             Err(error) => return Err(Failure::new(Status::State, format!("cannot read the state in {}: {error}", dir.display()))),
         };
-        let record =
-            serde_json::from_slice(&bytes).map_err(Failure::context(Status::State, format_args!("the state in {}", dir.display())))?;
+        let record = serde_json::from_slice(&bytes).map_err(|error| {
+            let what = format!("cannot understand {}: {error}; caisson delete --force removes it", dir.join("state.json").display());
+            Failure::new(Status::State, what)
+        })?;
         Ok(Some(Container { dir, root: root.to_owned(), record, lock: None }))
     }
 
@@ -267,23 +271,7 @@ impl Container {
 
     /// Kills the stand-in, and with it the container, and waits for its end.
     pub fn kill_stand_in(&self) -> Result<()> {
-        let Some(process) = self.record.stand_in else { return Ok(()) };
-        let deadline = Instant::now() + DEATH;
-        while process.lives() {
-            if Instant::now() > deadline {
-                return Err(Failure::new(Status::Internal, format!("process {} does not end", process.pid)));
-            }
-            let pid = rustix::process::Pid::from_raw(process.pid);
-            let open = pid.and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
-            if let Some(fd) = open
-                && process.lives()
-            {
-                // It may just have ended by itself.
-                let _ = rustix::process::pidfd_send_signal(&fd, rustix::process::Signal::KILL);
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Ok(())
+        self.record.stand_in.map_or(Ok(()), kill_process)
     }
 
     /// Takes a container apart that has ended: hooks, control groups, directory. The caller has the lock.
@@ -346,17 +334,53 @@ fn take_over(root: &Path, id: &str) -> Result<()> {
     DirBuilder::new().mode(0o700).create(&dir).map_err(Failure::context(Status::State, format_args!("cannot make {}", dir.display())))
 }
 
-/// What `delete --force` removes where there is no container: the remains of one. True if there were any.
-pub fn remove_remains(root: &Path, id: &str) -> Result<bool> {
+/// What `delete --force` removes where there is no container, or one whose record cannot be understood: the remains of it. True if there
+/// were any.
+pub fn remove_remains(settings: &Settings, id: &str) -> Result<bool> {
     check_id(id)?;
-    if !root.join(id).is_dir() {
+    let root = &settings.state_root;
+    let dir = root.join(id);
+    if !dir.is_dir() {
         return Ok(false);
     }
     let _guard = lock_root(root)?;
-    if Container::read(root, id)?.is_none() {
-        remove_dir(&root.join(id))?;
+    match Container::read(root, id) {
+        Ok(Some(_)) => return Ok(true),
+        Ok(None) => {}
+        Err(failure) => {
+            tracing::warn!("{failure}");
+            // The socket tells who made it, the configuration where it is.
+            if let Some(stand_in) = Client::connect(&dir).ok().flatten().and_then(|client| client.stand_in()) {
+                kill_process(stand_in)?;
+            }
+            let bytes = std::fs::read(dir.join("config.json")).unwrap_or_default();
+            if let Ok(spec) = crate::spec::parse(&bytes) {
+                Cgroup::place(&spec, id, settings)?.remove()?;
+            }
+        }
     }
+    remove_dir(&dir)?;
     Ok(true)
+}
+
+/// Kills a process, and waits for its end.
+fn kill_process(process: ProcessId) -> Result<()> {
+    let deadline = Instant::now() + DEATH;
+    while process.lives() {
+        if Instant::now() > deadline {
+            return Err(Failure::new(Status::Internal, format!("process {} does not end", process.pid)));
+        }
+        let pid = rustix::process::Pid::from_raw(process.pid);
+        let open = pid.and_then(|pid| rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok());
+        if let Some(fd) = open
+            && process.lives()
+        {
+            // It may just have ended by itself.
+            let _ = rustix::process::pidfd_send_signal(&fd, rustix::process::Signal::KILL);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }
 
 /// Locks the state directory itself, while directories in it are made and removed.
@@ -416,8 +440,9 @@ mod tests {
         drop(Container::create(&root, record("one"), b"{}").unwrap());
         std::fs::remove_file(root.join("one/state.json")).unwrap();
         assert!(Container::list(&root).unwrap().is_empty());
-        assert!(remove_remains(&root, "one").unwrap());
-        assert!(!remove_remains(&root, "one").unwrap());
+        let settings = crate::spec::test_settings(&root);
+        assert!(remove_remains(&settings, "one").unwrap());
+        assert!(!remove_remains(&settings, "one").unwrap());
         std::fs::remove_dir_all(&root).unwrap();
     }
 

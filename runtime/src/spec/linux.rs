@@ -7,6 +7,20 @@ use oci_spec::runtime::{
     Arch, Linux, LinuxDevice, LinuxDeviceType, LinuxResources, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompOperator, LinuxSyscall,
 };
 
+/// Refuses what the specification does not let a runtime leave out silently.
+pub fn refuse(linux: &Linux) -> Result<()> {
+    if linux.intel_rdt().is_some() {
+        return Err(bad("linux.intelRdt", "is not supported: leave it out"));
+    }
+    match linux.rootfs_propagation().as_deref() {
+        None | Some("" | "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" | "unbindable" | "runbindable") => Ok(()),
+        Some(other) => {
+            let what = format_args!("{other:?} is none of private, slave, shared, unbindable, and these with an r in front");
+            Err(bad("linux.rootfsPropagation", what))
+        }
+    }
+}
+
 /// Devices to be made.
 pub fn devices(linux: Option<&Linux>) -> Result<Vec<Device>> {
     linux.and_then(|linux| linux.devices().as_ref()).into_iter().flatten().enumerate().map(|(i, d)| device(i, d)).collect()

@@ -168,6 +168,9 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
     if let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
         crate::cgroup::check(resources)?;
     }
+    if let Some(linux) = spec.linux() {
+        linux::refuse(linux)?;
+    }
     warn_of_what_is_ignored(spec);
     let mut attaches =
         vec![Attach { source: rootfs, readonly: root_overlay == control::Overlay::Memory, recursive: true, masked: Vec::new() }];
@@ -253,3 +256,5 @@ fn name(name: Option<&str>, field: &str) -> Result<String> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub use tests::with_state_root as test_settings;

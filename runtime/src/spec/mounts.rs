@@ -67,7 +67,14 @@ pub fn convert(mounts: &[OciMount], bundle: &Path, settings: &Settings, attaches
             .ok_or_else(|| "is not UTF-8".to_owned())
             .and_then(guest_path)
             .map_err(|what| bad(format_args!("{field}.destination"), what))?;
-        let options = options(mount.options().as_deref().unwrap_or(&[]));
+        let list = mount.options().as_deref().unwrap_or(&[]);
+        if list.iter().any(|option| matches!(option.as_str(), "idmap" | "ridmap")) {
+            return Err(bad(format_args!("{field}.options"), "idmap is not supported: leave it out"));
+        }
+        if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
+            return Err(bad(format_args!("{field}.uidMappings"), "mounts with mapped IDs are not supported: leave the mappings out"));
+        }
+        let options = options(list);
         let typ = mount.typ().as_deref().unwrap_or(if options.bind { "bind" } else { "" });
         if options.bind || typ == "bind" || typ == "rbind" {
             let source = mount.source().as_ref().ok_or_else(|| bad(format_args!("{field}.source"), "is missing"))?;

@@ -5,8 +5,13 @@ use control::{MountKind, Network, Overlay, Platform};
 use serde_json::{Value, json};
 
 fn settings() -> Settings {
+    with_state_root(Path::new("/nonexistent"))
+}
+
+/// Settings of a container whose state is kept there.
+pub fn with_state_root(root: &Path) -> Settings {
     Settings {
-        state_root: "/nonexistent".into(),
+        state_root: root.to_owned(),
         platform: Platform::Ptrace,
         network: Network::None,
         root_overlay: Overlay::Memory,

@@ -31,7 +31,8 @@ pub fn build(kernel: &Arc<Kernel>, spec: &BootSpec, gofer: OwnedFd, terminal: Op
     let root = Mount::of(&root, MountFlags::RELATIME).map_err(refused("root.path"))?;
     let namespace = MountNamespace::new(root.clone());
     for wanted in &spec.mounts {
-        let what = format!("mounts: {}", wanted.destination);
+        let options = if wanted.data.is_empty() { String::new() } else { format!(" with the options {}", wanted.data.join(",")) };
+        let what = format!("mounts: {}{options}", wanted.destination);
         builder.mount(&namespace, wanted, terminal).map_err(refused(what))?;
     }
     for device in &spec.devices {

@@ -53,12 +53,13 @@ impl Cri {
              [{plugin}]\nsandbox_image = {PAUSE:?}\nrestrict_oom_score_adj = true\ndisable_apparmor = true\n\
              [{plugin}.cni]\nbin_dir = \"/usr/lib/cni\"\nconf_dir = {network:?}\n\
              [{plugin}.containerd]\nsnapshotter = \"overlayfs\"\n\
-             [{plugin}.containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n\
-             [{plugin}.containerd.runtimes.caisson]\nruntime_type = \"io.containerd.caisson.v1\"\n",
+             [{plugin}.containerd.runtimes.runc]\nruntime_type = \"io.containerd.runc.v2\"\n",
             machine.path("containerd")
         );
         let file = machine.path("containerd.toml");
         fs::write(&file, config)?;
+        let bin = machine.path("bin").display().to_string();
+        machine.ok(&["caisson", "install", "--containerd", "--config", &file.display().to_string(), "--bin-dir", &bin])?;
         // It ends with the machine.
         drop(machine.daemon("containerd", &["containerd", "--config", &file.display().to_string()])?);
         let socket = machine.inside("/run/containerd/containerd.sock");

@@ -29,17 +29,16 @@ impl Docker {
             "pidfile": "/run/docker.pid",
             "hosts": ["unix:///run/docker.sock"],
             "storage-driver": "overlay2",
-            // What a container writes must be on the host for docker cp, commit and build.
-            "runtimes": {"caisson": {"path": machine.path("bin/caisson"), "runtimeArgs": ["--overlay=none"]}},
             "default-runtime": runtime,
             // Lowering a process's OOM score needs a capability that the host of the tests may lack.
             "oom-score-adjust": 0,
         });
         if let Some(runsc) = runsc {
-            config["runtimes"]["runsc"] = json!({"path": runsc});
+            config["runtimes"] = json!({"runsc": {"path": runsc}});
         }
         fs::write(machine.path("daemon.json"), config.to_string())?;
         let file = machine.path("daemon.json").display().to_string();
+        machine.ok(&["caisson", "install", "--docker", "--config", &file])?;
         let daemon = machine.daemon("dockerd", &["dockerd", "--config-file", &file])?;
         // It ends with the machine.
         drop(daemon);
