@@ -58,6 +58,8 @@ pub struct Fault {
     pub addr: u64,
     /// What was tried, where the platform knows it; all empty: unknown, try to satisfy a write if the VMA permits it.
     pub access: Prot,
+    /// A page was there and forbade it, where the platform knows that.
+    pub present: bool,
 }
 
 /// What a platform can do, asked once at start.

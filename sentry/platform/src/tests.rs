@@ -96,12 +96,18 @@ macro_rules! on_trap_platforms {
 }
 
 use patched::{
-    a_forged_slot_deceives_nobody_else, a_short_site_is_patched_too, answers_come_from_the_stub, interrupts_lose_no_call_and_show_no_stub,
-    registers_are_as_without, single_steps_see_the_original, threads_run_the_code_while_it_changes, what_is_mapped_anew_is_as_mapped,
+    a_forged_slot_deceives_nobody_else, a_moved_instruction_steps_and_faults_where_it_was, a_short_site_is_patched_too,
+    answers_come_from_the_stub, answers_to_any_number, any_number_from_a_register, interrupts_find_a_moved_instruction,
+    interrupts_lose_no_call_and_show_no_stub, registers_are_as_without, single_steps_see_the_original,
+    threads_run_the_code_while_it_changes, what_is_mapped_anew_is_as_mapped,
 };
 
 on_trap_platforms!(
     a_forged_slot_deceives_nobody_else,
+    a_moved_instruction_steps_and_faults_where_it_was,
+    any_number_from_a_register,
+    answers_to_any_number,
+    interrupts_find_a_moved_instruction,
     registers_are_as_without,
     interrupts_lose_no_call_and_show_no_stub,
     answers_come_from_the_stub,
@@ -199,8 +205,10 @@ fn mapping_is_observed(make: Make) {
         ctx.switch(&space, &mut r)
     };
     let knows = g.platform.name() != "ptrace";
-    let fault =
-        |code, addr, access| Event::Fault(Fault { signal: Signal::SEGV, code, addr, access: if knows { access } else { Prot::empty() } });
+    let fault = |code, addr, access| {
+        let present = knows && code == 2;
+        Event::Fault(Fault { signal: Signal::SEGV, code, addr, access: if knows { access } else { Prot::empty() }, present })
+    };
     let (maperr, accerr) = (1, 2);
     assert_eq!(go(&mut ctx, 0x60_0008, DATA), fault(maperr, 0x60_0008, Prot::READ));
     space.map(0x60_0000, PAGE_SIZE, fd, 16 * PAGE_SIZE, Prot::READ, true);

@@ -15,6 +15,7 @@
 mod aspace;
 mod code;
 mod context;
+mod decode;
 mod filter;
 mod frame;
 mod image;
@@ -49,12 +50,24 @@ pub const HOST_IOCTLS: &[(u64, &str)] = &[
     (host::notify::IOCTL_SET_FLAGS, "wake a stub thread on this processor"),
 ];
 
-/// The calls that a stub may answer itself, in the order of [`Answers`].
-const ANSWERED: &[i64] = &[libc::SYS_getpid, libc::SYS_gettid, libc::SYS_getuid, libc::SYS_geteuid, libc::SYS_getgid, libc::SYS_getegid];
+/// The calls that a stub may answer itself, without an answer.
+const NO_ANSWERS: [(i64, Option<u32>); 6] = [
+    (libc::SYS_getpid, None),
+    (libc::SYS_gettid, None),
+    (libc::SYS_getuid, None),
+    (libc::SYS_geteuid, None),
+    (libc::SYS_getgid, None),
+    (libc::SYS_getegid, None),
+];
+const _: () = assert!(libc::SYS_gettid.cast_unsigned() < code::ANSWER_COUNT);
 
-/// The answers in that order.
-fn answers(a: &Answers) -> [u32; ANSWERED.len()] {
-    [a.pid, a.tid, a.uid, a.euid, a.gid, a.egid]
+/// The answers to them.
+fn answers(a: &Answers) -> [(i64, Option<u32>); NO_ANSWERS.len()] {
+    let mut all = NO_ANSWERS;
+    for (place, answer) in all.iter_mut().zip([a.pid, a.tid, a.uid, a.euid, a.gid, a.egid]) {
+        place.1 = Some(answer);
+    }
+    all
 }
 
 /// What all address spaces and contexts share.

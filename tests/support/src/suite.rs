@@ -17,6 +17,8 @@ pub struct Case {
     pub contains: &'static str,
     /// Why a sandbox is known to differ; the comparison then runs with `--ignored` only.
     pub gap: Option<&'static str>,
+    /// The only platform that this is so on.
+    pub gap_on: Option<&'static str>,
     /// Time limit in a sandbox, where that takes longer: factor of the native one.
     pub patience: u32,
 }
@@ -24,7 +26,7 @@ pub struct Case {
 impl Case {
     /// A program that ends with status 0.
     pub fn new(name: impl Into<String>, program: impl Fn() -> anyhow::Result<Program> + Send + Sync + 'static) -> Self {
-        Self { name: name.into(), program: Box::new(program), status: 0, contains: "", gap: None, patience: 1 }
+        Self { name: name.into(), program: Box::new(program), status: 0, contains: "", gap: None, gap_on: None, patience: 1 }
     }
 }
 
@@ -43,7 +45,7 @@ impl Suite {
         self.add(format!("native::{name}"), move || first.native().map(|_| ()));
         for platform in platforms() {
             let shared = shared.clone();
-            let gap = shared.case.gap.is_some();
+            let gap = shared.case.gap.is_some() && shared.case.gap_on.is_none_or(|on| on == platform);
             let test = Trial::test(format!("{platform}::{name}"), move || shared.same(&platform));
             self.trials.push(test.with_ignored_flag(gap));
         }

@@ -146,7 +146,7 @@ fn touch(mm: &Mm, addr: u64, store: Option<u8>) -> Result<u8, (Signal, i32)> {
             return Ok(b[0]);
         }
         let code = if page.is_some() { fault::SEGV_ACCERR } else { fault::SEGV_MAPERR };
-        let f = Fault { signal: Signal::SEGV, code, addr, access: Prot::empty() };
+        let f = Fault { signal: Signal::SEGV, code, addr, access: Prot::empty(), present: false };
         mm.handle_fault(&f).map_err(|f| (f.signal, f.code))?;
     }
     panic!("fault does not go away");
@@ -326,7 +326,7 @@ fn executing_data_is_a_fault_not_a_loop() {
     let (_pool, mm) = setup();
     let a = anon(&mm, 1, RW);
     touch(&mm, a, Some(0x90)).expect("touch");
-    let mut f = Fault { signal: Signal::SEGV, code: fault::SEGV_ACCERR, addr: a, access: Prot::EXEC };
+    let mut f = Fault { signal: Signal::SEGV, code: fault::SEGV_ACCERR, addr: a, access: Prot::EXEC, present: false };
     assert_eq!(mm.handle_fault(&f).map_err(|f| f.code), Err(fault::SEGV_ACCERR));
     f.access = Prot::empty();
     assert_eq!(mm.handle_fault(&f), Ok(()));
@@ -504,7 +504,7 @@ fn private_and_shared_files() {
     let file = Arc::new(TestFile { pool: pool.clone(), pages });
     let a = map_object(&mm, &file, 42, RW, false);
     let shared = map_object(&mm, &file, 42, RW, true);
-    let f = |addr: u64, access: Prot| Fault { signal: Signal::SEGV, code: fault::SEGV_MAPERR, addr, access };
+    let f = |addr: u64, access: Prot| Fault { signal: Signal::SEGV, code: fault::SEGV_MAPERR, addr, access, present: false };
     mm.handle_fault(&f(a + 35 * P, Prot::READ)).expect("fill");
     assert_eq!(space(&mm).at(a + 35 * P).map(|h| (h.offset, h.prot)), Some((file.pages[35].offset, Prot::READ)));
     let mut b = [0];

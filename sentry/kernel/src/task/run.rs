@@ -226,7 +226,7 @@ impl CurrentTask {
     fn run_fault(&mut self, fault: Fault) -> State {
         // A general protection fault has no address; the host says SI_KERNEL then.
         if matches!(fault.signal, Signal::SEGV | Signal::BUS) && fault.code != abi::signal::SI_KERNEL {
-            self.trap = TrapInfo { number: 14, error_code: error_code(fault.access), cr2: fault.addr };
+            self.trap = TrapInfo { number: 14, error_code: error_code(&fault), cr2: fault.addr };
         } else {
             self.trap = TrapInfo { number: trap_number(fault.signal), error_code: 0, cr2: self.trap.cr2 };
         }
@@ -260,12 +260,12 @@ impl CurrentTask {
 }
 
 /// The processor's error code of a page fault in user mode.
-fn error_code(access: Prot) -> u64 {
-    let mut code = 4;
-    if access.contains(Prot::WRITE) {
+fn error_code(fault: &Fault) -> u64 {
+    let mut code = 4 | u64::from(fault.present);
+    if fault.access.contains(Prot::WRITE) {
         code |= 2;
     }
-    if access.contains(Prot::EXEC) {
+    if fault.access.contains(Prot::EXEC) {
         code |= 16;
     }
     code

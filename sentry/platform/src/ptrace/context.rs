@@ -165,7 +165,7 @@ fn classify(tid: i32, stop: Wait, regs: &mut UserRegs) -> Result<Option<Event>, 
         regs.rip = regs.rip.wrapping_sub(2);
         regs.rax = regs.orig_rax;
         let code = abi::signal::SI_KERNEL;
-        return Ok(Some(Event::Fault(Fault { signal: Signal::SEGV, code, addr: 0, access: Prot::empty() })));
+        return Ok(Some(Event::Fault(Fault { signal: Signal::SEGV, code, addr: 0, access: Prot::empty(), present: false })));
     }
     if !matches!(signal, libc::SIGSEGV | libc::SIGBUS | libc::SIGILL | libc::SIGFPE | libc::SIGTRAP | libc::SIGSYS) {
         return Ok(None);
@@ -185,7 +185,7 @@ fn classify(tid: i32, stop: Wait, regs: &mut UserRegs) -> Result<Option<Event>, 
         return Ok(Some(Event::Syscall));
     }
     let signal = u64::try_from(signal).ok().and_then(Signal::new).unwrap_or(Signal::SEGV);
-    Ok(Some(Event::Fault(Fault { signal, code: info.code, addr: info.fields[0], access: Prot::empty() })))
+    Ok(Some(Event::Fault(Fault { signal, code: info.code, addr: info.fields[0], access: Prot::empty(), present: false })))
 }
 
 /// Whether the application goes on behind its system call with nothing changed but the result: then one register is written instead

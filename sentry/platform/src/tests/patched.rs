@@ -7,7 +7,7 @@ use crate::{Answers, CallSite, HostPage};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Where the code begins in its page, and the number of the call that it makes.
-const AT: u64 = 0x10;
+const AT: u64 = 0x60;
 const NR: u64 = 1000;
 const GATE: u64 = CODE - 0x10_0000;
 
@@ -18,6 +18,9 @@ const ASKING: &[u8] = &[0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0x39, 0xe8, 0x75, 5, 0x48
 /// `loop: xor eax, eax; syscall; cmp rax, -4096; ja out; jmp loop`, padding, `out: jmp loop`
 const READING: &[u8] =
     &[0x31, 0xc0, 0x0f, 0x05, 0x48, 0x3d, 0, 0xf0, 0xff, 0xff, 0x77, 8, 0xeb, 0xf2, 0x66, 0x0f, 0x1f, 0x44, 0, 0, 0xeb, 0xea];
+
+/// As syscall(3) has it: `loop: mov r9, [rsp+8]; syscall; inc rbx; mov eax, r12d; jmp loop`
+const ANY: &[u8] = &[0x4c, 0x8b, 0x4c, 0x24, 8, 0x0f, 0x05, 0x48, 0xff, 0xc3, 0x44, 0x89, 0xe0, 0xeb, 0xf1];
 
 struct Patched {
     guest: Guest,
@@ -43,11 +46,16 @@ fn patch(g: &Guest, space: &Arc<dyn AddressSpace>, rip: u64, nr: u64) -> bool {
 
 /// Lets `code` make its first call often enough, and patches it.
 fn patched(make: Make, code: &[u8], call_len: u64, nr: u64) -> Patched {
+    patched_from(make, code, call_len, UserRegs { rax: nr, ..start() })
+}
+
+fn patched_from(make: Make, code: &[u8], call_len: u64, from: UserRegs) -> Patched {
     let g = Guest::new(make);
     let space = g.space(&page_with(code), 0);
     let mut ctx = g.context();
     let behind = CODE + AT + call_len;
-    let mut r = start();
+    let nr = from.rax;
+    let mut r = from;
     let mut calls = 0;
     loop {
         assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
@@ -58,10 +66,17 @@ fn patched(make: Make, code: &[u8], call_len: u64, nr: u64) -> Patched {
             break;
         }
         assert!(calls < 1000, "never worth it");
-        r.rip = CODE + AT;
+        (r.rip, r.rax) = (CODE + AT, nr);
     }
     assert!(patch(&g, &space, behind, nr));
     Patched { guest: g, space, ctx, behind }
+}
+
+/// The same with any number in rax.
+fn patched_any(make: Make) -> Patched {
+    let p = patched_from(make, ANY, 7, UserRegs { rax: NR, r12: NR, ..start() });
+    p.guest.memory.copy_out(PAGE_SIZE + 2048 + 8, &0x1234_5678_9abc_def0u64.to_le_bytes()).expect("copy");
+    p
 }
 
 fn start() -> UserRegs {
@@ -180,7 +195,7 @@ pub fn answers_come_from_the_stub(make: Make) {
     let mut p = patched(make, ASKING, 7, libc::SYS_getpid as u64);
     let answers = |pid| Some(Answers { pid, tid: 2, uid: 3, euid: 4, gid: 5, egid: 6 });
     let mut last = 0;
-    for pid in [1, 77, u32::MAX] {
+    for pid in [1, 77, u32::MAX - 1] {
         p.ctx.set_answers(answers(pid));
         let mut r = start();
         r.rbp = pid.into();
@@ -236,6 +251,115 @@ pub fn single_steps_see_the_original(make: Make) {
         assert_eq!(p.ctx.switch(&p.space, &mut r), Event::Syscall);
         assert_eq!((r.rip, r.orig_rax), (p.behind, NR));
     }
+}
+
+pub fn any_number_from_a_register(make: Make) {
+    let mut p = patched_any(make);
+    let mut noise = Noise(11);
+    for i in 0..2000u64 {
+        let mut r = noise.regs();
+        (r.rip, r.rsp, r.eflags) = (CODE + AT, DATA + 2048, 0x202 | noise.next() & 0xcd5);
+        r.gs_base = if i % 5 == 4 { 0x5000 } else { 0 };
+        // The host takes a call's number for what the lower half says, with its sign.
+        let nr = [39u64, 0, 191, 192, 1 << 20, 0x7fff_ffff, u64::MAX, i64::from(i32::MIN) as u64][i as usize % 8];
+        (r.rax, r.r12) = (nr, 5);
+        let before = r;
+        assert_eq!(p.ctx.switch(&p.space, &mut r), Event::Syscall);
+        assert_eq!((r.orig_rax, r.rip, r.rcx), (nr, p.behind, p.behind));
+        assert_eq!((r.eflags, r.r9), (before.eflags, 0x1234_5678_9abc_def0));
+        assert_eq!((r.rbx, r.rdi, r.rsi, r.rdx, r.r10, r.r8), (before.rbx, before.rdi, before.rsi, before.rdx, before.r10, before.r8));
+    }
+}
+
+pub fn answers_to_any_number(make: Make) {
+    let mut p = patched_any(make);
+    p.ctx.set_answers(Some(Answers { pid: 7, tid: 2, uid: 0, euid: 4, gid: 5, egid: 6 }));
+    // The answer is the next call's number: 39 has the answer 7, which has none.
+    for (nr, answer) in [(39, 7), (186, 2), (102, 0), (107, 4), (104, 5), (108, 6)] {
+        let mut r = start();
+        (r.rax, r.r12, r.rbx) = (nr, 1000, 0);
+        assert_eq!((p.ctx.switch(&p.space, &mut r), r.orig_rax, r.rbx), (Event::Syscall, 1000, 1), "{nr} {answer}");
+    }
+    // What it was is seen where the code does not overwrite it.
+    let _storm = Storm::new(p.ctx.interrupter(), 30);
+    let mut seen = 0;
+    let mut r = start();
+    (r.rax, r.r12) = (102, 102);
+    while seen < 50 {
+        match p.ctx.switch(&p.space, &mut r) {
+            // Put in front of its call by a signal.
+            Event::Syscall => {
+                assert_eq!((r.orig_rax, r.rip), (102, p.behind));
+                r.rax = 0;
+            }
+            Event::Interrupted => {
+                assert!([0, 5, 7, 10, 13].contains(&(r.rip - CODE - AT)), "{:#x}", r.rip);
+                if matches!(r.rip - CODE - AT, 7 | 10) {
+                    assert_eq!(r.rax, 0);
+                    seen += 1;
+                } else {
+                    assert_eq!(r.rax, 102);
+                    seen += usize::from(r.rip == CODE + AT + 5);
+                }
+            }
+            e => panic!("{e:?}"),
+        }
+    }
+}
+
+pub fn interrupts_find_a_moved_instruction(make: Make) {
+    let mut p = patched_any(make);
+    let storm = Storm::new(p.ctx.interrupter(), 20);
+    let mut r = start();
+    (r.rax, r.r12, r.rbx) = (NR, NR, 0);
+    let (mut calls, mut interrupted) = (0, 0);
+    while calls < 10_000 || interrupted < 50 {
+        match p.ctx.switch(&p.space, &mut r) {
+            Event::Syscall => {
+                calls += 1;
+                assert_eq!((r.orig_rax, r.rip, r.rbx), (NR, p.behind, calls - 1));
+            }
+            Event::Interrupted => {
+                interrupted += 1;
+                assert!([0, 5, 7, 10, 13].contains(&(r.rip - CODE - AT)), "{:#x}", r.rip);
+                if matches!(r.rip - CODE - AT, 0 | 5) {
+                    assert_eq!(r.rax, NR);
+                }
+            }
+            e => panic!("{e:?}"),
+        }
+        assert!(calls < 10_000_000, "no interrupt is seen");
+    }
+    drop(storm);
+}
+
+pub fn a_moved_instruction_steps_and_faults_where_it_was(make: Make) {
+    let mut p = patched_any(make);
+    let mut r = start();
+    for _ in 0..10 {
+        r.eflags |= 0x100;
+        (r.rip, r.rax, r.r9) = (CODE + AT, NR, 0);
+        let event = p.ctx.switch(&p.space, &mut r);
+        let here = CODE + AT + 5;
+        assert_eq!(event, Event::Fault(Fault { signal: Signal::TRAP, code: 2, addr: here, access: Prot::empty(), present: false }));
+        assert_eq!((r.rip, r.rax, r.r9), (here, NR, 0x1234_5678_9abc_def0));
+        assert_eq!(p.ctx.switch(&p.space, &mut r), Event::Syscall);
+        assert_eq!((r.rip, r.orig_rax), (p.behind, NR));
+    }
+    // Nothing is mapped where it reads.
+    r.eflags &= !0x100;
+    (r.rip, r.rax, r.rsp) = (CODE + AT, NR, 0x66_6000);
+    let event = p.ctx.switch(&p.space, &mut r);
+    assert!(matches!(event, Event::Fault(Fault { signal: Signal::SEGV, addr: 0x66_6008, .. })), "{event:?}");
+    assert_eq!((r.rip, r.rax), (CODE + AT, NR));
+    // It goes on when there is.
+    p.space.map(0x66_6000, PAGE_SIZE, p.guest.memory.fd().as_raw_fd(), 64 * PAGE_SIZE, RW, true);
+    assert_eq!(p.ctx.switch(&p.space, &mut r), Event::Syscall);
+    assert_eq!((r.rip, r.orig_rax, r.r9), (p.behind, NR, 0));
+    // Whoever jumps to the call itself traps as before.
+    (r.rip, r.rax) = (CODE + AT + 5, 77);
+    assert_eq!(p.ctx.switch(&p.space, &mut r), Event::Syscall);
+    assert_eq!((r.rip, r.orig_rax), (p.behind, 77));
 }
 
 pub fn what_is_mapped_anew_is_as_mapped(make: Make) {

@@ -50,16 +50,12 @@ pub const JUMP: u32 = 4;
 /// What an order's number grows by.
 pub const STEP: u32 = 8;
 /// Where in a slot a thread shows what it would ring for: the bases of fs and gs, why, and its last order.
-pub const POST: u64 = SLOT - 256;
-/// Where in a slot the answers to calls are: a word each, whose upper half is not zero if the lower one is an answer. The
-/// first stays zero.
-pub const ANSWERS: u64 = SLOT - 192;
-/// How many answers there are, the first included.
-pub const ANSWER_COUNT: usize = 8;
-/// In a record of a patched call site: the address behind the call, its number, where in a slot its answer is.
-pub const RECORD_NR: u64 = 8;
-/// As above.
-pub const RECORD_ANSWER: u64 = 12;
+pub const POST: u64 = SLOT - frame::OWN;
+/// Where in a slot the answers to calls are, in the order of their numbers: 32 bits each, zero for none, or else one more than the answer.
+pub const ANSWERS: u64 = SLOT - ANSWER_COUNT * 4;
+/// How many there are.
+pub const ANSWER_COUNT: u64 = 192;
+const _: () = assert!(POST + 32 <= ANSWERS);
 /// Where in the operations file's part of a process the argument of sigaltstack(2) is.
 pub const STACK: u64 = OPS_LEN - 64;
 /// Where in it the number of operations is.
@@ -111,9 +107,9 @@ core::arch::global_asm!(
     ".globl caisson_trap_call", ".hidden caisson_trap_call",
     ".globl caisson_trap_dirty", ".hidden caisson_trap_dirty",
     ".globl caisson_trap_clean", ".hidden caisson_trap_clean",
-    ".globl caisson_trap_asked", ".hidden caisson_trap_asked",
+    ".globl caisson_trap_answer_clean", ".hidden caisson_trap_answer_clean",
     ".globl caisson_trap_answered", ".hidden caisson_trap_answered",
-    ".globl caisson_trap_loaded", ".hidden caisson_trap_loaded",
+    ".globl caisson_trap_ask", ".hidden caisson_trap_ask",
     ".globl caisson_trap_entering", ".hidden caisson_trap_entering",
     ".balign 64",
     "caisson_trap_begin:",
@@ -291,18 +287,20 @@ core::arch::global_asm!(
     // on from each instruction.
     "caisson_trap_leaving:",
     "jmp rcx",
-    // gs is not ours: the application has its own. The site's own `syscall` does it.
+    // gs is not ours: the application has its own. The site's own `syscall` does it. The flags are in ax, the rest of rax is turned round.
     "caisson_trap_foreign:",
     "add al, 0x7f",
     "sahf",
     "caisson_trap_foreign_clean:",
-    "mov r11, [rcx]",
-    "mov eax, [rcx + {record_nr}]",
-    "lea r11, [r11 - 2]",
+    "bswap rax",
+    "movsxd rax, eax",
+    "lea r11, [rcx - 2]",
     "jmp r11",
-    // A patched site's call. rcx: its record. `syscall` would change rcx and r11, so that they are free; the flags are kept in ax meanwhile.
+    // A patched site's call. rcx: the address behind it, rax: its number. `syscall` would change rcx and r11, so that they are free; the flags
+    // are kept in ax meanwhile, which the number, whose lower half alone counts, makes room for.
     ".balign 16",
     "caisson_trap_call:",
+    "bswap rax",
     "lahf",
     "seto al",
     "caisson_trap_dirty:",
@@ -312,25 +310,29 @@ core::arch::global_asm!(
     "jae caisson_trap_foreign",
     "test r11d, {slot} - 1",
     "jnz caisson_trap_foreign",
-    "add r11, [rip + caisson_trap_slots]",
+    "mov r11, rax",
+    "bswap r11",
+    "mov r11d, r11d",
+    "cmp r11d, {answer_count}",
+    "jae caisson_trap_ask",
+    "mov r11d, dword ptr gs:[r11 * 4 + {answers}]",
+    "test r11d, r11d",
+    "jz caisson_trap_ask",
+    "add al, 0x7f",
+    "sahf",
+    "caisson_trap_answer_clean:",
+    "lea eax, [r11 - 1]",
+    "caisson_trap_answered:",
+    "jmp rcx",
+    "caisson_trap_ask:",
+    "rdgsbase r11",
+    "add r11, [rip + caisson_trap_frame]",
     "add al, 0x7f",
     "sahf",
     "caisson_trap_clean:",
-    "mov eax, [rcx + {record_answer}]",
-    "mov rax, [r11 + rax]",
-    "xchg rax, rcx",
-    "caisson_trap_asked:",
-    "jrcxz 3f",
-    "mov r11, [rax]",
-    "mov eax, ecx",
-    "caisson_trap_answered:",
-    "jmp r11",
-    "3: mov rcx, [rip + caisson_trap_frame]",
-    "lea r11, [r11 + rcx]",
+    "bswap rax",
+    "movsxd rax, eax",
     "mov [r11 + {regs} + 120], rsp",
-    "mov rcx, [rax]",
-    "mov eax, [rax + {record_nr}]",
-    "caisson_trap_loaded:",
     "mov rsp, r11",
     "caisson_trap_entering:",
     "jmp caisson_trap_switched",
@@ -497,8 +499,8 @@ core::arch::global_asm!(
     call = const CALL,
     call_interrupted = const CALL_INTERRUPTED,
     event = const EVENT,
-    record_nr = const RECORD_NR,
-    record_answer = const RECORD_ANSWER,
+    answers = const ANSWERS,
+    answer_count = const ANSWER_COUNT,
     slots_len = const THREADS * SLOT,
     state = const STATE,
     interrupted = const INTERRUPTED,

@@ -2,6 +2,7 @@
 
 use super::aspace::{Process, TrapAddressSpace};
 use super::frame::{self, Saved};
+use super::patch::PutBack;
 use super::spin::{Spin, Way};
 use super::thread::{HostThread, Ring};
 use super::{Shared, code};
@@ -20,7 +21,8 @@ const SYS_SECCOMP: i32 = 1;
 const AUDIT_ARCH_X86_64: u32 = 0xc000_003e;
 /// The number of uretprobe(2).
 const SYS_URETPROBE: u64 = 335;
-/// Bits of a page fault's error code: it was a write; it was a fetch of an instruction.
+/// Bits of a page fault's error code: a page is there; it was a write; it was a fetch of an instruction.
+const PF_PRESENT: u64 = 1;
 const PF_WRITE: u64 = 1 << 1;
 const PF_FETCH: u64 = 1 << 4;
 /// In the flags: a trap after each instruction.
@@ -80,8 +82,8 @@ impl TrapContext {
     /// Shows the application in `thread` what it may be told without asking the kernel.
     fn show(&self, thread: &HostThread) -> Result<(), Errno> {
         match &self.answers {
-            Some(a) => thread.show(&super::answers(a).map(|a| u64::from(a) | 1 << 32)),
-            None => thread.show(&[0; super::ANSWERED.len()]),
+            Some(a) => thread.show(&super::answers(a)),
+            None => thread.show(&super::NO_ANSWERS),
         }
     }
 
@@ -224,11 +226,21 @@ impl TrapContext {
                     }
                     Some(Event::Syscall)
                 }
-                Some(Event::Fault(fault)) if process.is_patched() => {
-                    let rip = regs.rip;
-                    let moved = process.patches().put_back(regs);
-                    // A page of trampolines was taken away while a thread was on its way there.
-                    if moved && fault.signal == Signal::SEGV && fault.addr == rip { None } else { Some(Event::Fault(fault)) }
+                Some(Event::Fault(mut fault)) if process.is_patched() => {
+                    let found = *regs;
+                    match (process.patches().put_back(regs), fault.signal) {
+                        (PutBack::Nowhere, _) => {}
+                        // A page of trampolines was taken away while a thread was on its way there.
+                        (_, Signal::SEGV) if fault.addr == found.rip => return Ok(None),
+                        // A step that has led no further than to where the instruction has moved: it ends behind that.
+                        (PutBack::Before, Signal::TRAP) => {
+                            *regs = found;
+                            return Ok(None);
+                        }
+                        (PutBack::Behind, Signal::TRAP) => fault.addr = regs.rip,
+                        _ => {}
+                    }
+                    Some(Event::Fault(fault))
                 }
                 event => event,
             },
@@ -279,11 +291,17 @@ fn event(saved: &Saved, regs: &mut UserRegs) -> Option<Event> {
         Some(_) => Prot::READ,
         None => Prot::empty(),
     };
-    Some(Event::Fault(Fault { signal, code: saved.code, addr: saved.addr, access }))
+    Some(Event::Fault(Fault {
+        signal,
+        code: saved.code,
+        addr: saved.addr,
+        access,
+        present: saved.page_fault.is_some_and(|e| e & PF_PRESENT != 0),
+    }))
 }
 
 fn general_protection() -> Fault {
-    Fault { signal: Signal::SEGV, code: abi::signal::SI_KERNEL, addr: 0, access: Prot::empty() }
+    Fault { signal: Signal::SEGV, code: abi::signal::SI_KERNEL, addr: 0, access: Prot::empty(), present: false }
 }
 
 /// Whether the processor takes `rip` as an address at all.

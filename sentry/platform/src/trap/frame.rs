@@ -23,8 +23,10 @@ const READ: usize = INFO + 40;
 const FRAME: u64 = 440;
 /// Bytes behind the extended state (`FP_XSTATE_MAGIC2`).
 const MAGIC2: u64 = 4;
-/// `struct sigaltstack` of a slot: all of it but what is at the end.
-pub const STACK_LEN: u64 = SLOT - 256;
+/// Bytes at the end of a slot that are not for frames.
+pub const OWN: u64 = 1024;
+/// `struct sigaltstack` of a slot.
+pub const STACK_LEN: u64 = SLOT - OWN;
 
 /// Where things lie in a slot when the host has put a frame on its empty stack.
 #[derive(Clone, Copy, Debug)]

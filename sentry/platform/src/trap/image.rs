@@ -1,6 +1,5 @@
 //! The stub page as bytes, and the places in it.
 
-use super::code::{RECORD_ANSWER, RECORD_NR};
 use super::frame;
 use crate::UserRegs;
 use crate::stub::{self, CODE};
@@ -28,9 +27,9 @@ unsafe extern "C" {
     static caisson_trap_call: u8;
     static caisson_trap_dirty: u8;
     static caisson_trap_clean: u8;
-    static caisson_trap_asked: u8;
+    static caisson_trap_answer_clean: u8;
     static caisson_trap_answered: u8;
-    static caisson_trap_loaded: u8;
+    static caisson_trap_ask: u8;
     static caisson_trap_entering: u8;
 }
 
@@ -78,71 +77,62 @@ impl Place {
     }
 }
 
-/// How to go on from a place of the page where the application's stack pointer is loaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Underway {
-    /// The call of the record at this address has not begun.
-    Calling(u64),
-    /// Back in the application, here.
-    Back(u64),
-}
-
 /// The arithmetic flags: OF, and those that LAHF knows.
 const OVERFLOW: u64 = 0x800;
 const LOW_FLAGS: u64 = 0xd5;
 
-/// What a thread was about that a signal found in the page with the application's stack pointer. `None`: nothing of ours. Mends its
-/// flags. What the registers say is the application's word, and only it will be deceived.
-pub fn underway(regs: &mut UserRegs) -> Option<Underway> {
-    let at = regs.rip.checked_sub(CODE).and_then(|o| usize::try_from(o).ok())?;
-    let is = |label: *const u8| at >= offset(label);
-    if !is(&raw const caisson_trap_leaving) || is(&raw const caisson_trap_entering) {
-        return None;
+/// Whether a thread that a signal found in the page with the application's stack pointer was about something of ours: mends its flags and number, and
+/// puts it in front of its call or, if that is done, behind it. What the registers say is the application's word, and only it will be deceived.
+pub fn underway(regs: &mut UserRegs) -> bool {
+    let Some(at) = regs.rip.checked_sub(CODE).and_then(|o| usize::try_from(o).ok()) else { return false };
+    let within = |from: *const u8, to: *const u8| (offset(from)..offset(to)).contains(&at);
+    if !within(&raw const caisson_trap_leaving, &raw const caisson_trap_entering) {
+        return false;
     }
-    if !is(&raw const caisson_trap_foreign) {
-        return Some(Underway::Back(regs.rcx));
+    regs.rip = regs.rcx;
+    if within(&raw const caisson_trap_leaving, &raw const caisson_trap_foreign) || at == offset(&raw const caisson_trap_answered) {
+        return true;
     }
-    let in_foreign = !is(&raw const caisson_trap_call);
-    let clean = if in_foreign { &raw const caisson_trap_foreign_clean } else { &raw const caisson_trap_clean };
-    if (in_foreign || is(&raw const caisson_trap_dirty)) && !is(clean) {
+    regs.rip = regs.rcx.wrapping_sub(2);
+    let cleanings = [
+        (&raw const caisson_trap_foreign, &raw const caisson_trap_foreign_clean),
+        (&raw const caisson_trap_dirty, &raw const caisson_trap_answer_clean),
+        (&raw const caisson_trap_ask, &raw const caisson_trap_clean),
+    ];
+    if let Some((_, clean)) = cleanings.into_iter().find(|&(from, to)| within(from, to)) {
         let mut kept = regs.rax >> 8 & LOW_FLAGS;
         // At the very last, SAHF, the addition has made OF what it was.
         kept |= if at + 1 == offset(clean) { regs.eflags & OVERFLOW } else { (regs.rax & 1) * OVERFLOW };
         regs.eflags = regs.eflags & !(OVERFLOW | LOW_FLAGS) | kept;
     }
-    Some(if in_foreign || !is(&raw const caisson_trap_asked) {
-        Underway::Calling(regs.rcx)
-    } else if is(&raw const caisson_trap_loaded) {
-        // The number is in rax already: the site's own `syscall` takes it.
-        Underway::Back(regs.rcx.wrapping_sub(2))
-    } else if at == offset(&raw const caisson_trap_answered) {
-        Underway::Back(regs.r11)
-    } else {
-        Underway::Calling(regs.rax)
-    })
+    // The number is turned round from behind the first BSWAP up to the second.
+    let turned = at != offset(&raw const caisson_trap_call)
+        && (within(&raw const caisson_trap_call, &raw const caisson_trap_clean)
+            || within(&raw const caisson_trap_foreign, &raw const caisson_trap_foreign_clean)
+            || [&raw const caisson_trap_clean, &raw const caisson_trap_foreign_clean].into_iter().any(|l| at == offset(l)));
+    let number = if turned { regs.rax.swap_bytes() } else { regs.rax };
+    regs.rax = i64::from(number as i32).cast_unsigned();
+    true
 }
 
-/// Bytes of a trampoline with its record.
+/// Bytes of a trampoline.
 pub const TRAMPOLINE: u64 = 32;
-/// Where in it the record is.
-pub const RECORD: u64 = 16;
+/// Bytes of an instruction that fits one.
+pub const LONGEST_MOVED: usize = 16;
 
-/// A trampoline, to be placed `at` bytes behind the word that holds the address of [`Place::Call`]. `zeroes`: the site makes the number by
-/// `xor eax, eax`, which sets flags.
-pub fn trampoline(at: u64, back: u64, nr: u32, answer: u64, zeroes: bool) -> [u8; TRAMPOLINE as usize] {
+/// A trampoline, to be placed `at` bytes behind the word that holds the address of [`Place::Call`]: what was moved there from before the call, and the
+/// jump with the address `back` behind it.
+pub fn trampoline(at: u64, moved: &[u8], back: u64) -> [u8; TRAMPOLINE as usize] {
     let mut t = [0xcc; TRAMPOLINE as usize];
-    let mut code: Vec<u8> = if zeroes { vec![0x31, 0xc0] } else { Vec::new() };
-    // lea rcx, [rip + record]
-    let end = code.len() as u64 + 7;
-    code.extend([0x48, 0x8d, 0x0d]);
-    code.extend(((RECORD - end) as u32).to_le_bytes());
+    let mut code = moved.to_vec();
+    // movabs rcx, back
+    code.extend([0x48, 0xb9]);
+    code.extend(back.to_le_bytes());
     // jmp [rip + word]
+    let end = code.len() as u64 + 6;
     code.extend([0xff, 0x25]);
-    code.extend((-((at + end + 6) as i64) as i32).to_le_bytes());
+    code.extend((-((at + end) as i64) as i32).to_le_bytes());
     put(&mut t, 0, &code);
-    put(&mut t, RECORD as usize, &back.to_le_bytes());
-    put(&mut t, (RECORD + RECORD_NR) as usize, &nr.to_le_bytes());
-    put(&mut t, (RECORD + RECORD_ANSWER) as usize, &(answer as u32).to_le_bytes());
     t
 }
 

@@ -1,8 +1,8 @@
 //! Patched call sites: a site that is called often becomes a jump to a trampoline, which spares the host's signal.
 //!
-//! `mov $nr, %eax; syscall`: the five bytes (of `mov $nr, %rax` the first five of seven) become a jump to a trampoline; the `syscall` stays where it is,
-//! so that whoever jumps to it traps as before. `xor %eax, %eax; syscall`: the two bytes become a short jump to padding nearby that
-//! nobody executes, which becomes the jump. All other ways to make a call keep to the signal.
+//! The instruction before the `syscall` moves to a trampoline, and its first five bytes become a jump there; the `syscall` stays where it is, so that whoever
+//! jumps to it traps as before. An instruction of less than five bytes becomes a short jump to padding nearby that nobody executes, which
+//! becomes the jump. Where it is not certain what that instruction is, and where it would do something else in another place, calls keep to the signal.
 //!
 //! The application's page is never written: a copy with the change takes its place in the stub, by one mapping operation, which is
 //! atomic for all threads that execute it. The kernel goes on reading and writing the page as it was, and whatever it maps, unmaps or
@@ -12,8 +12,8 @@
 //! The copy and the gate are code of the application's like others: nothing is trusted that comes from there.
 
 use super::Shared;
-use super::code::{ANSWER_COUNT, ANSWERS};
-use super::image::{self, Place, RECORD, TRAMPOLINE, Underway};
+use super::decode;
+use super::image::{self, Place, TRAMPOLINE};
 use crate::ops::Op;
 use crate::{CallSite, HostPage, UserRegs};
 use abi::mm::Prot;
@@ -112,10 +112,23 @@ struct Gate {
 /// A patched site.
 #[derive(Clone, Copy)]
 struct Site {
+    /// The address of the instruction that was moved.
+    start: u64,
+    /// Its length.
+    len: u64,
     /// The address of its `syscall`.
     call: u64,
-    nr: u32,
-    zeroes: bool,
+}
+
+/// Where a thread was that did not stand in the application's own code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PutBack {
+    /// It did.
+    Nowhere,
+    /// On the way to the instruction that was moved; now it stands before it.
+    Before,
+    /// Behind that; now it stands before its `syscall`, or behind that.
+    Behind,
 }
 
 /// The patches of one address space.
@@ -132,13 +145,15 @@ pub struct Patches {
     pages: Vec<PatchPage>,
 }
 
-/// How a site is encoded.
+/// How a site can be changed, by offsets in its page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Encoding {
-    /// Offset in the page of the instruction whose first five bytes become a jump.
-    Mov(usize),
-    /// Offsets of the two-byte instruction and of the padding.
-    Xor(usize, usize),
+struct Plan {
+    /// The instruction to be moved.
+    start: usize,
+    /// Its length.
+    len: usize,
+    /// Padding for the long jump, if the instruction is too short.
+    board: Option<usize>,
 }
 
 impl Patches {
@@ -172,26 +187,21 @@ impl Patches {
             Some(p) => p.bytes.clone(),
             None => site.bytes.to_vec(),
         };
-        let nr = u32::try_from(site.nr).ok()?;
-        let encoding = encoding(&bytes, (site.rip - start) as usize, nr)?;
+        let plan = plan(&bytes, (site.rip - start) as usize, site.nr)?;
         let (gate_index, new_gate) = self.gate(shared, start, gate)?;
         let g = self.gates.get(gate_index)?;
         let at = TRAMPOLINE * (g.used + 1);
         let trampoline = g.addr + at;
-        let jump_at = match encoding {
-            Encoding::Mov(at) | Encoding::Xor(_, at) => at,
-        };
-        let zeroes = matches!(encoding, Encoding::Xor(..));
-        let code = image::trampoline(at, site.rip, nr, answer_of(nr), zeroes);
+        let code = image::trampoline(at, bytes.get(plan.start..plan.start + plan.len)?, site.rip);
         self.pages.get(g.page)?.write(at, &code).ok()?;
         // jmp trampoline
+        let jump_at = plan.board.unwrap_or(plan.start);
         let distance = i32::try_from(trampoline.wrapping_sub(start + (jump_at + JUMP) as u64).cast_signed()).ok()?;
         let jump = bytes.get_mut(jump_at..jump_at + JUMP)?;
         jump[0] = 0xe9;
         jump[1..].copy_from_slice(&distance.to_le_bytes());
-        if let Encoding::Xor(at, board) = encoding {
-            let short = bytes.get_mut(at..at + 2)?;
-            short.copy_from_slice(&[0xeb, (board - at - 2) as u8]);
+        if let Some(board) = plan.board {
+            bytes.get_mut(plan.start..plan.start + 2)?.copy_from_slice(&[0xeb, (board - plan.start - 2) as u8]);
             self.boards.insert(start + board as u64, trampoline);
         }
         let copy = shared.patches.take()?;
@@ -201,7 +211,7 @@ impl Patches {
         }
         queue(copy.map(start, site.host.prot));
         self.pages.push(copy);
-        self.sites.insert(trampoline, Site { call: site.rip - 2, nr, zeroes });
+        self.sites.insert(trampoline, Site { start: start + plan.start as u64, len: plan.len as u64, call: site.rip - 2 });
         if let Some(g) = self.gates.get_mut(gate_index) {
             g.used += 1;
         }
@@ -289,31 +299,24 @@ impl Patches {
         self.patched.is_empty() && self.gates.is_empty()
     }
 
-    /// A thread was interrupted, or has faulted, with these registers. If it was on the way from a patched site to the sentry, it is put to where it
-    /// would be without patches: in front of the site's `syscall`. Returns whether it was.
-    pub fn put_back(&self, regs: &mut UserRegs) -> bool {
-        let trampoline = match image::underway(regs) {
-            Some(Underway::Back(rip)) => {
-                regs.rip = rip;
-                return true;
-            }
-            Some(Underway::Calling(record)) => record.wrapping_sub(RECORD),
-            None => {
-                let at = self.boards.get(&regs.rip).copied().unwrap_or(regs.rip);
-                if !self.gates.iter().any(|g| (g.addr..g.addr + PAGE_SIZE).contains(&at)) {
-                    return false;
-                }
-                at & !(TRAMPOLINE - 1)
-            }
-        };
-        let Some(site) = self.sites.get(&trampoline) else { return false };
-        regs.rip = site.call;
-        regs.rax = site.nr.into();
-        if site.zeroes {
-            // What `xor eax, eax` leaves.
-            regs.eflags = regs.eflags & !0x8d5 | 0x44;
+    /// A thread was interrupted, or has faulted, with these registers. If it was on the way from a patched site to the sentry or back, it is put to where
+    /// it would be without patches.
+    pub fn put_back(&self, regs: &mut UserRegs) -> PutBack {
+        if image::underway(regs) {
+            return PutBack::Behind;
         }
-        true
+        let at = self.boards.get(&regs.rip).copied().unwrap_or(regs.rip);
+        if !self.gates.iter().any(|g| (g.addr..g.addr + PAGE_SIZE).contains(&at)) {
+            return PutBack::Nowhere;
+        }
+        let trampoline = at & !(TRAMPOLINE - 1);
+        let Some(site) = self.sites.get(&trampoline) else { return PutBack::Nowhere };
+        if at - trampoline < site.len {
+            regs.rip = site.start;
+            return PutBack::Before;
+        }
+        regs.rip = site.call;
+        PutBack::Behind
     }
 
     /// What must be kept until the process has ended.
@@ -331,72 +334,47 @@ impl HostPage {
     }
 }
 
-/// Where in a slot the answer to a call is.
-fn answer_of(nr: u32) -> u64 {
-    let index = super::ANSWERED.iter().position(|&n| n == i64::from(nr)).map_or(0, |i| i + 1);
-    ANSWERS + 8 * index as u64
-}
-const _: () = assert!(super::ANSWERED.len() < ANSWER_COUNT);
-
-/// How the call that ends at offset `end` of a page, with number `nr`, is encoded. `None`: in no way that can be patched.
-fn encoding(page: &[u8], end: usize, nr: u32) -> Option<Encoding> {
+/// How the call that ends at offset `end` of a page and had number `nr` can be changed. `None`: not at all.
+fn plan(page: &[u8], end: usize, nr: u64) -> Option<Plan> {
     let call = end.checked_sub(2)?;
     if page.get(call..end)? != [0x0f, 0x05] {
         return None;
     }
-    let number = nr.to_le_bytes();
-    if let Some(at) = call.checked_sub(7)
-        && page.get(at..at + 3)? == [0x48, 0xc7, 0xc0]
-        && page.get(at + 3..call)? == number
-        && nr < 1 << 31
-    {
-        return Some(Encoding::Mov(at));
+    let (start, instruction) = decode::before(page, call).or_else(|| loads_number(page, call, nr))?;
+    let len = instruction.len;
+    if !instruction.movable || !(2..=image::LONGEST_MOVED).contains(&len) {
+        return None;
     }
+    let board = match len {
+        JUMP.. => None,
+        _ => Some(padding(page, end).filter(|b| b - start - 2 <= SHORT)?),
+    };
+    Some(Plan { start, len, board })
+}
+
+/// `mov eax, nr` near the beginning of a page, where there is not enough before it to be certain without knowing the number.
+fn loads_number(page: &[u8], call: usize, nr: u64) -> Option<(usize, decode::Instruction)> {
+    let start = call.checked_sub(5)?;
     // A prefix would make it a move to another register.
-    if let Some(at) = call.checked_sub(5)
-        && *page.get(at)? == 0xb8
-        && page.get(at + 1..call)? == number
-        && at.checked_sub(1).and_then(|p| page.get(p)).is_some_and(|p| !(0x40..0x50).contains(p) && *p != 0x66)
-    {
-        return Some(Encoding::Mov(at));
-    }
-    let at = call.checked_sub(2)?;
-    if nr == 0
-        && matches!(page.get(at..call)?, [0x31 | 0x33, 0xc0])
-        && at.checked_sub(1).and_then(|p| page.get(p)).is_some_and(|p| !(0x40..0x50).contains(p))
-    {
-        let board = padding(page, end)?;
-        return (board - call <= SHORT).then_some(Encoding::Xor(at, board));
-    }
-    None
+    let is_bare = start.checked_sub(1).and_then(|p| page.get(p)).is_some_and(|p| !(0x40..0x50).contains(p) && *p != 0x66);
+    let number = u32::try_from(nr).ok()?.to_le_bytes();
+    let matches = is_bare && *page.get(start)? == 0xb8 && *page.get(start + 1..call)? == number;
+    matches.then_some((start, decode::instruction(page.get(start..call)?)?))
 }
 
 /// Finds room for a jump behind the end of the function that goes on at offset `at`: bytes between an instruction that never goes on to the next
-/// one and the next function or label, which only fill up. Knows few instructions, and gives up at others.
+/// one and the next function or label, which only fill up.
 fn padding(page: &[u8], mut at: usize) -> Option<usize> {
+    let reach = at + SHORT;
     loop {
-        at += match page.get(at..)? {
-            // ret; jmp
-            [0xc3, ..] => break at += 1,
-            [0xe9, ..] => break at += 5,
-            [0xeb, ..] => break at += 2,
-            // cmp rax, n; cmp eax, n; the same, short
-            [0x48, 0x3d, ..] => 6,
-            [0x3d, ..] => 5,
-            [0x48, 0x83, 0xf8, ..] => 4,
-            [0x83, 0xf8, ..] => 3,
-            // test, mov, xor, neg between registers
-            [0x48, 0x85 | 0x89 | 0x31, 0xc0..=0xff, ..] | [0x48, 0xf7, 0xd8, ..] => 3,
-            [0x85 | 0x89 | 0x31, 0xc0..=0xff, ..] | [0xf7, 0xd8, ..] => 2,
-            // jcc
-            [0x0f, 0x80..=0x8f, ..] => 6,
-            [0x70..=0x7f, ..] => 2,
-            // pop; add rsp, n
-            [0x58..=0x5f, ..] => 1,
-            [0x41, 0x58..=0x5f, ..] => 2,
-            [0x48, 0x83, 0xc4, ..] => 4,
-            _ => return None,
-        };
+        let instruction = decode::instruction(page.get(at..)?)?;
+        at += instruction.len;
+        if instruction.ends {
+            break;
+        }
+        if at > reach {
+            return None;
+        }
     }
     let begin = at;
     while at < begin + JUMP {
@@ -422,50 +400,72 @@ fn padding(page: &[u8], mut at: usize) -> Option<usize> {
 mod tests {
     use super::*;
 
+    /// `code` behind enough to be told apart.
     fn page(code: &[u8]) -> Vec<u8> {
         let mut p = vec![0xf4; PAGE_SIZE as usize];
-        p[16..16 + code.len()].copy_from_slice(code);
+        p[64..64 + code.len()].copy_from_slice(code);
         p
     }
 
+    fn planned(code: &[u8], nr: u64) -> Option<(usize, usize, Option<usize>)> {
+        let call = code.windows(2).position(|w| w == [0x0f, 0x05]).expect("a call");
+        plan(&page(code), 64 + call + 2, nr).map(|p| (p.start - 64, p.len, p.board.map(|b| b - 64)))
+    }
+
     #[test]
-    fn knows_the_encodings_and_nothing_else() {
-        let getpid = page(&[0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3]);
-        assert_eq!(encoding(&getpid, 23, 39), Some(Encoding::Mov(16)));
-        assert_eq!(encoding(&getpid, 23, 40), None);
-        assert_eq!(encoding(&getpid, 22, 39), None);
-        // mov r8d, 39
-        assert_eq!(encoding(&page(&[0x41, 0xb8, 39, 0, 0, 0, 0x0f, 0x05]), 24, 39), None);
-        let long = page(&[0x48, 0xc7, 0xc0, 39, 0, 0, 0, 0x0f, 0x05]);
-        assert_eq!(encoding(&long, 25, 39), Some(Encoding::Mov(16)));
+    fn knows_what_can_be_moved() {
+        let getpid = [0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3];
+        assert_eq!(planned(&getpid, 39), Some((0, 5, None)));
+        assert_eq!(plan(&page(&getpid), 70, 39), None);
+        assert_eq!(planned(&[0x48, 0xc7, 0xc0, 39, 0, 0, 0, 0x0f, 0x05], 39), Some((0, 7, None)));
+        // syscall(3) of glibc; its number is in a register.
+        let syscall = [0x48, 0x89, 0xf8, 0x4d, 0x89, 0xc8, 0x4c, 0x8b, 0x4c, 0x24, 0x08, 0x0f, 0x05, 0x48, 0x3d];
+        assert_eq!(planned(&syscall, 39), Some((6, 5, None)));
+        // By its own address; a call; a jump.
+        for b in [&[0x48, 0x8b, 0x05, 0, 0, 0, 0, 0x0f, 0x05][..], &[0xe8, 0, 0, 0, 0, 0x0f, 0x05], &[0x0f, 0x84, 0, 0, 0, 0, 0x0f, 0x05]] {
+            assert_eq!(planned(b, 39), None);
+        }
         // The first bytes of a page: what is before them is not to be seen.
-        let mut edge = vec![0; PAGE_SIZE as usize];
+        let mut edge = vec![0x90; PAGE_SIZE as usize];
         edge[..7].copy_from_slice(&[0xb8, 39, 0, 0, 0, 0x0f, 0x05]);
-        assert_eq!(encoding(&edge, 7, 39), None);
-        assert_eq!(encoding(&edge, 1, 39), None);
+        assert_eq!(plan(&edge, 7, 39), None);
+        assert_eq!(plan(&edge, 1, 39), None);
+        // A little further on, only the number can make it certain.
+        edge[16..23].copy_from_slice(&[0xb8, 39, 0, 0, 0, 0x0f, 0x05]);
+        assert!(plan(&edge, 23, 39).is_some());
+        assert_eq!(plan(&edge, 23, 40), None);
+        edge[15] = 0x41;
+        assert_eq!(plan(&edge, 23, 39), None);
+    }
+
+    #[test]
+    fn short_ones_need_padding() {
         // read of glibc 2.36
         let read = [0x31, 0xc0, 0x0f, 0x05, 0x48, 0x3d, 0, 0xf0, 0xff, 0xff, 0x77, 0x4f, 0xc3, 0x66, 0x0f, 0x1f, 0x44, 0, 0];
-        assert_eq!(encoding(&page(&read), 20, 0), Some(Encoding::Xor(16, 29)));
+        assert_eq!(planned(&read, 0), Some((0, 2, Some(13))));
         // No padding, padding that is too short, something unknown, no return.
-        for (i, b) in [(13, 0x55), (13, 0x90), (4, 0xe8), (12, 0xf4)] {
+        for (i, b) in [(13, 0x55), (13, 0x90), (4, 0x06), (12, 0xf4)] {
             let mut read = read;
             read[i] = b;
             if b == 0x90 {
                 read[14] = 0x55;
             }
-            assert_eq!(encoding(&page(&read), 20, 0), None, "{i}");
+            assert_eq!(planned(&read, 0), None, "{i}");
         }
+        // Too far away for a short jump.
+        let far = [&[0x44, 0x89, 0xc0, 0x0f, 0x05][..], &[0x50; 124], &[0xc3], &[0xcc; 8]].concat();
+        assert_eq!(planned(&far, 0), None);
+        let near = [&[0x44, 0x89, 0xc0, 0x0f, 0x05][..], &[0x50; 100], &[0xc3], &[0xcc; 8]].concat();
+        assert_eq!(planned(&near, 0), Some((0, 3, Some(106))));
     }
 
     #[test]
     fn trampolines_are_as_the_processor_wants_them() {
-        let t = image::trampoline(64, 0x1122_3344_5566, 39, 16200, false);
-        assert_eq!(t[..3], [0x48, 0x8d, 0x0d]);
-        assert_eq!(u32::from_le_bytes(t[3..7].try_into().expect("four")), 16 - 7);
-        assert_eq!(t[7..9], [0xff, 0x25]);
-        assert_eq!(i32::from_le_bytes(t[9..13].try_into().expect("four")), -(64 + 13));
-        let t = image::trampoline(32, 1, 0, 16192, true);
-        assert_eq!(t[..5], [0x31, 0xc0, 0x48, 0x8d, 0x0d]);
-        assert_eq!(u32::from_le_bytes(t[5..9].try_into().expect("four")), 16 - 9);
+        let t = image::trampoline(64, &[0x31, 0xc0], 0x1122_3344_5566);
+        assert_eq!(t[..4], [0x31, 0xc0, 0x48, 0xb9]);
+        assert_eq!(u64::from_le_bytes(t[4..12].try_into().expect("eight")), 0x1122_3344_5566);
+        assert_eq!(t[12..14], [0xff, 0x25]);
+        assert_eq!(i32::from_le_bytes(t[14..18].try_into().expect("four")), -(64 + 18));
+        assert_eq!(image::trampoline(32, &[0x90; image::LONGEST_MOVED], 1)[26..28], [0xff, 0x25]);
     }
 }

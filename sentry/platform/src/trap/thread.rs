@@ -1,6 +1,6 @@
 //! A stub thread for application code, and how it is made.
 
-use super::code::{self, ANSWER_COUNT, ANSWERS, POST, SLOTS_BEGIN};
+use super::code::{self, ANSWERS, POST, SLOTS_BEGIN};
 use super::filter;
 use super::frame::{Geometry, STACK_LEN};
 use super::image::{self, Place};
@@ -222,10 +222,12 @@ impl HostThread {
         SLOTS_BEGIN + self.number * SLOT
     }
 
-    /// Shows the application answers to calls: zero where there is none.
-    pub fn show(&self, answers: &[u64]) -> Result<(), Errno> {
-        let bytes: Vec<u8> = answers.iter().take(ANSWER_COUNT - 1).flat_map(|a| a.to_le_bytes()).collect();
-        self.slot.copy_out(ANSWERS + 8, &bytes)
+    /// Shows the application answers to calls, by their numbers.
+    pub fn show(&self, answers: &[(i64, Option<u32>)]) -> Result<(), Errno> {
+        answers.iter().try_for_each(|&(nr, answer)| {
+            let word = answer.map_or(0, |a| a.wrapping_add(1));
+            self.slot.copy_out(ANSWERS + 4 * nr.cast_unsigned(), &word.to_le_bytes())
+        })
     }
 
     /// Lets it run application code from its frame. `jump`: all registers are as they were, but for those that a call may change. Returns whether
