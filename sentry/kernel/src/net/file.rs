@@ -56,6 +56,10 @@ impl FileOps for SocketFile {
         self.ops.kind() == SocketKind::Stream
     }
 
+    fn has_pending_error(&self) -> bool {
+        self.ops.options().has_error()
+    }
+
     fn wait_limit(&self, write: bool) -> Option<Duration> {
         let options = self.ops.options();
         if write { options.send_timeout() } else { options.receive_timeout() }

@@ -169,7 +169,7 @@ fn write_stream(task: &Task, file: &Arc<File>, buf: &mut IoBuffer<'_>, nonblocki
             Err(_) if done > 0 => return Ok(done),
             Err(e) => return Err(e),
         }
-        if !ops.is_stream() || nonblocking || buf.remaining() == 0 || done == 0 {
+        if !ops.is_stream() || nonblocking || buf.remaining() == 0 || done == 0 || ops.has_pending_error() {
             return Ok(done);
         }
     }

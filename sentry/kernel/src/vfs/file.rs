@@ -125,6 +125,11 @@ pub trait FileOps: Send + Sync + Any {
         false
     }
 
+    /// Whether an error waits for the next call (a socket's SO_ERROR): a write that has written a part ends then, and leaves it.
+    fn has_pending_error(&self) -> bool {
+        false
+    }
+
     /// Current size, for `SEEK_END`.
     fn size(&self, file: &File) -> Result<u64> {
         Ok(file.inode().attr()?.size)

@@ -416,8 +416,8 @@ impl InetSock {
 
     /// The peer was closed: what is sent is lost, and a reset comes back.
     fn send_to_nobody(&self, peer: &Arc<InetSock>, buf: &mut IoBuffer<'_>, sent: usize) -> Result<usize> {
-        let n = buf.remaining();
-        // Its memory is read as always.
+        // As much as would have been on its way when the reset came; its memory is read as always.
+        let n = buf.remaining().min(PIECE).min(peer.window());
         buf.read_all(n)?;
         peer.hang_up(true);
         let mut s = self.lock();

@@ -44,7 +44,7 @@ fn send(t: &CurrentTask, s: &Open, ranges: &[UserRange], mut message: Message, f
                 return Err(e);
             }
         }
-        if !stream || nonblocking || buf.remaining() == 0 {
+        if !stream || nonblocking || buf.remaining() == 0 || s.sock.options().has_error() {
             return Ok(sent);
         }
         // What goes along has gone with the first bytes.

@@ -334,6 +334,15 @@ fn tcp_write_after_close() {
     err!(send(c, b"x", 0), EPIPE);
     eq!(ok!(recv(c, 4, 0)), b"");
     say!("{}", events(c));
+    // Of much, only what was on its way when the reset came is taken.
+    let (c, s) = pair();
+    close(s);
+    until("the end", || events(c).contains("RDHUP"));
+    let much = vec![b'x'; 64 << 20];
+    let taken = ok!(send(c, &much, 0));
+    check!(taken > 0 && taken < 64 << 20);
+    until("the reset", || events(c).contains("ERR"));
+    err!(send(c, b"x", 0), EPIPE);
     // Without MSG_NOSIGNAL there is a signal.
     in_child(|| {
         action(SIGPIPE, SIG_IGN);
