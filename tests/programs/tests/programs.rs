@@ -34,6 +34,7 @@ const SCRIPTS: &[Script] = scripts![
     big_file 0 120 4 "equal",
     threads_1000 0 60 6 "running 1000",
     strace_gdb 0 120 8 "Breakpoint 1",
+    python_suite 0 300 4 "suite: 0",
     processes_500 0 60 6 "all done 0",
     fork_bomb 0 60 4 "survived",
 ];

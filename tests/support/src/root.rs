@@ -15,6 +15,8 @@ const SUITE: &str = "bookworm";
 /// What the tests need besides Debian's smallest set. Adding a name makes a new root.
 const PACKAGES: &[&str] = &[
     "python3",
+    "libpython3.11-testsuite",
+    "netbase",
     "perl",
     "gcc",
     "libc6-dev",
