@@ -1,8 +1,9 @@
 //! How many guest threads have something to do: whoever wants to wait by looking, which takes a processor, must know.
 
+use crate::placement::Placement;
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 /// The sandbox's processors, and its guest threads that are not blocked in the kernel. A hint: races cost time, no more.
 #[derive(Debug)]
@@ -23,10 +24,20 @@ impl Load {
     }
 }
 
-/// One guest thread's part in the load.
+/// Calls in a row, without waiting, after which a thread that was called to a processor is free again.
+const CALM: u32 = 8;
+
+/// One guest thread's part in the load, and where it wakes up.
 #[derive(Debug)]
 pub struct Activity {
     load: Arc<Load>,
+    placement: Arc<Placement>,
+    /// The thread that serves it; 0 if it has not begun.
+    tid: AtomicI32,
+    /// The processor that it was called to and may not leave, and one; 0: it may run wherever the sandbox may.
+    bound: AtomicU32,
+    /// Calls since it has waited.
+    calls: AtomicU32,
     running: AtomicBool,
     /// It has blocked since somebody asked.
     has_blocked: AtomicBool,
@@ -39,6 +50,9 @@ thread_local! {
 
 /// To be called by any thread of the sentry that is about to wait (`true`) or has waited (`false`) for something.
 pub fn set_blocked(blocked: bool) {
+    if blocked {
+        crate::wake::hand_over();
+    }
     CURRENT.with_borrow(|current| {
         if let Some(activity) = current {
             activity.set_running(!blocked);
@@ -48,14 +62,60 @@ pub fn set_blocked(blocked: bool) {
 
 impl Activity {
     /// Of a guest thread that does not run yet.
-    pub fn new(load: &Arc<Load>) -> Arc<Activity> {
-        Arc::new(Activity { load: Arc::clone(load), running: AtomicBool::new(false), has_blocked: AtomicBool::new(false) })
+    pub fn new(load: &Arc<Load>, placement: &Arc<Placement>) -> Arc<Activity> {
+        Arc::new(Activity {
+            load: Arc::clone(load),
+            placement: Arc::clone(placement),
+            tid: AtomicI32::new(0),
+            bound: AtomicU32::new(0),
+            calls: AtomicU32::new(0),
+            running: AtomicBool::new(false),
+            has_blocked: AtomicBool::new(false),
+        })
+    }
+
+    /// That of the guest thread that the calling thread serves.
+    pub fn current() -> Option<Arc<Activity>> {
+        CURRENT.with_borrow(Clone::clone)
     }
 
     /// The calling thread serves this guest thread, which runs.
     pub fn begin(self: &Arc<Activity>) {
+        // It may have been started by a thread that was bound.
+        self.placement.free();
+        self.tid.store(host::thread::tid(), Relaxed);
         CURRENT.set(Some(Arc::clone(self)));
         self.set_running(true);
+    }
+
+    /// The calling thread serves this guest thread no more.
+    pub fn end(&self) {
+        self.roam();
+        self.tid.store(0, Relaxed);
+        CURRENT.set(None);
+    }
+
+    /// Lets the thread, which sleeps, wake up on the caller's processor.
+    pub fn come_here(&self) {
+        let (tid, here) = (self.tid.load(Relaxed), self.placement.here());
+        if tid != 0 && self.bound.swap(here + 1, Relaxed) != here + 1 {
+            self.placement.bind(tid, here);
+        }
+    }
+
+    /// Lets it run wherever the sandbox may.
+    pub fn roam(&self) {
+        let tid = self.tid.load(Relaxed);
+        if tid != 0 && self.bound.load(Relaxed) != 0 && self.bound.swap(0, Relaxed) != 0 {
+            self.placement.release(tid);
+        }
+    }
+
+    /// It is about to let the application run again: one that does not wait any more is free.
+    pub fn goes_on(&self) {
+        if self.bound.load(Relaxed) != 0 && self.calls.fetch_add(1, Relaxed) >= CALM {
+            self.roam();
+        }
     }
 
     /// It runs, or blocks.
@@ -65,6 +125,7 @@ impl Activity {
                 self.load.running.fetch_add(1, Relaxed);
             } else {
                 self.load.running.fetch_sub(1, Relaxed);
+                self.calls.store(0, Relaxed);
                 self.has_blocked.store(true, Relaxed);
             }
         }
@@ -88,7 +149,8 @@ mod tests {
     #[test]
     fn counts_each_thread_once() {
         let load = Load::new(2);
-        let (a, b) = (Activity::new(&load), Activity::new(&load));
+        let placement = Placement::new();
+        let (a, b) = (Activity::new(&load, &placement), Activity::new(&load, &placement));
         a.begin();
         a.begin();
         assert!(load.has_spare());

@@ -9,6 +9,7 @@
 #![allow(unsafe_code)]
 
 pub use activity::set_blocked;
+pub use wake::{place, set_handing_over, wake};
 
 use abi::{Errno, mm::Prot};
 use std::os::fd::RawFd;
@@ -26,6 +27,7 @@ mod stub;
 mod tests;
 mod tracee;
 pub mod trap;
+mod wake;
 
 /// The general registers of a guest thread: `struct user_regs_struct` of x86-64, which is what `PTRACE_GETREGS` fills.
 pub type UserRegs = libc::user_regs_struct;

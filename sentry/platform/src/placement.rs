@@ -97,6 +97,27 @@ impl Placement {
         }
     }
 
+    /// The caller's CPU, as [`bind`](Self::bind) takes it.
+    pub fn here(&self) -> u32 {
+        let here = current_cpu();
+        self.cpus.iter().position(|&c| c == here).unwrap_or(0) as u32
+    }
+
+    /// Keeps a thread on one CPU until it is [released](Self::release).
+    pub fn bind(&self, tid: i32, cpu: u32) {
+        if let Some(&cpu) = self.cpus.get(cpu as usize).filter(|_| self.cpus.len() > 1) {
+            // On failure it wakes up elsewhere, no more.
+            let _ = set_affinity(tid, &CpuSet::one(cpu));
+        }
+    }
+
+    /// Lets the calling thread run wherever the sandbox may, if it does not do so yet.
+    pub fn free(&self) {
+        if affinity(0).is_ok_and(|s| s.count() < self.cpus.len()) {
+            self.release(0);
+        }
+    }
+
     /// How many CPUs there are.
     pub fn cpus(&self) -> usize {
         self.cpus.len()

@@ -55,7 +55,7 @@ pub fn boot(
 ) -> Result<Arc<Sandbox>, Failure> {
     let memory = MemoryPool::new(host::memfile::MemoryFile::DEFAULT_LEN).map_err(Failure::host("application memory"))?;
     // A guest thread that waits in the kernel leaves its processor to others.
-    sync::observe(platform::set_blocked);
+    sync::set_scheduler(sync::Scheduler { waits: platform::set_blocked, place: platform::place, wake: platform::wake });
     let kernel = Kernel::new(platform, Arc::new(memory), config(spec, steady_counter)).map_err(Failure::host("cannot boot"))?;
     register(&kernel, spec, host);
     network(&kernel, spec)?;

@@ -10,5 +10,5 @@ mod wait_queue;
 
 pub use lock_order::Rank;
 pub use mutex::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
-pub use park::{Parker, observe};
+pub use park::{Parker, Place, Scheduler, set_scheduler};
 pub use wait_queue::{Listener, Registration, WaitQueue};

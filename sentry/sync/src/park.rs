@@ -1,60 +1,144 @@
 //! Parking a task thread until someone unparks it.
 
-use parking_lot::{Condvar, Mutex};
-use std::sync::OnceLock;
+use parking_lot::Mutex;
+use std::any::Any;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
 use std::time::Instant;
 
-/// Who is told when a thread waits here, and when it has waited.
-static OBSERVER: OnceLock<fn(bool)> = OnceLock::new();
+/// What whoever places threads on processors knows of one of them.
+pub type Place = Arc<dyn Any + Send + Sync>;
 
-/// Lets `observer` know of each thread that begins (`true`) and ends (`false`) waiting, on that thread. Only the first call has an effect.
-pub fn observe(observer: fn(bool)) {
-    let _ = OBSERVER.set(observer);
+/// Who is told of waiting, and decides when and where a thread wakes up.
+#[derive(Clone, Copy, Debug)]
+pub struct Scheduler {
+    /// A thread begins (`true`) or ends waiting; called on that thread.
+    pub waits: fn(bool),
+    /// The calling thread's place, if it has one.
+    pub place: fn() -> Option<Place>,
+    /// Wakes a thread with this place by [`Thread::unpark`], now or, if the calling thread will be heard of again, soon.
+    pub wake: fn(&Thread, &Place),
 }
 
-/// A one-token parking place: [`unpark`](Parker::unpark) leaves a token, [`park`](Parker::park) takes it or waits for it.
+static SCHEDULER: OnceLock<Scheduler> = OnceLock::new();
+
+/// Lets `scheduler` decide from now on. Only the first call has an effect.
+pub fn set_scheduler(scheduler: Scheduler) {
+    let _ = SCHEDULER.set(scheduler);
+}
+
+const EMPTY: u8 = 0;
+const TOKEN: u8 = 1;
+/// Somebody waits, or is about to.
+const ASLEEP: u8 = 2;
+
+/// A one-token parking place for one thread at a time: [`unpark`](Parker::unpark) leaves a token, [`park`](Parker::park) takes it or waits for it.
 #[derive(Debug, Default)]
 pub struct Parker {
-    token: Mutex<bool>,
-    cond: Condvar,
+    state: AtomicU8,
+    /// Who waits, or did so last.
+    sleeper: Mutex<Option<(Thread, Option<Place>)>>,
 }
 
 impl Parker {
     /// An empty parking place.
     #[must_use]
     pub const fn new() -> Self {
-        Parker { token: Mutex::new(false), cond: Condvar::new() }
+        Parker { state: AtomicU8::new(EMPTY), sleeper: Mutex::new(None) }
     }
 
     /// Takes the token, waiting for it until `deadline`. Returns whether there was one.
     pub fn park(&self, deadline: Option<Instant>) -> bool {
-        let mut token = self.token.lock();
-        let observer = if *token { None } else { OBSERVER.get() };
-        if let Some(observer) = observer {
-            observer(true);
+        if self.take() {
+            return true;
         }
-        while !*token {
-            match deadline {
-                None => self.cond.wait(&mut token),
-                Some(d) => {
-                    if self.cond.wait_until(&mut token, d).timed_out() {
-                        break;
-                    }
-                }
+        let scheduler = SCHEDULER.get();
+        self.sit_down(scheduler);
+        if let Some(s) = scheduler {
+            (s.waits)(true);
+        }
+        let woken = self.sleep(deadline);
+        if let Some(s) = scheduler {
+            (s.waits)(false);
+        }
+        woken
+    }
+
+    fn take(&self) -> bool {
+        self.state.load(Ordering::Relaxed) == TOKEN && self.state.swap(EMPTY, Ordering::SeqCst) == TOKEN
+    }
+
+    /// Says who will wait here.
+    fn sit_down(&self, scheduler: Option<&Scheduler>) {
+        let me = std::thread::current();
+        let mut sleeper = self.sleeper.lock();
+        if sleeper.as_ref().is_none_or(|(t, place)| t.id() != me.id() || place.is_none()) {
+            *sleeper = Some((me, scheduler.and_then(|s| (s.place)())));
+        }
+    }
+
+    fn sleep(&self, deadline: Option<Instant>) -> bool {
+        if self.state.compare_exchange(EMPTY, ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+            // A swap, to see all that whoever left the last token did before.
+            self.state.swap(EMPTY, Ordering::SeqCst);
+            return true;
+        }
+        loop {
+            match deadline.map(|d| d.saturating_duration_since(Instant::now())) {
+                None => std::thread::park(),
+                Some(left) if left.is_zero() => return self.state.swap(EMPTY, Ordering::SeqCst) == TOKEN,
+                Some(left) => std::thread::park_timeout(left),
+            }
+            // The thread's own token, which others use too, may have been left for any reason.
+            if self.take() {
+                return true;
             }
         }
-        if let Some(observer) = observer {
-            observer(false);
-        }
-        std::mem::take(&mut *token)
     }
 
     /// Leaves a token. May be called under any lock.
     pub fn unpark(&self) {
-        let mut token = self.token.lock();
-        if !*token {
-            *token = true;
-            self.cond.notify_one();
+        if self.state.swap(TOKEN, Ordering::SeqCst) != ASLEEP {
+            return;
         }
+        let Some((thread, place)) = self.sleeper.lock().clone() else { return };
+        match (SCHEDULER.get(), &place) {
+            (Some(s), Some(place)) => (s.wake)(&thread, place),
+            _ => thread.unpark(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn tokens() {
+        let p = Arc::new(Parker::new());
+        p.unpark();
+        p.unpark();
+        assert!(p.park(None));
+        assert!(!p.park(Some(Instant::now())));
+        // A token of the thread's own is not one of ours.
+        std::thread::current().unpark();
+        assert!(!p.park(Some(Instant::now() + Duration::from_millis(2))));
+        let (tx, rx) = std::sync::mpsc::channel();
+        let sleeper = {
+            let p = p.clone();
+            std::thread::spawn(move || {
+                for n in 0..1000 {
+                    assert!(p.park(None));
+                    tx.send(n).expect("somebody listens");
+                }
+            })
+        };
+        for n in 0..1000 {
+            p.unpark();
+            assert_eq!(rx.recv(), Ok(n));
+        }
+        sleeper.join().expect("join");
     }
 }

@@ -137,6 +137,7 @@ impl CurrentTask {
         let event = self.context.switch(mm.address_space(), &mut self.regs);
         task.clock.enter(false);
         task.in_application.store(false, Ordering::SeqCst);
+        platform::set_handing_over(event == Event::Syscall && mostly_waits(self.regs.orig_rax));
         match event {
             Event::Syscall => {
                 if let Some(rip) = self.context.take_hot_call() {
@@ -257,6 +258,42 @@ impl CurrentTask {
     pub fn exit_group(&mut self, code: u8) {
         self.group().begin_exit(ExitStatus::Exited(code));
     }
+}
+
+/// Whether a call is short, and likely to wait or to wake somebody whom the caller will wait for. Such calls may keep wake-ups back for a moment;
+/// before all others everybody is awake.
+fn mostly_waits(nr: u64) -> bool {
+    matches!(
+        nr as i64,
+        libc::SYS_read
+            | libc::SYS_write
+            | libc::SYS_readv
+            | libc::SYS_writev
+            | libc::SYS_poll
+            | libc::SYS_ppoll
+            | libc::SYS_select
+            | libc::SYS_pselect6
+            | libc::SYS_epoll_wait
+            | libc::SYS_epoll_pwait
+            | libc::SYS_epoll_pwait2
+            | libc::SYS_epoll_ctl
+            | libc::SYS_sendto
+            | libc::SYS_recvfrom
+            | libc::SYS_sendmsg
+            | libc::SYS_recvmsg
+            | libc::SYS_futex
+            | libc::SYS_wait4
+            | libc::SYS_waitid
+            | libc::SYS_nanosleep
+            | libc::SYS_clock_nanosleep
+            | libc::SYS_clock_gettime
+            | libc::SYS_gettid
+            | libc::SYS_getpid
+            | libc::SYS_rt_sigprocmask
+            | libc::SYS_rt_sigtimedwait
+            | libc::SYS_rt_sigsuspend
+            | libc::SYS_pause
+    )
 }
 
 /// The processor's error code of a page fault in user mode.

@@ -9,6 +9,7 @@ use super::{Shared, code};
 use crate::activity::Activity;
 use crate::interrupt::Interrupter;
 use crate::stub::{INTERRUPT, USER_END};
+use crate::wake;
 use crate::{AddressSpace, Answers, Context, Event, Fault, FpState, Interrupt, UserRegs};
 use abi::Errno;
 use abi::mm::Prot;
@@ -52,7 +53,7 @@ impl TrapContext {
             thread: None,
             fp: None,
             interrupter: Arc::default(),
-            activity: Activity::new(&shared.load),
+            activity: Activity::new(&shared.load, &shared.placement),
             begun: false,
             spin: Spin::new(shared.options.looking),
             last_call: None,
@@ -171,6 +172,8 @@ impl TrapContext {
             && (regs.rcx, regs.r11) == (regs.rip, regs.eflags)
             && regs.eflags & TRAP_FLAG == 0;
         let blocked = self.activity.take_has_blocked();
+        self.activity.goes_on();
+        let keeps = wake::any_kept();
         let way = if thread.has_line() { self.spin.way(self.activity.load(), blocked, thread.is_posted()) } else { Way::Bell };
         thread.set_watched(way != Way::Bell)?;
         if matches!(way, Way::Begin(_)) {
@@ -181,7 +184,12 @@ impl TrapContext {
             self.interrupter.repeat();
         }
         let turns = match way {
-            Way::Bell => return thread.wait(),
+            Way::Bell => {
+                if keeps {
+                    thread.wait_patiently()?;
+                }
+                return thread.wait();
+            }
             Way::Begin(turns) => {
                 thread.set_together(true)?;
                 turns
@@ -197,6 +205,9 @@ impl TrapContext {
             Some(ring) => Ok(ring),
             None => {
                 thread.set_watched(false)?;
+                if keeps {
+                    thread.wait_patiently()?;
+                }
                 thread.wait()
             }
         }
@@ -384,7 +395,9 @@ impl Context for TrapContext {
 
 impl Drop for TrapContext {
     fn drop(&mut self) {
+        wake::release();
         self.activity.set_running(false);
+        self.activity.end();
         self.leave();
     }
 }

@@ -141,7 +141,8 @@ mod tests {
             }
         }
         assert!(begun.len() < 12, "{begun:?}");
-        let all: Vec<_> = (0..2).map(|_| Activity::new(&load)).collect();
+        let placement = crate::placement::Placement::new();
+        let all: Vec<_> = (0..2).map(|_| Activity::new(&load, &placement)).collect();
         all.iter().for_each(|a| a.set_running(true));
         assert!((0..100_000).all(|_| spin.way(&load, false, true) == Way::Bell));
         let mut spin = Spin::new(Policy::Adaptive);

@@ -11,6 +11,7 @@ use crate::placement::Placement;
 use crate::spawner::{Kind, Site};
 use crate::stub::{self, Confinement, Entry, INTERRUPT, OPS, OPS_LEN};
 use crate::tracee::run;
+use crate::wake;
 use crate::tracee::sys::{self, Wait};
 use abi::Errno;
 use host::memfile::MemoryFile;
@@ -110,6 +111,14 @@ impl HostThread {
             self.held = None;
             self.answer(n.id, self.frame)?;
         }
+    }
+
+    /// Waits until it rings, for a moment at most: after that, whoever the calling thread keeps from waking up is woken.
+    pub fn wait_patiently(&self) -> Result<(), Errno> {
+        if !self.listener.wait_ns(wake::PATIENCE)? {
+            wake::release();
+        }
+        Ok(())
     }
 
     fn ring(&mut self, n: &Notification) -> Result<Ring, Errno> {
