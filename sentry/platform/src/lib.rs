@@ -139,6 +139,10 @@ pub trait AddressSpace: Send + Sync {
     /// Maps `len` bytes of the host file `fd` from `offset` at `addr`, replacing what was there. `shared`: writes reach the file
     /// (the memory file is always mapped shared). All values are page-aligned. The descriptor must stay open until flushed.
     fn map(&self, addr: u64, len: u64, fd: RawFd, offset: u64, prot: Prot, shared: bool);
+    /// The same for memory that will probably not be used: it is mapped at the latest when it is.
+    fn map_later(&self, addr: u64, len: u64, fd: RawFd, offset: u64, prot: Prot, shared: bool) {
+        self.map(addr, len, fd, offset, prot, shared);
+    }
     /// Unmaps a range; holes are fine.
     fn unmap(&self, addr: u64, len: u64);
     /// Changes the protection of a range that is wholly mapped.

@@ -68,6 +68,10 @@ impl Op {
 #[derive(Debug, Default)]
 pub struct Queue {
     ops: Mutex<Vec<Op>>,
+    /// Operations that nobody needs yet, in ranges that do not overlap and that no operation behind them touches.
+    later: Mutex<Vec<Op>>,
+    /// Whether there are any.
+    has_later: AtomicBool,
     /// Whether operations are queued, or taken and not yet known to be done.
     dirty: AtomicBool,
 }
@@ -78,11 +82,60 @@ impl Queue {
     }
 
     /// Appends one. An empty range is nothing to do.
-    pub fn push(&self, mut op: Op) {
+    pub fn push(&self, op: Op) {
         let (start, end) = op.range();
         if start == end {
             return;
         }
+        self.overtake(&op);
+        self.append(op);
+    }
+
+    /// Appends one that need not be carried out before somebody [asks](Self::demand) for it, or something else happens in its range.
+    pub fn push_later(&self, op: Op) {
+        let (start, end) = op.range();
+        if start == end {
+            return;
+        }
+        self.overtake(&op);
+        self.later().push(op);
+        self.has_later.store(true, Ordering::Release);
+    }
+
+    /// Sees to it that an operation at `addr` which nobody needed so far will be carried out. Returns whether there was one.
+    pub fn demand(&self, addr: u64) -> bool {
+        if !self.has_later.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut later = self.later();
+        let Some(at) = later.iter().position(|l| (l.range().0..l.range().1).contains(&addr)) else { return false };
+        self.append(later.swap_remove(at));
+        true
+    }
+
+    /// Before `op` comes what nobody needed so far in its range, unless nothing would be left of it.
+    fn overtake(&self, op: &Op) {
+        if !self.has_later.load(Ordering::Acquire) {
+            return;
+        }
+        let (start, end) = op.range();
+        self.later().retain(|l| {
+            let (from, to) = l.range();
+            if to <= start || end <= from {
+                return true;
+            }
+            if matches!(op, Op::Protect { .. }) || from < start || end < to {
+                self.append(*l);
+            }
+            false
+        });
+    }
+
+    fn later(&self) -> MutexGuard<'_, Vec<Op>> {
+        self.later.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn append(&self, mut op: Op) {
         let mut ops = self.lock();
         while let Some(merged) = ops.last().and_then(|last| last.merge(&op)) {
             ops.pop();
@@ -140,6 +193,29 @@ mod tests {
         assert!(q.is_dirty());
         assert_eq!(q.take(), None);
         assert!(!q.is_dirty());
+    }
+
+    #[test]
+    fn what_nobody_needs_waits_until_its_range_is_touched() {
+        let q = Queue::default();
+        q.push_later(map(0x1000, 0x2000, 0));
+        q.push_later(map(0x5000, 0x2000, 0x5000));
+        q.push_later(map(0x9000, 0x1000, 0x9000));
+        q.push_later(map(0xc000, 0x1000, 0xc000));
+        assert!(!q.is_dirty() && q.take().is_none());
+        // Wholly replaced: never done. Touched in part, or protected: done first.
+        q.push(Op::Unmap { addr: 0x0, len: 0x4000 });
+        q.push(Op::Unmap { addr: 0x6000, len: 0x1000 });
+        q.push(Op::Protect { addr: 0x9000, len: 0x1000, prot: Prot::EXEC });
+        let expected = vec![
+            Op::Unmap { addr: 0x0, len: 0x4000 },
+            map(0x5000, 0x2000, 0x5000),
+            Op::Unmap { addr: 0x6000, len: 0x1000 },
+            Op::Map { addr: 0x9000, len: 0x1000, fd: 3, offset: 0x9000, prot: Prot::EXEC, shared: true },
+        ];
+        assert_eq!(q.take(), Some(expected));
+        assert!(!q.demand(0x9000) && !q.demand(0xd000) && q.demand(0xcfff) && !q.demand(0xc000));
+        assert_eq!(q.take(), Some(vec![map(0xc000, 0x1000, 0xc000)]));
     }
 
     #[test]

@@ -102,7 +102,11 @@ pub(crate) fn hand_over() {
         std::mem::take(&mut w.kept)
     });
     for (n, (thread, activity)) in kept.into_iter().enumerate() {
-        if n == 0 { activity.come_here() } else { activity.roam() }
+        if n == 0 {
+            activity.come_here()
+        } else {
+            activity.roam()
+        }
         thread.unpark();
     }
 }

@@ -200,6 +200,11 @@ impl Process {
         Ok(())
     }
 
+    /// Whether a fault at `addr` is there because nothing was mapped so far that should be. Then it is queued now.
+    pub fn demand(&self, addr: u64) -> bool {
+        self.queue.demand(addr)
+    }
+
     /// Carries out one batch. Returns how many succeeded, and if that is not all, why the next one did not.
     fn carry_out(&self, thread: &mut HostThread, calls: &[[u64; 8]]) -> (usize, Result<(), Errno>) {
         let mut begin = 0;
@@ -316,6 +321,13 @@ impl TrapAddressSpace {
 impl AddressSpace for TrapAddressSpace {
     fn map(&self, addr: u64, len: u64, fd: RawFd, offset: u64, prot: Prot, shared: bool) {
         self.replace(Op::Map { addr, len, fd, offset, prot, shared }, addr, len);
+    }
+
+    fn map_later(&self, addr: u64, len: u64, fd: RawFd, offset: u64, prot: Prot, shared: bool) {
+        if self.process.is_patched() {
+            return self.map(addr, len, fd, offset, prot, shared);
+        }
+        self.process.queue.push_later(Op::Map { addr, len, fd, offset, prot, shared });
     }
 
     fn unmap(&self, addr: u64, len: u64) {

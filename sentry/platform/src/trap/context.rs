@@ -156,8 +156,10 @@ impl TrapContext {
                 break Event::Interrupted;
             }
             let ring = self.resume(thread, regs)?;
-            if let Some(event) = self.classify(thread, process, ring, regs)? {
-                break event;
+            match self.classify(thread, process, ring, regs)? {
+                Some(Event::Fault(fault)) if fault.signal == Signal::SEGV && process.demand(fault.addr) => process.flush(thread)?,
+                Some(event) => break event,
+                None => {}
             }
             frame::write(&thread.slot, &self.shared.geometry, regs, thread.area())?;
         };
@@ -395,7 +397,8 @@ impl Context for TrapContext {
 
 impl Drop for TrapContext {
     fn drop(&mut self) {
-        wake::release();
+        // Nobody waits for a next call, in which what is kept back would be seen to.
+        wake::set_handing_over(false);
         self.activity.set_running(false);
         self.activity.end();
         self.leave();

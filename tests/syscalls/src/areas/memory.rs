@@ -8,7 +8,7 @@ pub const TESTS: &[crate::Test] = list!["memory";
     file_private, file_shared, shared_coherent, shared_protect_rules, sigbus_past_eof, truncate_mapped, mremap_grow, mremap_fixed, mremap_args, mremap_dontunmap,
     madvise_dontneed, madvise_args, brk_calls, brk_fork, stack_growth, stack_limit, growsdown, memfd_basic, memfd_seals, mlock_calls, maps_file, mincore_calls,
     huge_sparse, many_vmas, map_limits, msync_calls, memfd_shared_fork, zero_device, cow_chain, fork_many_pages, fork_leaves_no_traces, shared_anon_dev, wipe_on_fork,
-    read_into_cow, process_vm, exec_mapping, adjacent_merge, smaps_fields, populate, membarrier_call,
+    read_into_cow, process_vm, fork_behind_guards, exec_mapping, adjacent_merge, smaps_fields, populate, membarrier_call,
 ];
 
 const RW: i32 = PROT_READ | PROT_WRITE;
@@ -227,6 +227,37 @@ fn fork_private() {
     for i in 0..64 {
         eq!(peek(unsafe { a.add(i * 4096) }), if i < 32 { 200 } else { i as u8 });
     }
+}
+
+/// Areas behind a guard, as stacks of threads are: in the child they hold what they held, and follow all changes.
+fn fork_behind_guards() {
+    let m = ok!(map(0, 9 * 4096, PROT_NONE, ANON, -1, 0));
+    let page = |n: usize| unsafe { m.add(n * 4096) };
+    for first in [1, 5] {
+        ok!(sys!(mprotect, page(first), 3 * 4096, RW));
+        (first..first + 3).for_each(|n| poke(page(n), n as u8));
+    }
+    in_child(|| {
+        eq!(peek(page(2)), 2);
+        poke(page(1), 11);
+        // Of the other one nothing was touched: protected, replaced and unmapped in part, read by the kernel.
+        ok!(sys!(mprotect, page(5), 4096, PROT_READ));
+        ok!(map(page(6) as i64, 4096, RW, ANON | MAP_FIXED, -1, 0));
+        eq!((peek(page(5)), peek(page(6)), peek(page(7))), (5, 0, 7));
+        eq!(ends(|| poke(page(5), 1)), ends(|| poke(page(0), 1)));
+        in_child(|| {
+            eq!((peek(page(1)), peek(page(3)), peek(page(7))), (11, 3, 7));
+            ok!(sys!(munmap, page(2), 4096));
+            eq!(peek(page(3)), 3);
+        });
+    });
+    eq!((peek(page(1)), peek(page(6))), (1, 6));
+    in_child(|| {
+        let (r, w) = pipe(0);
+        ok!(sys!(write, w, page(5), 1));
+        ok!(sys!(read, r, page(7), 1));
+        eq!((peek(page(7)), peek(page(6))), (5, 6));
+    });
 }
 
 fn fork_shared() {
