@@ -182,13 +182,46 @@ const REFUSED: &[(i64, i32, &str)] = &[
     (libc::SYS_openat, libc::ENOENT, "the allocator looks for settings in /proc and /sys: there are none in an empty root"),
 ];
 
-/// Puts the filter in force for every thread of this process, for ever.
-pub fn install(platform: Platform) -> Result<(), Error> {
-    Ok(apply_filter_all_threads(&program(platform)?)?)
+/// Calls that `--network=host` needs besides, with any arguments. The only sockets that are not connected already are those that [`host_network`]
+/// lets be made: of the internet's families.
+const HOST_NETWORK: &[(i64, &str)] = &[(libc::SYS_bind, "bind of the application"), (libc::SYS_connect, "connect of the application")];
+
+/// What else `--network=host` needs: sockets of exactly these kinds, these options and no others, and the ioctls of sockets.
+fn host_network(rules: &mut BTreeMap<i64, Vec<SeccompRule>>) -> Result<(), Error> {
+    use net::passthrough::{IOCTLS, OPTIONS, SOCKETS};
+    let mut allow = |call: i64, checks: &[Check]| -> Result<(), Error> {
+        let conditions = checks.iter().map(Check::condition).collect::<Result<_, _>>()?;
+        rules.entry(call).or_default().push(SeccompRule::new(conditions)?);
+        Ok(())
+    };
+    for &(domain, kind, protocol) in SOCKETS {
+        let kind = kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        allow(libc::SYS_socket, &[Check::Is(0, domain as u64), Check::Is(1, kind as u64), Check::Is(2, protocol as u64)])?;
+    }
+    for &(level, names) in OPTIONS {
+        for &name in names {
+            allow(libc::SYS_setsockopt, &[Check::Is(1, level as u64), Check::Is(2, name as u64)])?;
+        }
+    }
+    for &request in IOCTLS.iter().filter(|r| **r != libc::FIONREAD) {
+        allow(libc::SYS_ioctl, &[Check::Is(1, request)])?;
+    }
+    for (call, _) in HOST_NETWORK {
+        rules.insert(*call, Vec::new());
+    }
+    Ok(())
 }
 
-fn program(platform: Platform) -> Result<BpfProgram, Error> {
+/// Puts the filter in force for every thread of this process, for ever. `host`: the application uses the host's network.
+pub fn install(platform: Platform, host: bool) -> Result<(), Error> {
+    Ok(apply_filter_all_threads(&program(platform, host)?)?)
+}
+
+fn program(platform: Platform, host: bool) -> Result<BpfProgram, Error> {
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    if host {
+        host_network(&mut rules)?;
+    }
     for (call, checks, _) in CHECKED {
         let conditions = checks.iter().map(Check::condition).collect::<Result<_, _>>()?;
         rules.entry(*call).or_default().push(SeccompRule::new(conditions)?);
@@ -227,13 +260,15 @@ mod tests {
 
     #[test]
     fn the_filter_compiles() {
-        assert!(program(Platform::Ptrace).unwrap().len() < 4096);
-        assert!(program(Platform::Trap).unwrap().len() < 4096);
+        for host in [false, true] {
+            assert!(program(Platform::Ptrace, host).unwrap().len() < 4096);
+            assert!(program(Platform::Trap, host).unwrap().len() < 4096);
+        }
     }
 
     #[test]
     fn the_trap_platform_may_answer_its_notifications() {
-        let trap = program(Platform::Trap).unwrap();
+        let trap = program(Platform::Trap, false).unwrap();
         for (request, _) in requests_of_platform(Platform::Trap) {
             assert!(trap.iter().any(|i| u64::from(i.k) == *request), "{request:#x}");
         }

@@ -14,7 +14,7 @@ mod signals;
 mod terminal;
 
 use control::logging::Format;
-use control::{BootSpec, FailureKind, FdLayout, Platform};
+use control::{BootSpec, FailureKind, FdLayout, Network, Platform};
 use std::fs::File;
 use std::sync::Arc;
 use tracing::level_filters::LevelFilter;
@@ -93,7 +93,7 @@ fn run(args: &[String], server: &server::Server) -> Result<i32, Failure> {
     signals::prepare().map_err(Failure::internal("signals"))?;
     let (platform, kind) = platform(spec.platform)?;
     host::forbidden::report_to(log.into()).map_err(Failure::internal("SIGSYS"))?;
-    filter::install(kind).map_err(Failure::host("cannot install the seccomp filter"))?;
+    filter::install(kind, spec.network == Network::Host).map_err(Failure::host("cannot install the seccomp filter"))?;
 
     let sandbox = boot::boot(&spec, platform, host, gofer, streams, steady_counter)?;
     server.serve(&sandbox, listener)?;

@@ -1,9 +1,10 @@
 //! The driver of the benchmarks: every side in turn, A B A B, and Markdown tables of medians and ratios.
 //!
-//! `cargo run --release -p caisson-bench -- [--sides native,runc,runsc,ptrace,trap] [--rounds 3] [--only calls|start|programs] [ROW…]`
+//! `cargo run --release -p caisson-bench -- [--sides native,runc,runsc,ptrace,trap] [--rounds 3] [--only calls|start|programs|net] [ROW…]`
 //!
-//! `sides` knows how each side runs a program, `start` measures starting and idling, `table` collects figures and prints them.
+//! `sides` knows how each side runs a program, `start` measures starting and idling, `net` the network, `table` collects figures and prints them.
 
+mod net;
 mod sides;
 mod start;
 mod table;
@@ -23,13 +24,16 @@ struct Args {
     /// How often each side runs
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// calls: single calls; start: starting and idling; programs: real programs
+    /// calls: single calls; start: starting and idling; programs: real programs; net: the network, which is run only if asked for
     #[arg(long)]
     only: Option<String>,
     /// Factor for the number of calls measured
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
-    /// Rows of the calls or programs [default: all]
+    /// Seconds for each row of the network
+    #[arg(long, default_value_t = 3)]
+    seconds: u32,
+    /// Rows of the calls, programs or network [default: all]
     rows: Vec<String>,
 }
 
@@ -41,16 +45,19 @@ fn main() -> Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("run it as root: the native side needs chroot and namespaces");
     }
-    let tree = root::debian_with(PACKAGES)?;
     let dir = binary::scratch("bench")?;
-    let result = run(&args, &tree, &dir);
+    let result = run(&args, &dir);
     let removed = std::fs::remove_dir_all(&dir);
     result?;
     Ok(removed?)
 }
 
-fn run(args: &Args, tree: &Path, dir: &Path) -> Result<()> {
+fn run(args: &Args, dir: &Path) -> Result<()> {
     println!("{}, {} CPUs, {} rounds\n", kernel(), std::thread::available_parallelism()?, args.rounds);
+    if args.only.as_deref() == Some("net") {
+        return net::measure(args.rounds, &args.sides, args.seconds, &args.rows, dir);
+    }
+    let tree = &root::debian_with(PACKAGES)?;
     let wanted = |name| args.only.as_deref().is_none_or(|only| only == name);
     if wanted("calls") {
         // The program lies in a volume: no root is written, and every side maps it from the same file.

@@ -393,6 +393,8 @@ impl FdLayout {
     pub const NETWORK: i32 = 64;
     /// How many interfaces there can be.
     pub const MAX_INTERFACES: usize = 32;
+    /// A socket connected to the engine's name server on loopback in the container's network namespace, if it has one.
+    pub const RESOLVER: i32 = 96;
 }
 
 /// A further process of a container.

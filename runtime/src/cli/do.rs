@@ -43,7 +43,8 @@ pub fn main(args: &Args, settings: &Settings, log: &Log) -> Result {
         (None, None)
     };
     let streams = Streams { terminal, preserved: Vec::new() };
-    let sandbox = sandbox::start(&plan, streams, None, sandbox::TakenOver::default(), log, settings.rootless)?;
+    let network = if settings.network == control::Network::Host { sandbox::look()? } else { sandbox::TakenOver::default() };
+    let sandbox = sandbox::start(&plan, streams, None, network, log, settings.rootless)?;
     Monitor::of_sandbox(sandbox, signals, proxy, false).run().map(of_wait_status)
 }
 

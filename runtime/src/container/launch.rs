@@ -191,7 +191,8 @@ fn make(
         Fork::Parent(pid) => pid,
         Fork::Child => {
             drop((reports, go));
-            StandIn { launch, bundle, container, background, reporter, going, parent }.live(slave)
+            let kept = sandbox::Kept::default();
+            StandIn { launch, bundle, container, background, reporter, going, parent, kept }.live(slave)
         }
     };
     let child = Child::new(pid)?;
@@ -237,6 +238,7 @@ struct StandIn<'a> {
     reporter: io::PipeWriter,
     going: io::PipeReader,
     parent: u32,
+    kept: sandbox::Kept,
 }
 
 impl StandIn<'_> {
@@ -245,12 +247,14 @@ impl StandIn<'_> {
         let mut monitor = match self.make(slave) {
             Ok(monitor) => monitor,
             Err(failure) => {
+                self.kept.give_back();
                 self.report(&Report::Failed { status: failure.status, message: failure.message });
                 sandbox::exit_now(Status::Internal as i32)
             }
         };
         let ended = monitor.until_exit();
         drop(monitor);
+        self.kept.give_back();
         match ended {
             Ok(status) => end_as(status),
             Err(failure) if self.background => {
@@ -305,6 +309,7 @@ impl StandIn<'_> {
             self.launch.log
         };
         let network = self.take_over_network()?;
+        self.kept = network.keep();
         let made = sandbox::start(&self.bundle.plan, streams, Some(listener), network, log, self.launch.settings.rootless)?;
         let mut monitor = Monitor::of_sandbox(made, signals, None, true);
         if monitor.next()? != Outcome::Created {
@@ -329,12 +334,25 @@ impl StandIn<'_> {
     /// Takes on the container's network namespace, so that hooks and engines find it by the process ID.
     fn enter_network(&self) -> Result<()> {
         let failed = |error| Failure::context::<io::Error>(Status::Host, "the network namespace")(error);
+        let passed_through = self.bundle.plan.boot.network == control::Network::Host;
         match &self.bundle.plan.network_namespace {
             NetworkNamespace::Host => Ok(()),
+            _ if self.launch.settings.rootless && passed_through => Err(Failure::new(
+                Status::Host,
+                "--network=host: only root can put a container into a network namespace of its own; leave it out of linux.namespaces",
+            )),
             _ if self.launch.settings.rootless => Ok(()),
             NetworkNamespace::Path(path) => {
                 let file = File::open(path).map_err(failed)?;
-                sandbox::enter_namespace(&file, libc::CLONE_NEWNET).map_err(failed)
+                sandbox::enter_namespace(&file, libc::CLONE_NEWNET).map_err(failed)?;
+                if passed_through {
+                    sandbox::low_ports();
+                }
+                Ok(())
+            }
+            NetworkNamespace::New if passed_through => {
+                sandbox::unshare(libc::CLONE_NEWNET).map_err(failed)?;
+                sandbox::open_up()
             }
             // Nobody but a hook could put anything there.
             NetworkNamespace::New if self.bundle.spec.hooks().is_none() => Ok(()),
@@ -356,10 +374,22 @@ impl StandIn<'_> {
         if holds_a_pod {
             return Ok(sandbox::TakenOver::default());
         }
+        if self.bundle.plan.boot.network == control::Network::Host {
+            return sandbox::look();
+        }
         if !own || self.launch.settings.rootless || self.bundle.plan.boot.network != control::Network::Sandbox {
             return Ok(sandbox::TakenOver::default());
         }
-        sandbox::take_over()
+        let resolver = sandbox::engine_resolver(&self.resolv_conf())?;
+        Ok(sandbox::TakenOver { resolver, ..sandbox::take_over()? })
+    }
+
+    /// The container's resolv.conf, as far as an engine mounts one.
+    fn resolv_conf(&self) -> String {
+        let mounts = self.bundle.spec.mounts().iter().flatten();
+        let source = mounts.filter(|m| m.destination() == Path::new("/etc/resolv.conf")).find_map(|m| m.source().as_ref());
+        // One that cannot be read is told of when it is mounted.
+        source.and_then(|source| std::fs::read_to_string(source).ok()).unwrap_or_default()
     }
 
     /// Has the verb run the hooks of the runtime's namespaces, and runs those of the container's.

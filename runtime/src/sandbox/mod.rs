@@ -18,7 +18,7 @@ pub use jail::{
 };
 pub use janitor::Janitor;
 pub use monitor::{Monitor, Outcome, Watched, take_signals};
-pub use network::{TakenOver, take_over};
+pub use network::{Kept, TakenOver, engine_resolver, look, low_ports, open_up, take_over};
 
 use crate::exit::{Failure, Result, Status};
 use crate::logging::Log;

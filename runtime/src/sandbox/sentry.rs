@@ -22,7 +22,7 @@ pub fn start(
     log: &Log,
     rootless: bool,
 ) -> Result<Child> {
-    let TakenOver { interfaces, routes, sockets } = network;
+    let TakenOver { interfaces, routes, sockets, resolver, .. } = network;
     let boot = BootSpec { interfaces, routes, ..plan.boot.clone() };
     let boot = boot.to_json().map_err(Failure::internal("cannot encode the boot specification"))?;
     let mut fds = vec![
@@ -34,6 +34,7 @@ pub fn start(
     fds.extend(listener.map(|listener| (FdLayout::LISTENER, listener)));
     fds.extend(descriptors(streams)?);
     fds.extend((FdLayout::NETWORK..).zip(sockets));
+    fds.extend(resolver.map(|socket| (FdLayout::RESOLVER, socket)));
     let level = log.level.to_string();
     let args = ["sentry", "--log-format", log.format.name(), "--log-level", &level];
     let mut namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;

@@ -25,6 +25,7 @@ pub mod process;
 pub mod rand;
 pub mod safecopy;
 pub mod signals;
+pub mod socket;
 pub mod span;
 pub mod thread;
 pub mod time;

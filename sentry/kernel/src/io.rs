@@ -163,6 +163,17 @@ impl<'a> IoBuffer<'a> {
         Ok(n)
     }
 
+    /// As `with_spans`, for calls of the host that transfer more than bytes (recvmsg(2), sendmsg(2)). `into`: they write into the memory.
+    pub fn transfer(&mut self, max: usize, into: bool, mut f: impl FnMut(&[Span]) -> Result<usize>) -> Result<usize> {
+        self.with_spans(max, into, &mut f)
+    }
+
+    /// Whether it is application memory, which [`transfer`](Self::transfer) needs.
+    #[must_use]
+    pub fn is_user(&self) -> bool {
+        matches!(self.kind, Kind::User { .. })
+    }
+
     /// Reads from a host descriptor into the buffer, at `offset` or, `None`, at the descriptor's own position; at most `max` bytes.
     pub fn read_from_host(&mut self, fd: BorrowedFd<'_>, offset: Option<u64>, max: usize) -> Result<usize> {
         let want = self.remaining().min(max);

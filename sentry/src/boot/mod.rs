@@ -9,7 +9,7 @@ mod settings;
 
 use crate::{Failure, terminal::Terminal};
 use abi::signal::{SI_KERNEL, SI_USER, SigInfo, Signal};
-use control::{BootSpec, FailureKind, FdLayout, Phase, Process, ProcessInfo};
+use control::{BootSpec, FailureKind, FdLayout, Network, Phase, Process, ProcessInfo};
 use kernel::{
     Kernel, KernelConfig,
     mm::MemoryPool,
@@ -92,15 +92,18 @@ fn register(kernel: &Arc<Kernel>, spec: &BootSpec, host: fs::proc::HostInfo) {
     let limits = spec.limits;
     kernel.attachments.get_or_insert_with(|| fs::cgroup::Limits { memory: limits.memory, cpu: limits.cpu_quota, tasks: limits.tasks });
     fs::register(kernel);
-    net::register(kernel);
+    net::register(kernel, spec.network == Network::Host);
     kernel.set_dispatcher(syscalls::register(spec.strace));
 }
 
-/// Takes over the interfaces that the runtime has opened.
+/// Takes over the interfaces that the runtime has opened; with the host's network they are only shown.
 fn network(kernel: &Kernel, spec: &BootSpec) -> Result<(), Failure> {
     let mut interfaces = Vec::new();
     for (number, i) in (FdLayout::NETWORK..).zip(&spec.interfaces) {
-        let socket = host::inherit::take(number).map_err(Failure::internal("a packet socket"))?;
+        let socket = match spec.network {
+            Network::Host => None,
+            _ => Some(host::inherit::take(number).map_err(Failure::internal("a packet socket"))?),
+        };
         let address = |a: &control::Address| net::stack::IfAddr { ip: a.ip, prefix: a.prefix, broadcast: a.broadcast, scope: a.scope };
         interfaces.push(net::stack::Interface {
             socket,
@@ -125,7 +128,12 @@ fn network(kernel: &Kernel, spec: &BootSpec) -> Result<(), Failure> {
         kind: r.kind,
     };
     let routes = spec.routes.iter().map(route).collect();
-    net::stack::Stack::of(kernel).take_over(interfaces, routes).map_err(Failure::internal("the network"))
+    let stack = net::stack::Stack::of(kernel);
+    // Most containers have none.
+    if let Ok(socket) = host::inherit::take(FdLayout::RESOLVER) {
+        stack.set_resolver(socket).map_err(Failure::internal("the name server"))?;
+    }
+    stack.take_over(interfaces, routes).map_err(Failure::internal("the network"))
 }
 
 impl Sandbox {

@@ -1,5 +1,5 @@
 # What a sandbox (or whoever) does with a peer: client.py WHAT ADDRESS [NUMBER]
-import errno, hashlib, os, select, socket, struct, sys
+import errno, hashlib, os, select, socket, struct, sys, threading, time
 
 what, address = sys.argv[1:3]
 number = int(sys.argv[3]) if len(sys.argv) > 3 else 0
@@ -21,7 +21,7 @@ def send(n):
     s.shutdown(socket.SHUT_WR)
     got = s.makefile().read().split()
     assert got == [str(n), h.hexdigest()], got
-    print("sent", n)
+    print(f"sent {n}\n", end="")
 
 def receive(n):
     s, h, left = connect(9001), hashlib.sha256(), n
@@ -32,7 +32,7 @@ def receive(n):
         h.update(b)
         left -= len(b)
     assert s.makefile().read() == h.hexdigest()
-    print("received", n)
+    print(f"received {n}\n", end="")
 
 def datagrams():
     u = socket.socket(family, socket.SOCK_DGRAM)
@@ -105,6 +105,39 @@ def idle(n):
         assert s.recv(5) == b"hello"
     print("idle", n)
 
+def linger():
+    # close(2) waits for what the peer does not take, and not for what it has.
+    for port, slow in ((9005, True), (9000, False)):
+        s = connect(port)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 2))
+        s.setblocking(False)
+        try:
+            while True:
+                s.send(bytes(1 << 16) if slow else b"little")
+                if not slow:
+                    break
+        except BlockingIOError:
+            pass
+        begin = time.monotonic()
+        s.close()
+        took = time.monotonic() - begin
+        print("lingers", port, 1.5 < took < 4 if slow else took < 1)
+
+def streams(n, count):
+    failed = []
+    def one(f):
+        try:
+            f(n // count)
+        except Exception as e:
+            failed.append(e)
+    for f in (send, receive):
+        all = [threading.Thread(target=one, args=(f,)) for _ in range(count)]
+        for t in all:
+            t.start()
+        for t in all:
+            t.join()
+    assert not failed, failed
+
 if what == "send":
     send(number)
 elif what == "receive":
@@ -112,6 +145,12 @@ elif what == "receive":
 elif what == "both":
     send(number)
     receive(number)
+elif what == "streams":
+    streams(number, 8)
+elif what == "linger":
+    linger()
+elif what == "name":
+    print(socket.gethostbyname(address))
 elif what == "many":
     many(number)
 elif what == "idle":

@@ -1,7 +1,7 @@
-# Malformed frames for a sandbox: fuzz.py INTERFACE MAC ADDRESS COUNT SEED. Good frames with bytes changed, cut, or made up.
-import random, socket, struct, sys
+# Malformed frames for a sandbox: fuzz.py INTERFACE MAC ADDRESS SECONDS SEED. Good frames with bytes changed, cut, or made up.
+import random, socket, struct, sys, time
 
-name, mac, address, count, seed = sys.argv[1], bytes.fromhex(sys.argv[2].replace(":", "")), sys.argv[3], int(sys.argv[4]), int(sys.argv[5])
+name, mac, address, seconds, seed = sys.argv[1], bytes.fromhex(sys.argv[2].replace(":", "")), sys.argv[3], float(sys.argv[4]), int(sys.argv[5])
 r = random.Random(seed)
 s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 s.bind((name, 0))
@@ -41,7 +41,9 @@ def packet():
         return 0x806, bytes([0, 1, 8, 0, 6, 4, 0, r.randrange(4)]) + bytes(r.randrange(256) for _ in range(20))
     return 0x86dd, bytes([0x60]) + bytes(r.randrange(256) for _ in range(3)) + struct.pack("!H", r.randrange(200)) + bytes([r.choice([0, 6, 17, 43, 44, 58, 60]), 255]) + bytes(r.randrange(256) for _ in range(32 + r.randrange(200)))
 
-for _ in range(count):
+end, count = time.monotonic() + seconds, 0
+while time.monotonic() < end:
+    count += 1
     ethertype, body = packet()
     frame = bytearray(mac + b"\2\0\0\0\0\1" + struct.pack("!H", ethertype) + body)
     if r.randrange(3) == 0:

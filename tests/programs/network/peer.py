@@ -1,6 +1,6 @@
 # The peer on the other side of a sandbox's interface. Ports: 9000 takes bytes and answers with their number and hash, 9001 sends as many
 # bytes as it is asked for and then their hash, 9002 (UDP) echoes, 9003 greets and keeps the connection, 9004
-# greets and closes it.
+# greets and closes it, 9005 keeps a connection and reads nothing of it.
 import hashlib, socket, sys, threading
 
 def block(seed):
@@ -30,6 +30,9 @@ def keep(c):
     c.sendall(b"hello")
     kept.append(c)
 
+def hold(c):
+    kept.append(c)
+
 def serve(s, f, close):
     def one(c):
         try:
@@ -46,7 +49,7 @@ def main(addresses):
     threads = []
     for a in addresses:
         family = socket.AF_INET6 if ":" in a else socket.AF_INET
-        for port, f, close in ((9000, take, True), (9001, give, True), (9003, keep, False), (9004, greet, True)):
+        for port, f, close in ((9000, take, True), (9001, give, True), (9003, keep, False), (9004, greet, True), (9005, hold, False)):
             s = socket.socket(family)
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             s.bind((a, port))

@@ -1,11 +1,13 @@
 //! Sandboxes with a network: in network namespaces of the tests' own, over veth and a bridge, against peers that run natively and
-//! against one another; over a wire that loses, doubles and reorders; under malformed frames.
+//! against one another; over a wire that loses, doubles, reorders and forges; under malformed frames and floods.
 //!
-//! `CAISSON_TEST_BYTES` says how much the transfers carry (default 20,000,000; by hand 1,000,000,000).
+//! For long runs by hand: `CAISSON_TEST_BYTES` (of the transfers; 1,000,000,000), `CAISSON_TEST_STREAMS=1` (eight at once over bad wires), `CAISSON_TEST_WIRE=LOST,DOUBLED,LATE,FORGED,DELAY`
+//! (thousandths and milliseconds: adds a test `this_wire`), `CAISSON_TEST_SECONDS` (of fuzzing and floods; 600) with `CAISSON_TEST_SEED`, `CAISSON_TEST_SHORT` and
+//! `CAISSON_TEST_IDLE` (connections; 50,000 and 10,000).
 
 use anyhow::{Context, Result, bail};
 use caisson_tests_support::suite::platforms;
-use caisson_tests_support::{Program, Suite, Volume, binary, bundle::Bundle, root};
+use caisson_tests_support::{Program, Suite, Volume, binary, bundle::Bundle, host, root};
 use libtest_mimic::Failed;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -94,7 +96,7 @@ impl Net {
     fn sandboxed(&self, platform: &str, n: u32, script: &str, args: &[&str]) -> Result<String> {
         let out = self.program(n, script, args)?.sandboxed(platform)?;
         if out.status != 0 || out.timed_out {
-            bail!("{script} {args:?}: {}", out.text());
+            bail!("{script} {args:?}: {out}");
         }
         Ok(String::from_utf8_lossy(&out.stdout).into_owned())
     }
@@ -139,6 +141,7 @@ const PEER: &str = include_str!("../network/peer.py");
 const CLIENT: &str = include_str!("../network/client.py");
 const LINK: &str = include_str!("../network/link.py");
 const FUZZ: &str = include_str!("../network/fuzz.py");
+const FLOOD: &str = include_str!("../network/flood.py");
 
 /// A script natively, to its end.
 fn run_native(net: &Net, n: u32, script: &str, args: &[&str]) -> Result<String> {
@@ -171,26 +174,29 @@ fn host_and_sandbox(platform: &str) -> Result<()> {
         // Linux in the second namespace, a sandbox in the first.
         let want = run_native(&net, 2, CLIENT, &["all", address, &bytes()])?;
         let got = net.sandboxed(platform, 1, "client.py", &["all", address, &bytes()]);
-        // The host has the addresses no more: the next sandbox needs them again.
-        restore(&net, 1)?;
         assert_eq!(got?, want);
+        given_back(&net, 1)?;
     }
     Ok(())
 }
 
-/// The addresses that a sandbox has taken come back.
-fn restore(net: &Net, n: u32) -> Result<()> {
+/// What a sandbox has taken is there again once it has ended: for the next one, or whoever else.
+fn given_back(net: &Net, n: u32) -> Result<()> {
     let (own, at) = (net.name(n), n + 1);
-    let listed = Command::new("ip").args(["-n", &own, "addr", "show", "dev", "eth0"]).output()?;
-    let text = String::from_utf8_lossy(&listed.stdout).into_owned();
-    if text.contains("inet") {
-        bail!("the host still has addresses: {text}");
+    let listed = |args: &[&str]| -> Result<String> {
+        let out = Command::new("ip").args(["-n", &own]).args(args).output()?;
+        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    let (addresses, routes) = (listed(&["addr", "show", "dev", "eth0"])?, listed(&["route"])?);
+    for wanted in [format!("inet 10.77.9.{at}/24 brd 10.77.9.255"), format!("inet6 fd77::{at}/64")] {
+        if !addresses.contains(&wanted) {
+            bail!("{wanted} was not given back: {addresses}");
+        }
     }
-    std::process::Command::new("ip")
-        .args(["netns", "exec", &own, "sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/eth0/disable_ipv6"])
-        .status()?;
-    ip(&format!("-n {own} addr add 10.77.9.{at}/24 broadcast 10.77.9.255 dev eth0"))?;
-    ip(&format!("-n {own} addr add fd77::{at}/64 dev eth0 nodad"))
+    if !routes.contains("default via 10.77.9.1") {
+        bail!("the route was not given back: {routes}");
+    }
+    Ok(())
 }
 
 /// The sandbox is the server; the clients are Linux and another sandbox.
@@ -204,8 +210,11 @@ fn sandbox_serves(platform: &str) -> Result<()> {
     Ok(())
 }
 
+/// How bad a wire is: lost, doubled, late and forged frames in thousandths, and the delay of all in milliseconds.
+type Wire = [u32; 5];
+
 /// A namespace with a bad wire between the sandbox's interface and the bridge.
-fn bad_wire(platform: &str, loss: u32, double: u32, reorder: u32) -> Result<()> {
+fn bad_wire(platform: &str, wire: Wire) -> Result<()> {
     let net = Net::new(1)?;
     let host = net.name(0);
     // v1 leaves the bridge; in its place comes a pair whose far end the link joins with v1.
@@ -214,56 +223,172 @@ fn bad_wire(platform: &str, loss: u32, double: u32, reorder: u32) -> Result<()> 
     for line in ["link set w0 master br0 up", "link set w1 up"] {
         ip(&format!("-n {host} {line}"))?;
     }
-    let numbers = [7, loss, double, reorder].map(|n| n.to_string());
+    let numbers: Vec<String> = [7].iter().chain(&wire).map(u32::to_string).collect();
     let mut args = vec!["v1", "w1"];
     args.extend(numbers.iter().map(String::as_str));
+    let bytes = std::env::var("CAISSON_TEST_BYTES").unwrap_or_else(|_| "8000000".to_string());
+    let what = if std::env::var_os("CAISSON_TEST_STREAMS").is_some() { "streams" } else { "both" };
     let _link = net.native(0, LINK, &args)?;
     let _peer = net.native(0, PEER, &["10.77.9.1", "fd77::1"])?;
-    net.sandboxed(platform, 1, "client.py", &["both", "10.77.9.1", "8000000"])?;
-    restore(&net, 1)?;
-    net.sandboxed(platform, 1, "client.py", &["both", "fd77::1", "8000000"])?;
+    net.sandboxed(platform, 1, "client.py", &[what, "10.77.9.1", &bytes])?;
+    net.sandboxed(platform, 1, "client.py", &[what, "fd77::1", &bytes])?;
     Ok(())
 }
 
 fn many_connections(platform: &str) -> Result<()> {
     let net = Net::new(1)?;
     let _server = server(&net, platform, 1)?;
-    assert_eq!(run_native(&net, 0, CLIENT, &["many", "10.77.9.2", "1500"])?, "short 1500\n");
-    assert_eq!(run_native(&net, 0, CLIENT, &["idle", "10.77.9.2", "500"])?, "idle 500\n");
+    let [short, idle] = [("CAISSON_TEST_SHORT", "1500"), ("CAISSON_TEST_IDLE", "500")]
+        .map(|(name, few)| std::env::var(name).unwrap_or_else(|_| few.to_string()));
+    assert_eq!(run_native(&net, 0, CLIENT, &["many", "10.77.9.2", &short])?, format!("short {short}\n"));
+    assert_eq!(run_native(&net, 0, CLIENT, &["idle", "10.77.9.2", &idle])?, format!("idle {idle}\n"));
     Ok(())
 }
+
+/// The Ethernet address of the n-th namespace's interface.
+fn mac(net: &Net, n: u32) -> Result<String> {
+    let out = Command::new("ip").args(["netns", "exec", &net.name(n), "cat", "/sys/class/net/eth0/address"]).output()?;
+    Ok(String::from_utf8_lossy(&out.stdout).trim().to_string())
+}
+
+/// Memory of the sentry below a running `caisson run`, in KiB.
+fn sentry_memory(runtime: &Running) -> Result<u64> {
+    let (sentry, _) = host::sentry_and_gofer(runtime.child.id().cast_signed()).context("no sentry")?;
+    host::memory(sentry, "RssAnon").context("no RssAnon")
+}
+
+/// Seconds that frames are fuzzed for, and that floods last.
+fn seconds() -> String {
+    std::env::var("CAISSON_TEST_SECONDS").unwrap_or_else(|_| "3".to_string())
+}
+
+/// What malformed frames and floods may leave in the sentry's memory: queues that are bounded, and the allocator's own.
+const MEMORY_MAX: u64 = 96 << 10;
 
 /// Malformed frames do not stop it, and cost no memory that stays.
 fn fuzzed_frames(platform: &str) -> Result<()> {
     let net = Net::new(1)?;
-    let own = net.name(1);
-    let mac = Command::new("ip").args(["netns", "exec", &own, "cat", "/sys/class/net/eth0/address"]).output()?;
-    let mac = String::from_utf8_lossy(&mac.stdout).trim().to_string();
+    let mac = mac(&net, 1)?;
     let mut server = server(&net, platform, 1)?;
-    let count = std::env::var("CAISSON_TEST_FRAMES").unwrap_or_else(|_| "30000".to_string());
-    run_native(&net, 0, FUZZ, &["v1", &mac, "10.77.9.2", &count, "1"])?;
+    let before = sentry_memory(&server.1)?;
+    let seed = std::env::var("CAISSON_TEST_SEED").unwrap_or_else(|_| "1".to_string());
+    eprint!("{}", run_native(&net, 0, FUZZ, &["v1", &mac, "10.77.9.2", &seconds(), &seed])?);
     run_native(&net, 0, CLIENT, &["both", "10.77.9.2", "3000000"])?;
     if let Some(status) = server.1.child.try_wait()? {
         let mut text = String::new();
         server.1.child.stdout.take().context("stdout")?.read_to_string(&mut text)?;
         bail!("the sandbox ended: {status}: {text}");
     }
+    let after = sentry_memory(&server.1)?;
+    eprintln!("{platform}: {before} KiB before, {after} KiB after");
+    assert!(after < before + MEMORY_MAX, "{before} KiB before, {after} KiB after");
+    Ok(())
+}
+
+/// A flood of SYNs and datagrams does not stop a connection that is there, nor new ones afterwards.
+fn floods(platform: &str) -> Result<()> {
+    let net = Net::new(1)?;
+    let mac = mac(&net, 1)?;
+    let server = server(&net, platform, 1)?;
+    let before = sentry_memory(&server.1)?;
+    let flood = net.native(0, FLOOD, &["v1", &mac, "10.77.9.2", &seconds()])?;
+    run_native(&net, 0, CLIENT, &["send", "10.77.9.2", "3000000"])?;
+    drop(flood);
+    run_native(&net, 0, CLIENT, &["both", "10.77.9.2", "3000000"])?;
+    let after = sentry_memory(&server.1)?;
+    eprintln!("{platform}: {before} KiB before, {after} KiB after");
+    assert!(after < before + MEMORY_MAX, "{before} KiB before, {after} KiB after");
+    Ok(())
+}
+
+fn lingers(platform: &str) -> Result<()> {
+    let net = Net::new(2)?;
+    let _peer = net.native(0, PEER, &["10.77.9.1", "fd77::1"])?;
+    let want = run_native(&net, 2, CLIENT, &["linger", "10.77.9.1"])?;
+    assert_eq!(want, "lingers 9005 True\nlingers 9000 True\n");
+    assert_eq!(net.sandboxed(platform, 1, "client.py", &["linger", "10.77.9.1"])?, want);
+    Ok(())
+}
+
+/// Answers every question for an address with 10.1.2.3.
+const NAME_SERVER: &str = r#"
+import socket, sys, threading
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("127.0.0.11", 53))
+def serve():
+    while True:
+        q, who = s.recvfrom(512)
+        end = q.index(b"\0", 12) + 5
+        known = q[end - 4:end - 2] == b"\0\1"
+        s.sendto(q[:2] + b"\x81\x80\0\1\0" + bytes([known]) + bytes(4) + q[12:end] + (b"\xc0\x0c\0\1\0\1\0\0\0\x3c\0\4\x0a\1\2\3" if known else b""), who)
+threading.Thread(target=serve, daemon=True).start()
+print("ready", flush=True)
+sys.stdin.read()
+"#;
+
+/// An engine's name server on loopback in the container's namespace is reached although the sandbox's loopback is another.
+fn engine_resolver(platform: &str) -> Result<()> {
+    let net = Net::new(1)?;
+    let _server = net.native(1, NAME_SERVER, &[])?;
+    let file = std::env::temp_dir().join(format!("caisson-resolv-{}-{platform}", std::process::id()));
+    std::fs::write(&file, "nameserver 127.0.0.11\noptions timeout:5 attempts:2\n")?;
+    let mut program = net.program(1, "client.py", &["name", "anybody.example"])?;
+    program.volumes.push(Volume { source: file.clone(), target: "/etc/resolv.conf".to_string() });
+    let out = program.sandboxed(platform);
+    std::fs::remove_file(file)?;
+    let out = out?;
+    assert_eq!(out.text(), "10.1.2.3\n", "{out}");
+    Ok(())
+}
+
+/// The host's sockets, in a namespace of the container's: everything as natively.
+fn passed_through(platform: &str) -> Result<()> {
+    let net = Net::new(2)?;
+    let _peer = net.native(0, PEER, &["10.77.9.1", "fd77::1"])?;
+    for (what, address) in [("streams", "10.77.9.1"), ("both", "fd77::1"), ("linger", "10.77.9.1")] {
+        let args = [what, address, "4000000"];
+        let mut program = net.program(1, "client.py", &args)?;
+        program.passthrough = true;
+        let out = program.sandboxed(platform)?;
+        let sorted = |text: String| -> Vec<String> {
+            let mut lines: Vec<String> = text.lines().map(str::to_string).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(sorted(out.text()), sorted(run_native(&net, 2, CLIENT, &args)?), "{out}");
+    }
+    let mut program = net.program(1, "peer.py", &["10.77.9.2"])?;
+    program.passthrough = true;
+    let bundle = Bundle::new(&program, false)?;
+    let _server = Running::new(bundle.command(platform)?)?;
+    run_native(&net, 0, CLIENT, &["both", "10.77.9.2", "4000000"])?;
+    assert_eq!(run_native(&net, 0, CLIENT, &["many", "10.77.9.2", "100"])?, "short 100\n");
     Ok(())
 }
 
 fn main() -> ExitCode {
     let mut suite = Suite::default();
     type Test = fn(&str) -> Result<()>;
-    let tests: [(&str, Test); 7] = [
+    let tests: [(&str, Test); 12] = [
         ("host_and_sandbox", host_and_sandbox),
         ("sandbox_serves", sandbox_serves),
-        ("lossy_wire", |p| bad_wire(p, 10, 0, 0)),
-        ("reordering_wire", |p| bad_wire(p, 0, 20, 60)),
-        ("bad_wire", |p| bad_wire(p, 10, 10, 30)),
+        ("lossy_wire", |p| bad_wire(p, [10, 0, 0, 0, 0])),
+        ("reordering_wire", |p| bad_wire(p, [0, 20, 60, 0, 0])),
+        ("bad_wire", |p| bad_wire(p, [10, 10, 30, 0, 0])),
+        ("forging_wire", |p| bad_wire(p, [0, 0, 10, 300, 0])),
         ("many_connections", many_connections),
         ("fuzzed_frames", fuzzed_frames),
+        ("floods", floods),
+        ("lingers", lingers),
+        ("engine_resolver", engine_resolver),
+        ("passed_through", passed_through),
     ];
+    let wire: Option<Vec<u32>> = std::env::var("CAISSON_TEST_WIRE").ok().map(|w| w.split(',').filter_map(|n| n.parse().ok()).collect());
     for platform in platforms() {
+        if let Some(wire) = wire.as_deref().and_then(|w| Wire::try_from(w).ok()) {
+            let platform = platform.clone();
+            suite.add(format!("{platform}::this_wire"), move || bad_wire(&platform, wire).map_err(|e| Failed::from(format!("{e:#}"))));
+        }
         for (name, test) in tests {
             let platform = platform.clone();
             suite.add(format!("{platform}::{name}"), move || test(&platform).map_err(|e| Failed::from(format!("{e:#}"))));

@@ -1,7 +1,7 @@
 //! A program run by Caisson: an OCI bundle, `caisson run`, and what came of it.
 
 use crate::process::{self, Output};
-use crate::{HOSTNAME, NOFILE, Program, binary, host};
+use crate::{HOSTNAME, Program, binary, host};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use std::fs;
@@ -70,7 +70,11 @@ impl Bundle {
         let dir = std::env::temp_dir().join(format!("caisson-{id}"));
         fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
         fs::write(dir.join("config.json"), serde_json::to_vec_pretty(&config(program, terminal))?)?;
-        let network = if program.network.is_some() { "sandbox" } else { "none" };
+        let network = match &program.network {
+            _ if program.passthrough => "host",
+            Some(_) => "sandbox",
+            None => "none",
+        };
         Ok(Self { dir, id, network })
     }
 
@@ -137,7 +141,7 @@ fn config(program: &Program, terminal: bool) -> Value {
             "env": env,
             "cwd": "/",
             "capabilities": {"bounding": caps, "effective": caps, "permitted": caps},
-            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": NOFILE.0, "hard": NOFILE.1}],
+            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": program.nofile.0, "hard": program.nofile.1}],
             "noNewPrivileges": false,
         },
         "root": {"path": program.root, "readonly": false},

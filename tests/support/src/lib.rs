@@ -43,8 +43,12 @@ pub struct Program {
     pub stdin: Vec<u8>,
     /// Writable directories of the host.
     pub volumes: Vec<Volume>,
-    /// A network namespace whose interfaces the sandbox takes over; without one it has loopback alone.
+    /// A network namespace; the sandbox takes over its interfaces. Without one there is loopback alone.
     pub network: Option<PathBuf>,
+    /// The sandbox uses the sockets of a network namespace of the host (`--network=host`); without `network`, of a new one.
+    pub passthrough: bool,
+    /// Soft and hard limit of open files.
+    pub nofile: (u64, u64),
     /// After this the program is killed, and the run is a failure.
     pub timeout: Duration,
 }
@@ -59,6 +63,8 @@ impl Program {
             stdin: Vec::new(),
             volumes: Vec::new(),
             network: None,
+            passthrough: false,
+            nofile: NOFILE,
             timeout: Duration::from_secs(60),
         }
     }
@@ -104,5 +110,5 @@ impl Program {
 
 /// What both sides have: the name of the machine and the limits that programs can see.
 pub(crate) const HOSTNAME: &str = "sandbox";
-/// Soft and hard limit of open files.
+/// Soft and hard limit of open files, where a program does not ask for others.
 pub(crate) const NOFILE: (u64, u64) = (1024, 4096);

@@ -1,7 +1,7 @@
 //! A program run by the host's own kernel: in new namespaces (with loopback alone for a network), in the same root, with the mounts that a container has.
 
 use crate::process::{self, Output};
-use crate::{HOSTNAME, NOFILE, Program};
+use crate::{HOSTNAME, Program};
 use anyhow::Result;
 use std::process::Command;
 
@@ -43,10 +43,21 @@ exec unshare --pid --fork --kill-child=KILL --mount-proc="$r/proc" setsid env --
 impl Program {
     /// Runs it natively.
     pub fn native(&self) -> Result<Output> {
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--pid", "--ipc", "--uts", "--net", "--fork", "--kill-child=KILL", "--propagation=private"]);
+        let mut command = match &self.network {
+            Some(path) => {
+                let mut enter = Command::new("nsenter");
+                enter.arg(format!("--net={}", path.display())).arg("unshare");
+                enter
+            }
+            None => {
+                let mut alone = Command::new("unshare");
+                alone.arg("--net");
+                alone
+            }
+        };
+        command.args(["--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child=KILL", "--propagation=private"]);
         command.args(["setsid", "sh", "-c", SETUP, "sh"]).arg(&self.root).arg(HOSTNAME);
-        command.args([NOFILE.0.to_string(), NOFILE.1.to_string()]);
+        command.args([self.nofile.0.to_string(), self.nofile.1.to_string()]);
         command.args(self.volumes.iter().map(|v| format!("{}:{}", v.source.display(), v.target)));
         command.arg("--").args(self.environment().iter().map(|(k, v)| format!("{k}={v}")));
         command.args(["chroot", "."]).args(&self.args);

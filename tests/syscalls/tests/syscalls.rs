@@ -8,6 +8,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Areas that are run in a directory of the host too, which a sandbox reaches through its gofer.
 const IN_VOLUMES: &[&str] = &["open", "rw", "dir", "attr", "lock", "notify"];
 
+/// What is tested of the internet's sockets but not with the host's own (`--network=host`), and why.
+const NOT_PASSED_THROUGH: &[&str] = &[
+    // No raw sockets.
+    "inet::raw_icmp",
+    "inet::raw_udp",
+    "inet::socket_args",
+    // The host's /proc is not seen.
+    "inet::proc_tables",
+    // Neither SO_ZEROCOPY nor SO_MARK; to take a binding to a device away needs a privilege that the sentry does not have.
+    "inet::so_options",
+    "inet::bind_device",
+];
+
 /// What the file systems of hosts disagree about, so that a volume cannot be held to it.
 const NOT_IN_VOLUMES: &[&str] = &["attr::statfs_calls", "dir::getdents_order"];
 
@@ -54,6 +67,19 @@ fn suite() -> anyhow::Result<(Suite, PathBuf)> {
         if IN_VOLUMES.contains(&area) && !NOT_IN_VOLUMES.contains(&name) {
             let (tree, subtest, scratch) = (tree.clone(), name.to_string(), scratch.clone());
             add(format!("volume::{name}"), Box::new(move || in_volume(&tree, &scratch, &subtest)));
+        }
+    }
+    for name in list.lines() {
+        if name.starts_with("inet::") && !NOT_PASSED_THROUGH.contains(&name) {
+            let (tree, subtest) = (tree.clone(), name.to_string());
+            add(
+                format!("host::{name}"),
+                Box::new(move || {
+                    let mut program = Program::new(&tree, &["/bin/guest", &subtest]).timeout(40);
+                    program.passthrough = true;
+                    Ok(program)
+                }),
+            );
         }
     }
     Ok((suite, scratch))

@@ -25,6 +25,93 @@ pub struct TakenOver {
     pub routes: Vec<Route>,
     /// Their packet sockets, in the same order.
     pub sockets: Vec<OwnedFd>,
+    /// Connected to the engine's name server on loopback, where there is one.
+    pub resolver: Option<OwnedFd>,
+    /// Those of them on which IPv6 was turned off.
+    pub without_v6: Vec<String>,
+}
+
+/// What interfaces had before they were taken over.
+#[derive(Debug, Default)]
+pub struct Kept {
+    interfaces: Vec<Interface>,
+    routes: Vec<Route>,
+    with_v6: Vec<String>,
+}
+
+impl TakenOver {
+    /// What has to be given back when the sandbox has ended.
+    pub fn keep(&self) -> Kept {
+        if self.sockets.is_empty() {
+            return Kept::default();
+        }
+        Kept { interfaces: self.interfaces.clone(), routes: self.routes.clone(), with_v6: self.without_v6.clone() }
+    }
+}
+
+impl Kept {
+    /// Gives the interfaces back what they had, for whoever uses the namespace next: a container that is started again, the next one of
+    /// a pod. An interface that is gone needs nothing; other failures are told, and the rest is tried all the same.
+    pub fn give_back(&self) {
+        if self.interfaces.is_empty() {
+            return;
+        }
+        for name in &self.with_v6 {
+            let _ = std::fs::write(disable_v6(name), "0");
+        }
+        let mut host = match Netlink::open() {
+            Ok(host) => host,
+            Err(error) => return tracing::warn!("the interfaces keep no addresses: {error}"),
+        };
+        for i in &self.interfaces {
+            for a in &i.addresses {
+                match host.add(i.index, a) {
+                    Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+                    Err(error) => tracing::warn!("{}: the address {} is not given back: {error}", i.name, a.ip),
+                    Ok(()) => {}
+                }
+            }
+        }
+        // Gateways are reached by other routes: those first.
+        let (direct, far): (Vec<&Route>, Vec<&Route>) = self.routes.iter().partition(|r| r.gateway.is_none());
+        for r in direct.into_iter().chain(far) {
+            match host.add_route(r) {
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+                Err(error) => tracing::warn!("the route to {}/{} is not given back: {error}", r.dst, r.prefix),
+                Ok(()) => {}
+            }
+        }
+    }
+}
+
+fn disable_v6(name: &str) -> String {
+    format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6")
+}
+
+/// Reads what there is to show of the network namespace that the calling process is in, and takes nothing: `--network=host`.
+pub fn look() -> Result<TakenOver> {
+    let failed = |error: io::Error| Failure::new(Status::Host, format!("cannot read the network namespace's interfaces: {error}"));
+    let mut host = Netlink::open().map_err(failed)?;
+    let all = host.interfaces().map_err(failed)?;
+    let interfaces: Vec<Interface> = all.into_iter().filter(|f| f.up && !f.loopback && f.ethernet).map(|f| f.interface).collect();
+    let routes = host.routes().map_err(failed)?.into_iter().filter(|r| interfaces.iter().any(|i| i.index == r.device)).collect();
+    Ok(TakenOver { interfaces, routes, ..TakenOver::default() })
+}
+
+/// Makes a namespace that was just made one to use: loopback is up, and low ports are anybody's, as the sentry has no privilege in it
+/// and asks for the application's itself.
+pub fn open_up() -> Result<()> {
+    let failed = |error: io::Error| Failure::new(Status::Host, format!("cannot set the network namespace up: {error}"));
+    Netlink::open().and_then(|mut host| host.set_up(1)).map_err(failed)?;
+    low_ports();
+    Ok(())
+}
+
+/// Lets the sentry bind low ports in the container's own namespace. Where /proc/sys is read-only the host keeps them to itself.
+pub fn low_ports() {
+    if let Err(error) = std::fs::write("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0") {
+        tracing::debug!("ports below 1024 stay the host's: {error}");
+    }
 }
 
 /// Bytes of frames that may wait to be received, and to be sent.
@@ -59,9 +146,31 @@ pub fn take_over() -> Result<TakenOver> {
             host.remove(i.index, address).map_err(|error| failed(io::Error::other(format!("{}: {}: {error}", i.name, address.ip))))?;
         }
         // The host must not give itself new ones. Where /proc/sys is read-only, or without IPv6, there is nothing to turn off.
-        let _ = std::fs::write(format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", i.name), "1");
+        let switch = disable_v6(&i.name);
+        let was_on = std::fs::read_to_string(&switch).is_ok_and(|text| text.trim() == "0");
+        if std::fs::write(&switch, "1").is_ok() && was_on {
+            taken.without_v6.push(i.name.clone());
+        }
     }
     Ok(taken)
+}
+
+/// The name server that Docker puts into a container's network namespace: rules there lead from this address to a listener of its own.
+const ENGINE_RESOLVER: &str = "127.0.0.11";
+
+/// A socket connected to the engine's name server, if this resolv.conf names it.
+pub fn engine_resolver(resolv_conf: &str) -> Result<Option<OwnedFd>> {
+    let named = |line: &str| {
+        let mut words = line.split_whitespace();
+        words.next() == Some("nameserver") && words.next() == Some(ENGINE_RESOLVER)
+    };
+    if !resolv_conf.lines().any(named) {
+        return Ok(None);
+    }
+    let failed = |error: io::Error| Failure::new(Status::Host, format!("the name server at {ENGINE_RESOLVER}: {error}"));
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").map_err(failed)?;
+    socket.connect((ENGINE_RESOLVER, 53)).map_err(failed)?;
+    Ok(Some(socket.into()))
 }
 
 /// A packet socket of an interface: every frame, with a virtio-net header that leaves checksums and segments to the device.

@@ -10,6 +10,10 @@ use std::os::fd::OwnedFd;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
+const IFA_F_NODAD: u32 = 2;
+const RTAX_MTU: u16 = 2;
 
 /// A socket to the host's kernel.
 pub struct Netlink {
@@ -51,6 +55,38 @@ fn attributes(mut b: &[u8]) -> Vec<(u16, &[u8])> {
         b = b.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
     all
+}
+
+/// Appends an attribute.
+fn attribute(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    to.extend_from_slice(&(4 + value.len() as u16).to_ne_bytes());
+    to.extend_from_slice(&kind.to_ne_bytes());
+    to.extend_from_slice(value);
+    to.resize(to.len().next_multiple_of(4), 0);
+}
+
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+/// `struct ifaddrmsg` with the address.
+fn message_of(index: u32, a: &Address) -> Vec<u8> {
+    let family = if a.ip.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    let mut body = vec![family as u8, a.prefix, 0, a.scope];
+    body.extend_from_slice(&index.to_ne_bytes());
+    attribute(&mut body, libc::IFA_LOCAL, &octets(a.ip));
+    attribute(&mut body, libc::IFA_ADDRESS, &octets(a.ip));
+    body
+}
+
+fn unless_there(done: Result<Vec<Vec<u8>>>) -> Result<()> {
+    match done {
+        Err(error) if error.raw_os_error() != Some(libc::EEXIST) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn find<'a>(all: &[(u16, &'a [u8])], kind: u16) -> Option<&'a [u8]> {
@@ -130,23 +166,58 @@ impl Netlink {
         Ok(all.iter().filter_map(|r| route(r)).collect())
     }
 
+    /// Brings an interface up.
+    pub fn set_up(&mut self, index: u32) -> Result<()> {
+        let up = libc::IFF_UP.cast_unsigned().to_ne_bytes();
+        // struct ifinfomsg: flags, and which of them are to change.
+        let body = [&[0; 4][..], &index.to_ne_bytes(), &up, &up].concat();
+        self.ask(libc::RTM_NEWLINK, NLM_F_ACK, &body, 0).map(drop)
+    }
+
     /// Takes an address off an interface; that it has gone by itself is as good.
     pub fn remove(&mut self, index: u32, a: &Address) -> Result<()> {
-        let (family, raw) = match a.ip {
-            IpAddr::V4(ip) => (libc::AF_INET, ip.octets().to_vec()),
-            IpAddr::V6(ip) => (libc::AF_INET6, ip.octets().to_vec()),
-        };
-        let mut body = vec![family as u8, a.prefix, 0, 0];
-        body.extend_from_slice(&index.to_ne_bytes());
-        for kind in [libc::IFA_LOCAL, libc::IFA_ADDRESS] {
-            body.extend_from_slice(&(4 + raw.len() as u16).to_ne_bytes());
-            body.extend_from_slice(&kind.to_ne_bytes());
-            body.extend_from_slice(&raw);
-        }
-        match self.ask(libc::RTM_DELADDR, NLM_F_ACK, &body, 0) {
+        match self.ask(libc::RTM_DELADDR, NLM_F_ACK, &message_of(index, a), 0) {
             Err(error) if error.raw_os_error() != Some(libc::EADDRNOTAVAIL) => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Gives an interface an address; that it has it already is as good.
+    pub fn add(&mut self, index: u32, a: &Address) -> Result<()> {
+        let mut body = message_of(index, a);
+        if let Some(broadcast) = a.broadcast {
+            attribute(&mut body, libc::IFA_BROADCAST, &broadcast.octets());
+        }
+        if a.ip.is_ipv6() {
+            // It was in use until now: nobody else has it.
+            attribute(&mut body, libc::IFA_FLAGS, &IFA_F_NODAD.to_ne_bytes());
+        }
+        unless_there(self.ask(libc::RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &body, 0))
+    }
+
+    /// Adds a route to the main table; that it is there already is as good.
+    pub fn add_route(&mut self, r: &Route) -> Result<()> {
+        let family = if r.dst.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        let mut body = vec![family as u8, r.prefix, 0, 0, libc::RT_TABLE_MAIN, r.protocol, r.scope, r.kind, 0, 0, 0, 0];
+        if r.prefix > 0 {
+            attribute(&mut body, libc::RTA_DST, &octets(r.dst));
+        }
+        if let Some(gateway) = r.gateway {
+            attribute(&mut body, libc::RTA_GATEWAY, &octets(gateway));
+        }
+        if let Some(source) = r.source {
+            attribute(&mut body, libc::RTA_PREFSRC, &octets(source));
+        }
+        attribute(&mut body, libc::RTA_OIF, &r.device.to_ne_bytes());
+        if r.metric > 0 {
+            attribute(&mut body, libc::RTA_PRIORITY, &r.metric.to_ne_bytes());
+        }
+        if let Some(mtu) = r.mtu {
+            let mut metrics = Vec::new();
+            attribute(&mut metrics, RTAX_MTU, &mtu.to_ne_bytes());
+            attribute(&mut body, libc::RTA_METRICS, &metrics);
+        }
+        unless_there(self.ask(libc::RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &body, 0))
     }
 }
 

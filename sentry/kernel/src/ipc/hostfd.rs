@@ -21,7 +21,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{
-    Arc, LazyLock, OnceLock, Weak,
+    Arc, LazyLock, OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 use sync::{Mutex, Rank, WaitQueue};
@@ -33,35 +33,70 @@ struct HostFd {
     flags: OpenFlags,
     terminal: bool,
     /// `None`: always ready (regular files, /dev/null).
-    queue: Option<WaitQueue>,
+    watch: Option<Watch>,
+}
+
+/// A descriptor of the host whose readiness is notified in a queue, for as long as this lives.
+pub struct Watch {
+    queue: WaitQueue,
     id: u64,
+}
+
+impl Watch {
+    /// Watches a descriptor; `None` for what is always ready.
+    pub fn new(fd: impl AsFd) -> Result<Option<Watch>> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let w = Watch { queue: WaitQueue::new(), id: NEXT.fetch_add(1, Ordering::Relaxed) };
+        let notifier = Notifier::get()?;
+        notifier.queues.lock().insert(w.id, w.queue.clone());
+        let events = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET) as u32;
+        match notifier.epoll.add(fd, events, w.id) {
+            Ok(()) => Ok(Some(w)),
+            Err(Errno::EPERM) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Where its readiness is notified.
+    #[must_use]
+    pub fn queue(&self) -> &WaitQueue {
+        &self.queue
+    }
+
+    /// To be called before the descriptor is closed where others hold the open file: it would stay in the epoll instance.
+    fn forget(&self, fd: impl AsFd) {
+        if let Ok(n) = Notifier::get() {
+            let _ = n.epoll.delete(fd);
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Ok(n) = Notifier::get() {
+            n.queues.lock().remove(&self.id);
+        }
+    }
+}
+
+/// What a descriptor of the host is ready for now.
+pub fn poll_now(fd: impl AsFd) -> PollEvents {
+    let all = libc::POLLIN | libc::POLLOUT | libc::POLLPRI | libc::POLLRDNORM | libc::POLLWRNORM | libc::POLLRDHUP;
+    let found = host::io::poll(fd, all, 0).unwrap_or(libc::POLLERR);
+    PollEvents::from_bits_truncate(u32::from(found as u16))
 }
 
 impl HostFd {
     fn new(fd: OwnedFd) -> Result<Arc<HostFd>> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         let st = host::file::stat(&fd)?;
         let Some(kind) = FileType::from_mode(st.mode) else { bail!(EINVAL, "descriptor of unknown kind") };
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let notifier = Notifier::get()?;
-        let events = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET) as u32;
-        let queue = match notifier.epoll.add(&fd, events, id) {
-            Ok(()) => Some(WaitQueue::new()),
-            Err(Errno::EPERM) => None,
-            Err(e) => return Err(e.into()),
-        };
-        let h = Arc::new(HostFd {
+        Ok(Arc::new(HostFd {
             kind,
             flags: host::file::status_flags(&fd)?,
             terminal: kind == FileType::CharDevice && host::file::termios(&fd).is_ok(),
-            queue,
-            id,
+            watch: Watch::new(&fd)?,
             fd,
-        });
-        if h.queue.is_some() {
-            notifier.files.lock().insert(id, Arc::downgrade(&h));
-        }
-        Ok(h)
+        }))
     }
 
     fn stat(&self) -> Result<Stat> {
@@ -75,12 +110,8 @@ impl HostFd {
 
 impl Drop for HostFd {
     fn drop(&mut self) {
-        if self.queue.is_some()
-            && let Ok(n) = Notifier::get()
-        {
-            n.files.lock().remove(&self.id);
-            // Others may hold the open file: it would stay in the epoll instance although our descriptor is closed.
-            let _ = n.epoll.delete(&self.fd);
+        if let Some(w) = &self.watch {
+            w.forget(&self.fd);
         }
     }
 }
@@ -88,7 +119,7 @@ impl Drop for HostFd {
 /// The thread that turns the host's readiness into notifications.
 struct Notifier {
     epoll: Epoll,
-    files: Mutex<HashMap<u64, Weak<HostFd>>>,
+    queues: Mutex<HashMap<u64, WaitQueue>>,
 }
 
 impl Notifier {
@@ -98,7 +129,7 @@ impl Notifier {
     }
 
     fn start() -> core::result::Result<Arc<Notifier>, Errno> {
-        let n = Arc::new(Notifier { epoll: Epoll::new()?, files: Mutex::new(Rank::Leaf, HashMap::new()) });
+        let n = Arc::new(Notifier { epoll: Epoll::new()?, queues: Mutex::new(Rank::Leaf, HashMap::new()) });
         let of_thread = n.clone();
         host::thread::spawn("host-files", move || of_thread.run())?;
         Ok(n)
@@ -115,8 +146,8 @@ impl Notifier {
                 }
             }
             for r in &ready {
-                let file = self.files.lock().get(&r.data).and_then(Weak::upgrade);
-                if let Some(q) = file.as_ref().and_then(|f| f.queue.as_ref()) {
+                let queue = self.queues.lock().get(&r.data).cloned();
+                if let Some(q) = queue {
                     let mut events = PollEvents::from_bits_truncate(r.events);
                     if events.contains(PollEvents::IN) {
                         events |= PollEvents::READABLE;
@@ -268,16 +299,14 @@ impl FileOps for HostFile {
     }
 
     fn poll(&self, _file: &File) -> PollEvents {
-        if self.fd.queue.is_none() {
+        if self.fd.watch.is_none() {
             return PollEvents::READABLE | PollEvents::WRITABLE;
         }
-        let all = libc::POLLIN | libc::POLLOUT | libc::POLLPRI | libc::POLLRDNORM | libc::POLLWRNORM | libc::POLLRDHUP;
-        let found = host::io::poll(&self.fd.fd, all, 0).unwrap_or(libc::POLLERR);
-        PollEvents::from_bits_truncate(u32::from(found as u16))
+        poll_now(&self.fd.fd)
     }
 
     fn poll_queue(&self) -> Option<&WaitQueue> {
-        self.fd.queue.as_ref()
+        self.fd.watch.as_ref().map(Watch::queue)
     }
 
     fn ioctl(&self, _file: &File, task: &Task, cmd: u32, arg: IoctlArg) -> Result<u64> {

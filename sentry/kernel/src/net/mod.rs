@@ -139,6 +139,10 @@ pub trait SocketOps: Send + Sync + Any {
     fn deliver(&self, _message: &[u8]) -> Result {
         bail!(EINVAL, "no netlink socket")
     }
+    /// Whether something that was sent is still on its way, after [`release`](Self::release): what close(2) waits for with SO_LINGER.
+    fn lingers(&self) -> bool {
+        false
+    }
     /// The last descriptor is closed.
     fn release(&self);
     /// For downcasting.

@@ -1,10 +1,14 @@
 //! Reading and writing with waiting: the one place where `EAGAIN` of a [`FileOps`] becomes waiting, a short count or the caller's `EAGAIN`.
 
 use super::{Fd, FdTable, File, ReadTimer, locks, notify, open::drop_set_id};
-use crate::{io::IoBuffer, task::Task};
+use crate::{
+    io::IoBuffer,
+    net::{SocketFile, SocketOps},
+    task::Task,
+};
 use abi::{Errno, Error, Result, bail, fs::FileType, poll::PollEvents};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The most that one call transfers (`MAX_RW_COUNT`).
 pub const MAX_RW: usize = 0x7fff_f000;
@@ -198,7 +202,23 @@ pub fn close_file(task: &Task, files: &FdTable, file: Arc<File>) -> Result {
         return Ok(());
     }
     locks::release_process(files, file.inode());
-    file.ops().flush(&file, task)
+    let flushed = file.ops().flush(&file, task);
+    let socket = SocketFile::of(&file).ok().filter(|s| s.options().linger().is_some_and(|seconds| seconds > 0)).cloned();
+    if let Some(socket) = socket
+        && Arc::strong_count(&file) == 1
+    {
+        drop(file);
+        linger(task, &socket);
+    }
+    flushed
+}
+
+/// SO_LINGER: waits until the peer has what was sent, or has not taken it for so many seconds, or a signal comes. The descriptor is gone
+/// whichever it was, and close(2) says nothing of it.
+fn linger(task: &Task, socket: &Arc<dyn SocketOps>) {
+    let limit = socket.options().linger().map(Duration::from_secs);
+    let until = limit.and_then(|l| Instant::now().checked_add(l));
+    let _ = task.wait_on(&[(socket.queue(), PollEvents::all())], until, || (!socket.lingers()).then_some(()));
 }
 
 /// close(2). `EBADF` for a descriptor that is not open.

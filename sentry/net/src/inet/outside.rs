@@ -198,8 +198,10 @@ impl InetSock {
     pub fn flush(&self, signals: Signals) {
         let mut events = PollEvents::empty();
         let (mut accepted, mut forget) = (None, None);
+        let gone;
         {
             let mut s = self.lock();
+            gone = s.tcb.as_mut().map(|t| std::mem::take(&mut t.gone));
             self.push_out(&mut s);
             self.unread.store(s.stream.len(), Ordering::Relaxed);
             if signals.connected {
@@ -222,6 +224,10 @@ impl InetSock {
             if signals.writable && self.room_outside(&s).is_some_and(|r| r > 0) && std::mem::take(&mut s.peer_waits) {
                 events |= PollEvents::WRITABLE;
             }
+            if matches!(s.phase, Phase::Dead) && self.options().linger().is_some() {
+                // close(2) may wait for this acknowledgement.
+                events |= PollEvents::all();
+            }
             if signals.closed {
                 forget = s.local.zip(s.remote);
                 if matches!(s.phase, Phase::Dead) {
@@ -235,6 +241,7 @@ impl InetSock {
                 events |= PollEvents::all();
             }
         }
+        self.stack.pieces.give_back(gone.unwrap_or_default());
         if let Some((local, remote)) = forget {
             self.stack.connections.remove(local, remote, self);
         }
@@ -323,7 +330,7 @@ impl InetSock {
                 }
                 break;
             }
-            let mut data = vec![0; buf.remaining().min(PIECE).min(room)];
+            let mut data = self.stack.pieces.take(buf.remaining().min(PIECE).min(room));
             match buf.read(&mut data) {
                 Ok(n) => data.truncate(n),
                 Err(e) if sent == 0 => return Err(e),
@@ -396,13 +403,20 @@ pub fn input(stack: &Stack, device: &Arc<crate::stack::Device>, p: &Packet<'_>, 
                 true
             } else {
                 let mut stream = std::mem::take(&mut s.stream);
+                let next = tcb.next_expected();
                 let signals = sock.with_wire(s, |wire| tcb.on_segment(segment, now(), &mut stream, wire)).unwrap_or_default();
                 s.stream = stream;
                 if segment.has(flag::URG) && !segment.payload.is_empty() {
-                    // The urgent pointer names the byte behind (or, long ago, the last one of) the urgent data.
-                    let ahead = usize::from(segment.urgent).min(segment.payload.len()).max(1);
-                    let back = segment.payload.len() - ahead;
-                    if let Some(at) = (s.position + s.stream.len() as u64).checked_sub(1 + back as u64) {
+                    // The urgent pointer names the byte behind (or, long ago, the last one of) the urgent data. It counts only if that
+                    // byte has come with this segment: anybody can send one that does not belong to the stream.
+                    let ahead = u32::from(segment.urgent).min(segment.payload.len() as u32).max(1);
+                    let byte = segment.seq.wrapping_add(ahead - 1);
+                    // The end of the stream counts as one.
+                    let end = tcb.next_expected().wrapping_sub(u32::from(tcb.finished_reading()));
+                    let (taken, back) = (end.wrapping_sub(next), end.wrapping_sub(byte));
+                    if (1..=taken).contains(&back)
+                        && let Some(at) = (s.position + s.stream.len() as u64).checked_sub(u64::from(back))
+                    {
                         s.urgent = Some(super::sock::Urgent { at, taken: false });
                     }
                 }
@@ -444,13 +458,17 @@ fn begin(
     touched: &mut Touched,
 ) {
     let scope = matches!(remote.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local()).then_some(device.index);
-    let Ok(path) = stack.path(remote.ip(), Some(local.ip()), scope) else { return };
+    let Ok(path) = stack.path(remote.ip(), Some(local.ip()), scope) else {
+        return;
+    };
     let child = InetSock::new(listener.is_v6(), SocketKind::Stream, &listener.stack, listener.uid);
     child.options().inherit(listener.options());
     child.extra.inherit(&listener.extra);
     let pushed_out = {
         let mut l = listener.lock();
-        let Phase::Listening { backlog, pending, half_open, .. } = &mut l.phase else { return };
+        let Phase::Listening { backlog, pending, half_open, .. } = &mut l.phase else {
+            return;
+        };
         if pending.len() > *backlog {
             // As on Linux: no answer, so that it is asked again.
             return;
@@ -493,9 +511,13 @@ impl InetSock {
 
 /// An ICMP error about a segment that we sent.
 pub fn error(stack: &Stack, local: SocketAddr, remote: SocketAddr, seq: u32, error: &SocketError, touched: &mut Touched) {
-    let Some(sock) = stack.connections.find(local, remote) else { return };
+    let Some(sock) = stack.connections.find(local, remote) else {
+        return;
+    };
     let mut s = sock.lock();
-    let Some(tcb) = s.tcb.as_mut().filter(|t| t.is_in_flight(seq)) else { return };
+    let Some(tcb) = s.tcb.as_mut().filter(|t| t.is_in_flight(seq)) else {
+        return;
+    };
     if error.errno == Errno::EMSGSIZE {
         tcb.path_shrank(mss_of(error.info, remote.is_ipv4()));
         drop(s);

@@ -99,8 +99,6 @@ pub struct State {
     pub path: Option<Box<Path>>,
     /// TCP: what can be read.
     pub stream: Stream,
-    /// An emptied piece of `stream`, for the next sender.
-    pub spare: Option<Vec<u8>>,
     /// Bytes that have been read of the stream.
     pub position: u64,
     pub urgent: Option<Urgent>,
@@ -164,7 +162,6 @@ impl InetSock {
             tcb: None,
             path: None,
             stream: Stream::default(),
-            spare: None,
             position: 0,
             urgent: None,
             datagrams: VecDeque::new(),
@@ -485,6 +482,10 @@ impl SocketOps for InetSock {
 
     fn get_option(&self, _task: &Task, level: i32, name: i32) -> Option<Result<Vec<u8>>> {
         options::get(self, level, name)
+    }
+
+    fn lingers(&self) -> bool {
+        self.lock().tcb.as_ref().is_some_and(|t| matches!(t.state, tcp::State::FinWait1 | tcp::State::Closing | tcp::State::LastAck))
     }
 
     fn release(&self) {

@@ -252,7 +252,6 @@ impl InetSock {
         }
         let left = self.leave(&mut s);
         s.stream.clear();
-        s.spare = None;
         let bound = s.bound.take();
         drop(s);
         if let Some(at) = bound {
@@ -372,7 +371,7 @@ impl InetSock {
         };
         let (mut sent, mut crowded) = (0, false);
         while buf.remaining() > 0 {
-            let (room, spare) = {
+            let room = {
                 let mut p = peer.lock();
                 if matches!(p.phase, Phase::Dead) || p.shut.read && p.shut.write {
                     drop(p);
@@ -380,16 +379,14 @@ impl InetSock {
                 }
                 let room = peer.window().saturating_sub(p.stream.len());
                 p.peer_waits |= room == 0;
-                (room, if room > 0 && buf.remaining() >= PIECE { p.spare.take() } else { None })
+                room
             };
             if room == 0 {
                 crowded = true;
                 break;
             }
             let wanted = buf.remaining().min(PIECE).min(room);
-            // A piece that was read is full length already: nothing of it has to be cleared again.
-            let mut data = spare.unwrap_or_default();
-            data.resize(wanted, 0);
+            let mut data = self.stack.pieces.take(wanted);
             match buf.read(&mut data) {
                 Ok(n) => data.truncate(n),
                 Err(e) if sent == 0 => return Err(e),
@@ -500,11 +497,8 @@ impl InetSock {
         if wake {
             s.peer_waits = false;
         }
-        if let (None, Some(piece)) = (&s.spare, gone.iter().position(|p| p.len() == PIECE)) {
-            s.spare = Some(gone.swap_remove(piece));
-        }
         drop(s);
-        drop(gone);
+        self.stack.pieces.give_back(gone);
         if let Some(p) = peer {
             p.notify(PollEvents::WRITABLE);
         }

@@ -441,7 +441,12 @@ pub fn udp_input(stack: &Stack, device: &Arc<Device>, from: SocketAddr, to: Sock
             _ => {}
         }
     }
-    let Some(receiver) = receiver else { return false };
+    let Some(receiver) = receiver else {
+        // An application's own name server comes before the engine's.
+        let Some(resolver) = stack.resolver(to) else { return false };
+        resolver.ask(from, data);
+        return true;
+    };
     receiver.take_datagram(datagram());
     true
 }

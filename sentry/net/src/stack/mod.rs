@@ -10,6 +10,7 @@ mod input;
 pub mod neighbour;
 mod output;
 mod reassembly;
+pub mod resolver;
 pub mod route;
 mod show;
 mod timers;
@@ -35,11 +36,11 @@ use std::sync::{Arc, Weak};
 use sync::{Mutex, Rank, RwLock};
 use timers::Timers;
 
-/// An interface that the sandbox takes over.
+/// An interface that the sandbox takes over, or shows.
 #[derive(Debug)]
 pub struct Interface {
-    /// The packet socket, bound to it, with `PACKET_VNET_HDR`.
-    pub socket: OwnedFd,
+    /// The packet socket, bound to it, with `PACKET_VNET_HDR`; `None`: the host's own, which is only shown.
+    pub socket: Option<OwnedFd>,
     pub index: u32,
     pub name: String,
     pub mac: [u8; 6],
@@ -141,6 +142,9 @@ pub struct Stack {
     pub raw: RawSockets,
     pub packets: PacketSockets,
     pub snmp: Snmp,
+    resolver: std::sync::OnceLock<Arc<resolver::Resolver>>,
+    /// Memory of connections over loopback.
+    pub pieces: crate::tcp::stream::Pieces,
     paths: Mutex<PathMtus>,
     reassembly: Mutex<Reassembly>,
     timers: Timers,
@@ -193,6 +197,8 @@ impl Stack {
             raw: RawSockets::default(),
             packets: PacketSockets::default(),
             snmp: Snmp::default(),
+            resolver: Default::default(),
+            pieces: Default::default(),
             paths: Mutex::new(Rank::Leaf, PathMtus::default()),
             reassembly: Mutex::new(Rank::Leaf, Reassembly::default()),
             timers: Timers::default(),
@@ -215,14 +221,16 @@ impl Stack {
             if i.index <= 1 || devices.iter().any(|d| d.index == i.index || d.name == i.name) {
                 bail!(EINVAL, "interface {} ({})", i.name, i.index);
             }
-            let device = Device::new(i.index, &i.name, i.mac, i.mtu.clamp(68, 65_535), Some(i.socket));
+            let device = Device::new(i.index, &i.name, i.mac, i.mtu.clamp(68, 65_535), i.socket);
             *device.addresses.lock() = i.addresses;
             for (ip, mac) in i.neighbours {
                 device.neighbours.lock().pin(ip, mac);
             }
             let device = Arc::new(device);
             devices.push(device.clone());
-            new.push(device);
+            if device.link().is_some() {
+                new.push(device);
+            }
         }
         self.set_table(Table { devices, routes });
         if new.is_empty() {
@@ -234,6 +242,19 @@ impl Stack {
             host::thread::spawn(&format!("net {}", device.name), move || input::serve(&stack, &device))?;
         }
         Ok(())
+    }
+
+    /// Passes what is asked at [`resolver::ADDRESS`] on to this socket. To be called once, before the application runs.
+    pub fn set_resolver(&self, socket: OwnedFd) -> Result {
+        let resolver = self.resolver.get_or_init(|| Arc::new(resolver::Resolver::new(socket))).clone();
+        let stack = self.me.clone();
+        host::thread::spawn("net resolver", move || resolver.serve(&stack))?;
+        Ok(())
+    }
+
+    /// The engine's name server, if this is its address.
+    pub fn resolver(&self, to: SocketAddr) -> Option<&Arc<resolver::Resolver>> {
+        self.resolver.get().filter(|_| to == resolver::ADDRESS)
     }
 
     /// Devices and routes as they are now.

@@ -163,6 +163,8 @@ pub struct Tcb {
     snd_scale: u8,
     /// Data from `snd_una` on (a SYN or FIN before or behind it is not in here).
     out: Stream,
+    /// Whole pieces of `out` that the peer has: for the next sender, once the lock is given back.
+    pub gone: Vec<Vec<u8>>,
     /// The application has closed its side.
     fin_wanted: bool,
     fin_sent: bool,
@@ -253,6 +255,7 @@ impl Tcb {
             max_wnd: 0,
             snd_scale: 0,
             out: Stream::default(),
+            gone: Vec::new(),
             fin_wanted: false,
             fin_sent: false,
             syn_acked: false,
@@ -353,6 +356,11 @@ impl Tcb {
         self.config.mss = mss as u16;
         self.set_mss(mss);
         self.mark_all_lost();
+    }
+
+    /// The sequence number of the next byte that the application will get.
+    pub fn next_expected(&self) -> u32 {
+        self.rcv_nxt
     }
 
     /// Where the connection is after the handshake.

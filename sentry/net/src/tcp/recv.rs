@@ -355,7 +355,7 @@ impl Tcb {
         let bytes = seq::span(self.snd_una, ack).saturating_sub(u32::from(syn)) as usize;
         let bytes = bytes.min(self.out.len());
         self.counters.bytes_acked += bytes as u64;
-        drop(self.out.consume(bytes));
+        self.gone.extend(self.out.consume(bytes).into_iter().filter(|p| p.len() == PIECE));
         self.snd_una = ack;
         if self.small.is_some_and(|end| !seq::lt(ack, end)) {
             self.small = None;

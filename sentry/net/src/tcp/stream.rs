@@ -1,6 +1,7 @@
 //! [`Stream`]: bytes of a connection that wait to be read, or to be sent.
 
 use std::collections::VecDeque;
+use sync::{Mutex, Rank};
 
 /// Pieces of up to this size are filled before another one is begun.
 pub const PIECE: usize = 64 << 10;
@@ -97,6 +98,41 @@ impl Stream {
     /// Empties it.
     pub fn clear(&mut self) {
         *self = Stream::default();
+    }
+}
+
+/// Pieces that were read, for the next senders: their memory is there, and need not be cleared again. The network's, and shared by all
+/// connections, but nobody waits for it.
+pub struct Pieces(Mutex<Vec<Vec<u8>>>);
+
+impl Default for Pieces {
+    fn default() -> Self {
+        Pieces(Mutex::new(Rank::Leaf, Vec::new()))
+    }
+}
+
+impl Pieces {
+    /// Pieces that are kept at most: 2 MiB.
+    const MAX: usize = 32;
+
+    /// A piece of this length, with anything in it.
+    pub fn take(&self, len: usize) -> Vec<u8> {
+        let found = if len >= PIECE / 2 { self.0.try_lock().and_then(|mut all| all.pop()) } else { None };
+        let mut piece = found.unwrap_or_default();
+        piece.resize(len, 0);
+        piece
+    }
+
+    /// Keeps the full ones of these.
+    pub fn give_back(&self, pieces: Vec<Vec<u8>>) {
+        let mut full = pieces.into_iter().filter(|p| p.len() == PIECE).peekable();
+        if full.peek().is_none() {
+            return;
+        }
+        if let Some(mut all) = self.0.try_lock() {
+            let room = Self::MAX.saturating_sub(all.len());
+            all.extend(full.take(room));
+        }
     }
 }
 
