@@ -11,8 +11,8 @@ def connect(port, to=address):
     s.connect((to, port))
     return s
 
-def send(n):
-    s, h, b, left = connect(9000), hashlib.sha256(), hashlib.shake_128(b"send").digest(1 << 20), n
+def send(n, s=None):
+    s, h, b, left = s or connect(9000), hashlib.sha256(), hashlib.shake_128(b"send").digest(1 << 20), n
     while left:
         part = b[:left]
         s.sendall(part)
@@ -145,6 +145,12 @@ elif what == "receive":
 elif what == "both":
     send(number)
     receive(number)
+elif what == "steady":
+    # Connected before it is told to go on.
+    s = connect(9000)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    send(number, s)
 elif what == "streams":
     streams(number, 8)
 elif what == "linger":
