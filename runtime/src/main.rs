@@ -15,6 +15,7 @@ mod logging;
 mod process;
 mod sandbox;
 mod spec;
+mod title;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -98,7 +98,8 @@ fn run(args: &[String], server: &server::Server) -> Result<i32, Failure> {
     let sandbox = boot::boot(&spec, platform, host, gofer, streams, steady_counter)?;
     server.serve(&sandbox, listener)?;
     server.created();
-    let wait_status = sandbox.wait();
+    let wait_status = sandbox.first.wait();
+    sandbox.end_further();
     server.finish();
     Ok(wait_status)
 }

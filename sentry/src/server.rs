@@ -1,12 +1,12 @@
 //! The sentry's end of its control connections.
 //!
-//! One was there from the start: its other end is the process that keeps the container, and when it goes, so does the sentry. More
-//! come in over the listening socket, one for each verb that wants something (`start`, `kill`, `exec`, …). A process that was started
-//! over a connection ends with it.
+//! One was there from the start: its other end is the process that keeps the first container, and when it goes, so does the sentry. More
+//! come in over the listening socket, one for each verb that wants something (`start`, `kill`, `exec`, …), and one from the process that
+//! keeps a further container. What was started over a connection, a process or a container, ends with it.
 
-use crate::boot::{Further, Sandbox, Streams};
+use crate::boot::{Container, Further, Sandbox, Streams};
 use crate::{Failure, signals};
-use control::{Event, ExecSpec, FailureKind, MAX_DESCRIPTORS, MAX_MESSAGE, ProcessInfo, Request, decode, encode};
+use control::{Event, ExecSpec, FailureKind, JoinSpec, MAX_DESCRIPTORS, MAX_MESSAGE, ProcessInfo, Request, decode, encode};
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// The longest description of a process, in bytes.
-const MAX_EXEC_SPEC: u64 = 16 << 20;
+/// The longest description of a process or a container, in bytes.
+const MAX_SPEC: u64 = 16 << 20;
 /// How long the reports of processes that end with the container may take.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How many processes one message lists: with command lines cut short, they fit.
@@ -25,7 +25,7 @@ const LISTED: usize = 16;
 #[derive(Clone, Debug)]
 pub struct Server {
     keeper: Connection,
-    /// Processes whose end has not been reported yet.
+    /// Processes and containers whose end has not been reported yet.
     waiting: Arc<AtomicUsize>,
 }
 
@@ -107,7 +107,7 @@ impl Server {
             "signals",
             Box::new(move || {
                 while let Ok(signal) = signals::wait() {
-                    if let Err(failure) = target.signal(signal, false) {
+                    if let Err(failure) = target.first.signal(signal, false) {
                         tracing::debug!("{}", failure.message);
                     }
                 }
@@ -146,7 +146,7 @@ impl Server {
 
     /// Carries out the requests of one connection, until its other end is closed.
     fn converse(&self, connection: &Connection, sandbox: &Arc<Sandbox>) {
-        let mut own = None;
+        let mut about = About { container: sandbox.first.clone(), started: Started::Nothing };
         while let Some((request, descriptors)) = connection.receive() {
             let request = match request {
                 Ok(request) => request,
@@ -156,81 +156,151 @@ impl Server {
                 }
             };
             let answer = match request {
-                Request::Exec => self.exec(connection, sandbox, &mut own, descriptors),
-                request => carry_out(request, sandbox, own.as_deref()),
+                Request::Exec => self.exec(connection, &mut about, descriptors),
+                Request::Create => self.create(connection, sandbox, &mut about, descriptors),
+                Request::Select { id } => select(sandbox, &mut about, &id),
+                request => carry_out(request, &about),
             };
             match answer {
                 Ok(events) => events.iter().for_each(|event| connection.send(event)),
                 Err(failure) => connection.failed(failure.kind, &failure.message),
             }
         }
-        if let Some(process) = own {
-            process.kill();
+        match about.started {
+            Started::Nothing => {}
+            Started::Process(process) => process.kill(),
+            Started::Container => about.container.kill(),
         }
     }
 
     /// [`Request::Exec`].
-    fn exec(
+    fn exec(&self, connection: &Connection, about: &mut About, descriptors: Vec<OwnedFd>) -> Result<Vec<Event>, Failure> {
+        let (text, descriptors) = about.description(descriptors)?;
+        let spec = ExecSpec::from_json(&text).map_err(Failure::internal("the description of a process"))?;
+        let streams = Streams::received(&spec.process, descriptors)?;
+        let process = Arc::new(about.container.exec(&spec.process, streams)?);
+        about.started = Started::Process(process.clone());
+        // Before its end can be told.
+        connection.send(&Event::Started { pid: process.pid() });
+        self.watch("exec", connection, move || process.wait())
+    }
+
+    /// [`Request::Create`].
+    fn create(
         &self,
         connection: &Connection,
         sandbox: &Arc<Sandbox>,
-        own: &mut Option<Arc<Further>>,
-        mut descriptors: Vec<OwnedFd>,
+        about: &mut About,
+        descriptors: Vec<OwnedFd>,
     ) -> Result<Vec<Event>, Failure> {
-        if own.is_some() || descriptors.is_empty() {
-            return Err(Failure::new(FailureKind::Internal, "one process for each connection, and its description"));
+        let (text, mut descriptors) = about.description(descriptors)?;
+        let spec = JoinSpec::from_json(&text).map_err(Failure::internal("the description of a container"))?;
+        if descriptors.is_empty() {
+            return Err(Failure::new(FailureKind::Internal, "there is no connection to a gofer"));
         }
-        let mut text = Vec::new();
-        File::from(descriptors.remove(0))
-            .take(MAX_EXEC_SPEC)
-            .read_to_end(&mut text)
-            .map_err(Failure::internal("the description of a process"))?;
-        let spec = ExecSpec::from_json(&text).map_err(Failure::internal("the description of a process"))?;
-        let streams = Streams::received(&spec.process, descriptors)?;
-        let process = Arc::new(sandbox.exec(&spec.process, streams)?);
-        *own = Some(process.clone());
-        // Before its end can be told.
-        connection.send(&Event::Started { pid: process.pid() });
+        let gofer = descriptors.remove(0);
+        let streams = Streams::received(&spec.container.process, descriptors)?;
+        let container = sandbox.join(&spec, gofer, streams)?;
+        *about = About { container: container.clone(), started: Started::Container };
+        connection.send(&Event::Created);
+        let (made, to_forget) = (container.clone(), sandbox.clone());
+        let watched = self.watch("container", connection, move || {
+            let wait_status = container.wait();
+            container.end();
+            to_forget.forget(&container);
+            wait_status
+        });
+        watched.inspect_err(|_| {
+            made.kill();
+            made.end();
+            sandbox.forget(&made);
+        })
+    }
+
+    /// Waits for an end in a thread of its own, and reports it.
+    fn watch(&self, name: &str, connection: &Connection, wait: impl FnOnce() -> i32 + Send + 'static) -> Result<Vec<Event>, Failure> {
         let (connection, waiting) = (connection.clone(), self.waiting.clone());
         waiting.fetch_add(1, Ordering::AcqRel);
         let undo = waiting.clone();
         let watch = move || {
-            connection.send(&Event::Exited { wait_status: process.wait() });
+            connection.send(&Event::Exited { wait_status: wait() });
             waiting.fetch_sub(1, Ordering::AcqRel);
         };
-        host::thread::spawn("exec", watch).map(|_| Vec::new()).map_err(|error| {
+        host::thread::spawn(name, watch).map(|_| Vec::new()).map_err(|error| {
             undo.fetch_sub(1, Ordering::AcqRel);
             Failure::host("a thread")(error)
         })
     }
 }
 
-/// Every request but [`Request::Exec`]; `own` is the process of the connection.
-fn carry_out(request: Request, sandbox: &Sandbox, own: Option<&Further>) -> Result<Vec<Event>, Failure> {
+/// What a connection is about.
+struct About {
+    container: Arc<Container>,
+    started: Started,
+}
+
+/// What was started over a connection.
+enum Started {
+    Nothing,
+    Process(Arc<Further>),
+    Container,
+}
+
+impl About {
+    /// The description of something that is to be started, which comes first, and the other descriptors.
+    fn description(&self, mut descriptors: Vec<OwnedFd>) -> Result<(Vec<u8>, Vec<OwnedFd>), Failure> {
+        if !matches!(self.started, Started::Nothing) || descriptors.is_empty() {
+            return Err(Failure::new(FailureKind::Internal, "one process or container for each connection, and its description"));
+        }
+        let mut text = Vec::new();
+        File::from(descriptors.remove(0)).take(MAX_SPEC).read_to_end(&mut text).map_err(Failure::internal("a description"))?;
+        Ok((text, descriptors))
+    }
+}
+
+/// [`Request::Select`].
+fn select(sandbox: &Sandbox, about: &mut About, id: &str) -> Result<Vec<Event>, Failure> {
+    if !matches!(about.started, Started::Nothing) {
+        return Err(Failure::new(FailureKind::Internal, "something was started over this connection"));
+    }
+    about.container = sandbox.container(id).ok_or_else(|| Failure::new(FailureKind::Invalid, "container not running"))?;
+    Ok(vec![Event::Done])
+}
+
+/// Every request that starts nothing.
+fn carry_out(request: Request, about: &About) -> Result<Vec<Event>, Failure> {
+    let container = &about.container;
+    let own = match &about.started {
+        Started::Process(process) => Some(process),
+        _ => None,
+    };
     match request {
-        Request::Start => return Ok(vec![Event::Started { pid: sandbox.start()? }]),
-        Request::Signal { sig, all } => sandbox.signal(sig, all)?,
+        Request::Start => return Ok(vec![Event::Started { pid: container.start()? }]),
+        Request::Signal { sig, all } => container.signal(sig, all)?,
         // A foreground process that has ended gets no more signals, and says nothing of it.
         Request::SignalOwn { sig } => {
-            let sent = own.map_or_else(|| sandbox.signal(sig, false), |process| process.signal(sig));
+            let sent = own.map_or_else(|| container.signal(sig, false), |process| process.signal(sig));
             if let Err(failure) = sent {
                 tracing::debug!("{}", failure.message);
             }
             return Ok(Vec::new());
         }
         Request::Resize => {
-            own.map_or_else(|| sandbox.resize(), Further::resize);
+            own.map_or_else(|| container.resize(), |process| process.resize());
             return Ok(Vec::new());
         }
-        Request::Processes => return Ok(pages(sandbox.processes())),
-        Request::Pause => sandbox.pause(true),
-        Request::Resume => sandbox.pause(false),
-        Request::Status => return Ok(vec![Event::Status { phase: sandbox.phase() }]),
+        Request::Processes => return Ok(pages(container.processes())),
+        Request::Pause => container.pause(true),
+        Request::Resume => container.pause(false),
+        Request::Gone => container.wait_gone(),
+        Request::Status => return Ok(vec![Event::Status { phase: container.phase() }]),
         Request::Usage => {
-            let (cpu_ns, memory, tasks) = sandbox.usage();
+            let (cpu_ns, memory, tasks) = container.usage();
             return Ok(vec![Event::Usage { cpu_ns, memory, tasks }]);
         }
-        Request::Exec => return Err(Failure::new(FailureKind::Internal, "exec is carried out elsewhere")),
+        Request::Exec | Request::Create | Request::Select { .. } => {
+            return Err(Failure::new(FailureKind::Internal, "carried out elsewhere"));
+        }
     }
     Ok(vec![Event::Done])
 }

@@ -9,7 +9,7 @@ use abi::poll::PollEvents;
 use fs::devpts::termios::Winsize;
 use fs::devpts::{Table, tty::Tty};
 use host::eventfd::EventFd;
-use kernel::{Kernel, task::Waker};
+use kernel::{Container, task::Waker};
 use rustix::event::{PollFd, PollFlags, poll};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -39,8 +39,8 @@ pub struct Terminal {
 
 impl Terminal {
     /// Makes the application's terminal, of the host terminal's size.
-    pub fn new(kernel: &Kernel, host: OwnedFd, owner: (u32, u32)) -> Result<Arc<Terminal>, Failure> {
-        let table = Table::of(kernel);
+    pub fn new(container: &Container, host: OwnedFd, owner: (u32, u32)) -> Result<Arc<Terminal>, Failure> {
+        let table = Table::of(container);
         let tty = table.allocate(owner).map_err(Failure::internal("the terminal"))?;
         tty.with(|state, _| state.locked = false);
         let terminal = Arc::new(Terminal {

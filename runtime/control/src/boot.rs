@@ -397,6 +397,43 @@ impl FdLayout {
     pub const RESOLVER: i32 = 96;
 }
 
+/// A further container in a running sandbox: one of a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JoinSpec {
+    /// The container. Its platform, network and interfaces are the sandbox's, whatever is said here.
+    pub container: BootSpec,
+    /// What it shares.
+    pub shared: SharedNamespaces,
+}
+
+/// Names of containers in the same sandbox whose namespaces another one shares. Of those that nobody is named for it gets its own; the
+/// network is the sandbox's in any case.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SharedNamespaces {
+    /// Processes.
+    pub pid: Option<String>,
+    /// Host name.
+    pub uts: Option<String>,
+    /// System V IPC and POSIX message queues.
+    pub ipc: Option<String>,
+}
+
+impl JoinSpec {
+    /// Parses and checks what the runtime wrote.
+    pub fn from_json(bytes: &[u8]) -> Result<JoinSpec, Error> {
+        let spec: JoinSpec = serde_json::from_slice(bytes)?;
+        spec.container.check()?;
+        Ok(spec)
+    }
+
+    /// The JSON that [`from_json`](Self::from_json) reads.
+    pub fn to_json(&self) -> Result<Vec<u8>, Error> {
+        Ok(serde_json::to_vec(self)?)
+    }
+}
+
 /// A further process of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

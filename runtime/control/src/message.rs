@@ -36,6 +36,17 @@ pub enum Request {
         /// To every process, not only to the first.
         all: bool,
     },
+    /// From here on this connection is about the further container of this name; before, it is about the sandbox's first.
+    Select {
+        /// Its name.
+        id: String,
+    },
+    /// Make a further container. With the request come a file that holds its [`JoinSpec`](crate::JoinSpec), the connection to its gofer,
+    /// its standard streams (or, in their place, its terminal), and what else its first process finds open. Answered by
+    /// [`Event::Created`], and at its end by [`Event::Exited`]. From here on the connection is about it, and it ends with the connection.
+    Create,
+    /// Wait until nothing is left of a container that has ended.
+    Gone,
     /// Run a further process. With the request come a file that holds its [`ExecSpec`](crate::ExecSpec), its standard streams (or, in
     /// their place, its terminal), and what else it finds open. Answered by [`Event::Started`], and at its end by [`Event::Exited`]. The
     /// process ends with the connection.
@@ -181,8 +192,9 @@ mod tests {
         ] {
             assert_eq!(decode::<Event>(&encode(&event).unwrap()).unwrap(), event);
         }
-        let request = Request::Signal { sig: 15, all: true };
-        assert_eq!(decode::<Request>(&encode(&request).unwrap()).unwrap(), request);
+        for request in [Request::Signal { sig: 15, all: true }, Request::Select { id: "a".into() }, Request::Create, Request::Gone] {
+            assert_eq!(decode::<Request>(&encode(&request).unwrap()).unwrap(), request);
+        }
     }
 
     #[test]
@@ -202,6 +214,7 @@ mod tests {
             assert!(decode::<Request>(&bytes).is_err());
             assert!(decode::<Event>(&bytes).is_err());
             assert!(crate::BootSpec::from_json(&bytes).is_err());
+            assert!(crate::JoinSpec::from_json(&bytes).is_err());
         }
         assert!(decode::<Request>(&vec![b' '; MAX_MESSAGE + 1]).is_err());
         assert!(encode(&Event::Failed { kind: FailureKind::Internal, message: "x".repeat(MAX_MESSAGE) }).is_err());

@@ -82,7 +82,7 @@ fn plan(args: &Args, settings: &Settings) -> Result<Plan> {
         routes: Vec::new(),
         strace: settings.strace,
     };
-    Ok(Plan { boot, attaches, mount_namespace: None, network_namespace: NetworkNamespace::Host })
+    Ok(Plan { boot, attaches, mount_namespace: None, network_namespace: NetworkNamespace::Host, joined: Vec::new() })
 }
 
 fn process(args: &Args, settings: &Settings) -> Result<Process> {

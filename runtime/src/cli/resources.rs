@@ -3,6 +3,8 @@
 use super::Settings;
 use crate::container::{Container, Lifecycle};
 use crate::exit::{Failure, Result, Status};
+use crate::process::PATIENCE;
+use control::{Event, Request};
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -180,7 +182,7 @@ pub fn events(args: &EventsArgs, settings: &Settings) -> Result {
         }
         super::print(&line.to_string())
     };
-    let stats = || line("stats", Some(container.record.cgroup.stats()));
+    let stats = || line("stats", Some(used(&container)));
     if args.stats {
         return stats();
     }
@@ -200,6 +202,34 @@ pub fn events(args: &EventsArgs, settings: &Settings) -> Result {
             }
         }
     }
+}
+
+/// What the host has counted. A container of a pod has but its gofer in its control group: what its application uses, the pod's sentry
+/// tells.
+fn used(container: &Container) -> Value {
+    let mut stats = container.record.cgroup.stats();
+    if container.record.sandbox.is_none() {
+        return stats;
+    }
+    let told = match container.client() {
+        Ok(Some(client)) => client.ask(&Request::Usage, PATIENCE).ok(),
+        _ => None,
+    };
+    if let Some(Event::Usage { cpu_ns: [user, system], memory, tasks }) = told {
+        let add = [
+            ("/cpu/usage/user", user),
+            ("/cpu/usage/kernel", system),
+            ("/cpu/usage/total", user.saturating_add(system)),
+            ("/memory/usage/usage", memory),
+            ("/pids/current", tasks),
+        ];
+        for (place, more) in add {
+            if let Some(value) = stats.pointer_mut(place) {
+                *value = value.as_u64().unwrap_or(0).saturating_add(more).into();
+            }
+        }
+    }
+    stats
 }
 
 /// A number with a unit, as Go writes durations.

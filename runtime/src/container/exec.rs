@@ -113,6 +113,7 @@ impl Exec<'_> {
         if let Some(path) = &self.pid_file {
             write_pid(path)?;
         }
+        crate::title::set(&self.process.args);
         rustix::process::chdir("/").map_err(Failure::internal("chdir"))?;
         self.log.release_streams().map_err(Failure::internal("the standard streams"))?;
         set_parent_process_death_signal(None).map_err(Failure::internal("prctl"))?;

@@ -6,6 +6,7 @@
 //!
 //! The two talk over a pair of pipes: see [`Report`].
 
+use super::pod::{self, Pod};
 use super::{Container, Lifecycle, Moment, ProcessId, Record, State, run_hooks};
 use crate::cgroup::Cgroup;
 use crate::cli::Settings;
@@ -54,24 +55,24 @@ enum Report {
 
 /// `create`.
 pub fn create(launch: &Launch<'_>) -> Result<()> {
-    let (bundle, container) = prepare(launch)?;
+    let (bundle, container, pod) = prepare(launch)?;
     if bundle.plan.boot.process.terminal && launch.console_socket.is_none() {
         return abandon(&container, no_console());
     }
-    let child = make(launch, &bundle, container, None, true)?.1;
+    let child = make(launch, &bundle, container, pod, None, true)?.1;
     child.release();
     Ok(())
 }
 
 /// `run`: the application's exit status, or 0 with `detach`.
 pub fn run(launch: &Launch<'_>, detach: bool, keep: bool) -> Result {
-    let (bundle, mut container) = prepare(launch)?;
+    let (bundle, mut container, pod) = prepare(launch)?;
     let terminal = bundle.plan.boot.process.terminal && launch.console_socket.is_none();
     if detach {
         if terminal {
             return abandon(&container, no_console());
         }
-        let (mut container, child) = make(launch, &bundle, container, None, true)?;
+        let (mut container, child) = make(launch, &bundle, container, pod, None, true)?;
         return match start(&mut container) {
             Ok(_) => {
                 child.release();
@@ -91,7 +92,7 @@ pub fn run(launch: &Launch<'_>, detach: bool, keep: bool) -> Result {
     } else {
         (None, None)
     };
-    let (mut container, child) = make(launch, &bundle, container, slave, false)?;
+    let (mut container, child) = make(launch, &bundle, container, pod, slave, false)?;
     let connection = match start(&mut container) {
         Ok(client) => client.into_socket(),
         Err(failure) => {
@@ -146,26 +147,30 @@ fn no_console() -> Failure {
 }
 
 /// Loads the bundle, and reserves the container's name.
-fn prepare(launch: &Launch<'_>) -> Result<(Bundle, Container)> {
+fn prepare(launch: &Launch<'_>) -> Result<(Bundle, Container, Option<Pod>)> {
     let mut bundle = spec::load(launch.bundle, launch.id, launch.settings)?;
     if launch.console_socket.is_some() && !bundle.plan.boot.process.terminal {
         return Err(Failure::new(Status::Console, "--console-socket: process.terminal is false, so that there is no terminal to send"));
     }
     bundle.plan.boot.process.preserve(launch.preserve_fds)?;
+    let annotations = bundle.spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    let pod = pod::find(&launch.settings.state_root, &bundle.plan, &annotations)?;
     let record = Record {
         id: launch.id.to_owned(),
         bundle: bundle.dir.clone(),
         rootfs: bundle.plan.attaches.first().map(|root| root.source.clone()).unwrap_or_default(),
         created: control::logging::timestamp(),
         owner: rustix::process::getuid().as_raw(),
-        annotations: bundle.spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        annotations,
         stand_in: None,
+        sandbox: pod.as_ref().map(|pod| pod.sandbox.record.id.clone()),
+        network: pod::network_of(&bundle.plan),
         cgroup: Cgroup::place(&bundle.spec, launch.id, launch.settings)?,
         ready: false,
         started: false,
     };
     let container = Container::create(&launch.settings.state_root, record, &bundle.text)?;
-    Ok((bundle, container))
+    Ok((bundle, container, pod))
 }
 
 /// Takes apart what has been made so far.
@@ -181,6 +186,7 @@ fn make(
     launch: &Launch<'_>,
     bundle: &Bundle,
     mut container: Container,
+    pod: Option<Pod>,
     slave: Option<OwnedFd>,
     background: bool,
 ) -> Result<(Container, Child)> {
@@ -192,7 +198,7 @@ fn make(
         Fork::Child => {
             drop((reports, go));
             let kept = sandbox::Kept::default();
-            StandIn { launch, bundle, container, background, reporter, going, parent, kept }.live(slave)
+            StandIn { launch, bundle, container, pod, background, reporter, going, parent, kept }.live(slave)
         }
     };
     let child = Child::new(pid)?;
@@ -234,6 +240,7 @@ struct StandIn<'a> {
     launch: &'a Launch<'a>,
     bundle: &'a Bundle,
     container: Container,
+    pod: Option<Pod>,
     background: bool,
     reporter: io::PipeWriter,
     going: io::PipeReader,
@@ -291,7 +298,6 @@ impl StandIn<'_> {
         self.adjust_oom_score()?;
         self.enter_network()?;
         self.run_hooks()?;
-        let listener = client::listener(self.container.dir())?;
         let slave = match (&self.launch.console_socket, slave) {
             (Some(socket), _) => Some(console::open_and_send(self.bundle.plan.boot.process.console_size, socket)?),
             (None, slave) => slave,
@@ -308,10 +314,22 @@ impl StandIn<'_> {
         } else {
             self.launch.log
         };
-        let network = self.take_over_network()?;
-        self.kept = network.keep();
-        let made = sandbox::start(&self.bundle.plan, streams, Some(listener), network, log, self.launch.settings.rootless)?;
-        let mut monitor = Monitor::of_sandbox(made, signals, None, true);
+        let (plan, rootless) = (&self.bundle.plan, self.launch.settings.rootless);
+        let mut monitor = match &self.pod {
+            None => {
+                let listener = client::listener(self.container.dir())?;
+                let network = self.take_over_network()?;
+                self.kept = network.keep();
+                let made = sandbox::start(plan, streams, Some(listener), network, log, rootless)?;
+                Monitor::of_sandbox(made, signals, None, true)
+            }
+            Some(pod) => {
+                let gone = || Failure::new(Status::NotRunning, format!("the sandbox {} does not run", pod.sandbox.record.id));
+                let client = pod.sandbox.client()?.ok_or_else(gone)?;
+                let gofer = sandbox::join(plan, &pod.shared, &client, streams, log, rootless)?;
+                Monitor::new(client.into_socket(), Watched::Container { gofer }, signals, None, true)
+            }
+        };
         if monitor.next()? != Outcome::Created {
             return Err(Failure::new(Status::Internal, "the sentry did not wait to be started"));
         }
@@ -363,17 +381,11 @@ impl StandIn<'_> {
     /// The interfaces of the network namespace that this process is in, if that is the container's.
     fn take_over_network(&self) -> Result<sandbox::TakenOver> {
         let own = match self.bundle.plan.network_namespace {
-            NetworkNamespace::Path(_) => true,
+            // The caller's own is not the container's to take.
+            NetworkNamespace::Path(_) => self.container.record.network.is_some(),
             NetworkNamespace::New => self.bundle.spec.hooks().is_some(),
             NetworkNamespace::Host => false,
         };
-        // The container that holds a pod has no use for its interfaces: they are for the others.
-        let holds_a_pod = ["io.kubernetes.cri.container-type", "io.kubernetes.cri-o.ContainerType"]
-            .iter()
-            .any(|name| self.container.record.annotations.get(*name).is_some_and(|kind| kind == "sandbox"));
-        if holds_a_pod {
-            return Ok(sandbox::TakenOver::default());
-        }
         if self.bundle.plan.boot.network == control::Network::Host {
             return sandbox::look();
         }
@@ -420,6 +432,7 @@ impl StandIn<'_> {
         if self.background {
             self.launch.log.release_streams().map_err(Failure::internal("the standard streams"))?;
         }
+        crate::title::set(&self.bundle.plan.boot.process.args);
         self.container.record.ready = true;
         self.container.save()?;
         if self.background {

@@ -4,7 +4,7 @@
 //!
 //! * `state.json`: the [`Record`], replaced as a whole whenever it changes,
 //! * `config.json`: the bundle's, as it was when the container was made,
-//! * `control`: the socket on which its sentry listens,
+//! * `control`: the socket on which its sentry listens; a container of a pod has none: its sentry is that of the pod's first container,
 //! * `exec/PID`: one for each stand-in of a further process,
 //! * `lock`: held locked while a verb changes the container's life.
 //!
@@ -14,6 +14,7 @@
 mod exec;
 mod hooks;
 mod launch;
+mod pod;
 mod state;
 
 pub use exec::Exec;
@@ -172,9 +173,16 @@ impl Container {
         crate::spec::parse(&bytes)
     }
 
-    /// A connection to its sentry; `None` if that does not live.
+    /// A connection to its sentry, about this container; `None` if that does not live.
     pub fn client(&self) -> Result<Option<Client>> {
-        Client::connect(&self.dir)
+        let Some(sandbox) = &self.record.sandbox else { return Client::connect(&self.dir) };
+        let Some(client) = Client::connect(&self.root.join(sandbox))? else { return Ok(None) };
+        match client.command(&Request::Select { id: self.record.id.clone() }, PATIENCE) {
+            Ok(()) => Ok(Some(client)),
+            // It has ended, or the sentry has.
+            Err(failure) if matches!(failure.status, Status::NotRunning | Status::Refused) => Ok(None),
+            Err(failure) => Err(failure),
+        }
     }
 
     /// Where it is in its life.
@@ -263,8 +271,9 @@ impl Container {
         }
         self.kill_stand_in()?;
         if let Some(client) = client {
-            // The sentry has ended when its end of the connection is closed.
-            while client.receive(Some(PATIENCE)).is_ok() {}
+            // A sentry of its own has ended when its end of the connection is closed; a pod's tells when nothing is left of the container.
+            let _ = client.ask(&Request::Gone, PATIENCE);
+            while self.record.sandbox.is_none() && client.receive(Some(PATIENCE)).is_ok() {}
         }
         Ok(())
     }
@@ -412,6 +421,8 @@ mod tests {
             owner: 0,
             annotations: Default::default(),
             stand_in: None,
+            sandbox: None,
+            network: None,
             cgroup: Default::default(),
             ready: false,
             started: false,

@@ -1,5 +1,6 @@
 //! What is known of a container: [`Record`] on disk, and [`State`], the state object of the OCI runtime specification.
 
+use super::pod::NamespaceId;
 use crate::cgroup::Cgroup;
 use crate::spec::OCI_VERSION;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,12 @@ pub struct Record {
     pub annotations: BTreeMap<String, String>,
     /// The stand-in; none before there is one.
     pub stand_in: Option<ProcessId>,
+    /// The container that its sandbox was made for, if that is another one.
+    #[serde(default)]
+    pub sandbox: Option<String>,
+    /// The network namespace on the host that it has, if that is not the host's own.
+    #[serde(default)]
+    pub network: Option<NamespaceId>,
     /// Its control groups.
     pub cgroup: Cgroup,
     /// It has been made completely.

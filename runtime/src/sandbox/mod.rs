@@ -1,6 +1,6 @@
 //! A sandbox on the host: its processes, their namespaces and descriptors.
 //!
-//! [`start`] makes gofer and sentry; [`Sandbox`] owns them, and kills them when dropped, so that no way out of the runtime
+//! [`start`] makes gofer and sentry, [`join`] a container in a sandbox that is there; [`Sandbox`] owns them, and kills them when dropped, so that no way out of the runtime
 //! leaves one behind. [`monitor`] watches a running sandbox or a process in it. [`janitor`] cleans up if the runtime itself is killed.
 
 mod child;
@@ -20,13 +20,15 @@ pub use janitor::Janitor;
 pub use monitor::{Monitor, Outcome, Watched, take_signals};
 pub use network::{Kept, TakenOver, engine_resolver, look, low_ports, open_up, take_over};
 
+use crate::client::Client;
 use crate::exit::{Failure, Result, Status};
 use crate::logging::Log;
 use crate::spec::Plan;
+use control::{JoinSpec, Request, SharedNamespaces};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What the application finds open.
 #[derive(Debug, Default)]
@@ -57,6 +59,24 @@ pub fn start(plan: &Plan, streams: Streams, listener: Option<OwnedFd>, network: 
     let sentry = sentry::start(plan, streams, sentry_control, sentry_conn, listener, network, &executable, log, rootless)?;
     // Both prepare themselves at the same time.
     Ok(Sandbox { sentry, gofer: gofer.wait()?, control })
+}
+
+/// Makes a container in the sandbox that `client` is connected to, over that connection: its gofer. The answer is left to be received.
+pub fn join(plan: &Plan, shared: &SharedNamespaces, client: &Client, streams: Streams, log: &Log, rootless: bool) -> Result<Child> {
+    let (sentry_conn, gofer_conn) = pair("gofer connection")?;
+    let gofer = gofer::start(plan, gofer_conn, &executable(rootless)?, log, rootless)?;
+    let spec = JoinSpec { container: plan.boot.clone(), shared: shared.clone() };
+    let text = spec.to_json().map_err(Failure::internal("cannot encode the container"))?;
+    let mut fds = vec![sealed("join-spec", &text)?, sentry_conn];
+    match streams.terminal {
+        Some(slave) => fds.push(slave),
+        None => fds.extend(own_streams()?),
+    }
+    fds.extend(streams.preserved);
+    let gofer = gofer.wait()?;
+    let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+    client.send(&Request::Create, &fds)?;
+    Ok(gofer)
 }
 
 /// Copies of the runtime's own standard streams.

@@ -36,6 +36,11 @@ pub enum Watched {
         /// The process that opens files.
         gofer: Child,
     },
+    /// A container in another one's sandbox: it ends with the connection.
+    Container {
+        /// The process that opens files.
+        gofer: Child,
+    },
     /// A container's stand-in, which is a child and ends as the container does.
     StandIn(Child),
     /// A process that was started over the connection.
@@ -149,19 +154,21 @@ impl Monitor {
             if let Some(event) = self.receive()? {
                 return self.on_event(event).map(Some);
             }
-            if ready.process || matches!(self.watched, Watched::Process) {
+            if ready.process || matches!(self.watched, Watched::Process | Watched::Container { .. }) {
                 return self.on_end().map(Some);
             }
         }
         if ready.gofer
-            && let Watched::Sandbox { sentry, gofer } = &mut self.watched
+            && let Watched::Sandbox { gofer, .. } | Watched::Container { gofer } = &mut self.watched
         {
             if gofer.ended_well() {
                 self.gofer_done = true;
                 return Ok(None);
             }
             let what = gofer.epitaph();
-            sentry.kill();
+            if let Watched::Sandbox { sentry, .. } = &self.watched {
+                sentry.kill();
+            }
             self.finish();
             return Err(Failure::new(Status::Internal, format!("the gofer {what}; see the log (--debug --log FILE)")));
         }
@@ -180,6 +187,7 @@ impl Monitor {
                 self.finish();
                 return Ok(Outcome::Exited(status));
             }
+            Watched::Container { .. } => Failure::new(Status::Killed, "the sandbox has ended"),
             Watched::Process => Failure::new(Status::Killed, "the container has ended"),
         };
         self.finish();
@@ -197,14 +205,14 @@ impl Monitor {
         });
         let process = match &self.watched {
             Watched::Sandbox { sentry: child, .. } | Watched::StandIn(child) => Some(child),
-            Watched::Process => None,
+            Watched::Container { .. } | Watched::Process => None,
         }
         .map(|child| {
             fds.push(PollFd::new(child, PollFlags::IN));
             fds.len() - 1
         });
         let gofer = match &self.watched {
-            Watched::Sandbox { gofer, .. } if !self.gofer_done => {
+            Watched::Sandbox { gofer, .. } | Watched::Container { gofer } if !self.gofer_done => {
                 fds.push(PollFd::new(gofer, PollFlags::IN));
                 Some(fds.len() - 1)
             }
@@ -306,7 +314,7 @@ impl Monitor {
         if let Some(proxy) = &mut self.proxy {
             proxy.drain();
         }
-        if let Watched::Sandbox { gofer, .. } = &mut self.watched {
+        if let Watched::Sandbox { gofer, .. } | Watched::Container { gofer } = &mut self.watched {
             gofer.kill();
             gofer.wait();
         }

@@ -41,6 +41,8 @@ pub struct Plan {
     pub mount_namespace: Option<PathBuf>,
     /// Where its stand-in lives.
     pub network_namespace: NetworkNamespace,
+    /// Namespaces that it shares, if they are a sandbox's: of processes, names and IPC.
+    pub joined: Vec<(oci_spec::runtime::LinuxNamespaceType, PathBuf)>,
 }
 
 /// The network namespace of a container on the host.
@@ -198,7 +200,7 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
         routes: Vec::new(),
         strace: settings.strace,
     };
-    Ok(Plan { boot, attaches, mount_namespace: namespaces.mount, network_namespace: namespaces.network })
+    Ok(Plan { boot, attaches, mount_namespace: namespaces.mount, network_namespace: namespaces.network, joined: namespaces.joined })
 }
 
 /// Says which parts of the configuration have no effect here, so that nobody relies on them unawares.

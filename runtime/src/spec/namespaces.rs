@@ -13,11 +13,13 @@ pub struct Namespaces {
     pub mount: Option<PathBuf>,
     /// The network namespace.
     pub network: NetworkNamespace,
+    /// Namespaces of kinds that a sandbox has of its own, which are to be shared with somebody.
+    pub joined: Vec<(LinuxNamespaceType, PathBuf)>,
 }
 
 /// Checks the list.
 pub fn check(spec: &Spec) -> Result<Namespaces> {
-    let mut found = Namespaces { mount: None, network: NetworkNamespace::Host };
+    let mut found = Namespaces { mount: None, network: NetworkNamespace::Host, joined: Vec::new() };
     let mut seen = Vec::new();
     let list = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
     for (i, namespace) in list.into_iter().flatten().enumerate() {
@@ -39,8 +41,10 @@ pub fn check(spec: &Spec) -> Result<Namespaces> {
         if crate::sandbox::namespace_type(&file) != Some(kind as i32) {
             return Err(bad(format_args!("{field}.path"), format_args!("{} is not a namespace of type {kind}", path.display())));
         }
-        if kind == LinuxNamespaceType::Mount {
-            found.mount = Some(path.clone());
+        match kind {
+            LinuxNamespaceType::Mount => found.mount = Some(path.clone()),
+            LinuxNamespaceType::Pid | LinuxNamespaceType::Uts | LinuxNamespaceType::Ipc => found.joined.push((kind, path.clone())),
+            _ => {}
         }
     }
     Ok(found)

@@ -4,9 +4,8 @@
 use crate::synthetic::{self, Entry, Fixed};
 use abi::Result;
 use kernel::{
-    Kernel,
+    Container,
     cred::Credentials,
-    task::Usage,
     vfs::{FsType, MountSource, SbFlags, SuperBlock},
 };
 use std::fmt::Write;
@@ -15,17 +14,6 @@ use std::sync::{Arc, Weak};
 /// `CGROUP2_SUPER_MAGIC`
 const MAGIC: i64 = 0x6367_7270;
 
-/// The limits of the container; `None`: there is none.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Limits {
-    /// Bytes of memory.
-    pub memory: Option<u64>,
-    /// Microseconds of processor time, and in which period.
-    pub cpu: Option<(u64, u64)>,
-    /// Processes and threads.
-    pub tasks: Option<u64>,
-}
-
 /// The file system type.
 pub struct Cgroup2;
 
@@ -33,20 +21,20 @@ impl FsType for Cgroup2 {
     fn name(&self) -> &'static str {
         "cgroup2"
     }
-    fn mount(&self, kernel: &Arc<Kernel>, _: &Credentials, source: MountSource<'_>) -> Result<Arc<SuperBlock>> {
+    fn mount(&self, container: &Arc<Container>, _: &Credentials, source: MountSource<'_>) -> Result<Arc<SuperBlock>> {
         let flags = SbFlags::NO_DCACHE | SbFlags::NODEV;
-        Ok(synthetic::superblock("cgroup2", source.source, flags, MAGIC, tree(kernel)))
+        Ok(synthetic::superblock("cgroup2", source.source, flags, MAGIC, tree(container)))
     }
 }
 
-fn tree(kernel: &Arc<Kernel>) -> Entry {
-    let limits = *kernel.attachments.get_or_insert_with(Limits::default);
+fn tree(container: &Arc<Container>) -> Entry {
+    let limits = &container.config;
     let or_max = |value: Option<u64>| value.map_or_else(|| "max\n".to_owned(), |value| format!("{value}\n"));
     let constant = |text: String| Entry::text(move || Ok(text.clone().into_bytes()));
-    let weak = Arc::downgrade(kernel);
-    let now = |show: fn(&Kernel) -> String| {
-        let weak: Weak<Kernel> = weak.clone();
-        Entry::text(move || Ok(weak.upgrade().map(|kernel| show(&kernel)).unwrap_or_default().into_bytes()))
+    let weak = Arc::downgrade(container);
+    let now = |show: fn(&Container) -> String| {
+        let weak: Weak<Container> = weak.clone();
+        Entry::text(move || Ok(weak.upgrade().map(|container| show(&container)).unwrap_or_default().into_bytes()))
     };
     let (quota, period) = limits.cpu.map_or((None, 100_000), |(quota, period)| (Some(quota), period));
     let cpus = crate::proc::cpus().saturating_sub(1);
@@ -68,37 +56,37 @@ fn tree(kernel: &Arc<Kernel>) -> Entry {
         ("cpu.weight", Entry::fixed("100\n")),
         ("cpuset.cpus.effective", constant(cpus)),
         ("cpuset.mems.effective", Entry::fixed("0\n")),
-        ("memory.current", now(|kernel| format!("{}\n", kernel.memory.used_bytes()))),
+        ("memory.current", now(|container| format!("{}\n", container.memory_used()))),
         ("memory.events", Entry::fixed("low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n")),
         ("memory.high", Entry::fixed("max\n")),
         ("memory.low", Entry::fixed("0\n")),
         ("memory.max", constant(or_max(limits.memory))),
         ("memory.min", Entry::fixed("0\n")),
-        ("memory.stat", now(|kernel| format!("anon {}\nfile 0\nkernel 0\nshmem 0\n", kernel.memory.used_bytes()))),
+        ("memory.stat", now(|container| format!("anon {}\nfile 0\nkernel 0\nshmem 0\n", container.memory_used()))),
         ("memory.swap.current", Entry::fixed("0\n")),
         ("memory.swap.max", Entry::fixed("0\n")),
-        ("pids.current", now(|kernel| format!("{}\n", kernel.task_count()))),
+        ("pids.current", now(|container| format!("{}\n", container.task_count()))),
         ("pids.max", constant(or_max(limits.tasks))),
     ]))
 }
 
-fn processes(kernel: &Kernel) -> String {
-    kernel.processes().iter().filter(|group| !group.is_dead()).fold(String::new(), |mut out, group| {
+fn processes(container: &Container) -> String {
+    container.processes().iter().filter(|group| !group.is_dead()).fold(String::new(), |mut out, group| {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{}", group.tgid);
         out
     })
 }
 
-fn threads(kernel: &Kernel) -> String {
-    kernel.processes().iter().flat_map(|group| group.threads()).fold(String::new(), |mut out, task| {
+fn threads(container: &Container) -> String {
+    container.processes().iter().flat_map(|group| group.threads()).fold(String::new(), |mut out, task| {
         let _ = writeln!(out, "{}", task.tid());
         out
     })
 }
 
-fn cpu_stat(kernel: &Kernel) -> String {
-    let sum = kernel.processes().iter().fold(Usage::default(), |sum, group| sum.plus(group.usage()).plus(group.children_usage()));
+fn cpu_stat(container: &Container) -> String {
+    let sum = container.usage();
     let (user, system) = (sum.user_ns / 1000, sum.system_ns / 1000);
     format!(
         "usage_usec {}\nuser_usec {user}\nsystem_usec {system}\nnr_periods 0\nnr_throttled 0\nthrottled_usec 0\n",

@@ -4,7 +4,7 @@
 use crate::synthetic::{self, Entry, Fixed};
 use abi::Result;
 use kernel::{
-    Kernel,
+    Container,
     cred::Credentials,
     vfs::{FsType, MountSource, SbFlags, SuperBlock},
 };
@@ -23,7 +23,7 @@ impl FsType for Sysfs {
     fn user_mountable(&self) -> bool {
         true
     }
-    fn mount(&self, _: &Arc<Kernel>, _: &Credentials, source: MountSource<'_>) -> Result<Arc<SuperBlock>> {
+    fn mount(&self, _: &Arc<Container>, _: &Credentials, source: MountSource<'_>) -> Result<Arc<SuperBlock>> {
         let flags = SbFlags::NO_DCACHE | SbFlags::NODEV;
         Ok(synthetic::superblock("sysfs", source.source, flags, SYSFS_MAGIC, tree()))
     }

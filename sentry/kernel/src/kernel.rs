@@ -1,26 +1,21 @@
 //! The sandbox as a whole.
 
+use crate::container::Container;
 use crate::futex::FutexTable;
 use crate::mm::MemoryPool;
-use crate::task::tree::Tree;
-use crate::task::{ExitStatus, Freezer, ProcessGroup, SyscallDispatcher, Task, ThreadGroup};
+use crate::task::{SyscallDispatcher, ThreadGroup};
 use crate::time::{Timer, TimerQueue, Vdso};
 use crate::vfs::{Attachments, FsType, Vfs};
-use abi::poll::PollEvents;
 use platform::Platform;
 use std::sync::{
     Arc, OnceLock, Weak,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
-use sync::{Mutex, MutexGuard, Rank, WaitQueue};
+use sync::{Mutex, Rank};
 
 /// What the boot decides about a sandbox.
 #[derive(Clone, Debug)]
 pub struct KernelConfig {
-    /// `uname -n`.
-    pub hostname: Vec<u8>,
-    /// The NIS domain name.
-    pub domainname: Vec<u8>,
     /// The most tasks (threads) that may exist at a time: each costs the host a thread of the sentry and one of a stub, and a fork bomb
     /// must not reach the host's own limits.
     pub tasks_max: usize,
@@ -32,23 +27,8 @@ pub struct KernelConfig {
 
 impl Default for KernelConfig {
     fn default() -> Self {
-        KernelConfig {
-            hostname: b"caisson".to_vec(),
-            domainname: b"(none)".to_vec(),
-            tasks_max: 4096,
-            memory: host::process::machine().total_memory,
-            steady_counter: false,
-        }
+        KernelConfig { tasks_max: 4096, memory: host::process::machine().total_memory, steady_counter: false }
     }
-}
-
-/// Names that uname(2) tells and sethostname(2) changes. The one UTS namespace of the sandbox.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UtsNames {
-    /// `nodename`
-    pub nodename: Vec<u8>,
-    /// `domainname`
-    pub domainname: Vec<u8>,
 }
 
 /// `sysname` of uname(2).
@@ -91,8 +71,6 @@ pub struct Kernel {
     pub vfs: Vfs,
     /// What the boot decided.
     pub config: KernelConfig,
-    /// Whether all tasks are held.
-    pub freezer: Freezer,
     /// Timers of every kind; one thread serves them.
     pub timers: Arc<TimerQueue>,
     /// Tells the time to whoever has it mapped.
@@ -101,11 +79,12 @@ pub struct Kernel {
     pub futexes: FutexTable,
     /// State of upper crates (abstract socket names, …), one value of each type.
     pub attachments: Attachments,
-    uts: Mutex<UtsNames>,
-    tree: Mutex<Tree>,
+    containers: Mutex<Vec<Weak<Container>>>,
+    /// There has been one.
+    had_containers: AtomicBool,
+    /// Tasks of all containers, zombies included.
+    tasks: AtomicUsize,
     dispatcher: OnceLock<Arc<dyn SyscallDispatcher>>,
-    exit: Mutex<Option<ExitStatus>>,
-    exit_queue: WaitQueue,
     /// Forks since boot (`processes` of /proc/stat).
     pub forks: AtomicU64,
     /// `CLOCK_BOOTTIME` when the sandbox began, in nanoseconds.
@@ -113,10 +92,9 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// A sandbox without tasks. Register file systems and the [dispatcher](Self::set_dispatcher), then start an
-    /// [init](crate::task::InitArgs).
+    /// A sandbox without containers. Register file systems and the [dispatcher](Self::set_dispatcher), then make a [`Container`] and
+    /// its [first process](Container::new_init).
     pub fn new(platform: Arc<dyn Platform>, memory: Arc<MemoryPool>, config: KernelConfig) -> abi::Result<Arc<Kernel>> {
-        let uts = UtsNames { nodename: config.hostname.clone(), domainname: config.domainname.clone() };
         let timers = TimerQueue::start()?;
         give_memory_back(&memory, &timers);
         let vdso = Vdso::new(&memory, config.steady_counter)?;
@@ -126,15 +104,13 @@ impl Kernel {
             vdso,
             vfs: Vfs::default(),
             config,
-            freezer: Freezer::default(),
             timers,
             futexes: FutexTable::default(),
             attachments: Attachments::default(),
-            uts: Mutex::new(Rank::Leaf, uts),
-            tree: Mutex::new(Rank::TaskTree, Tree::default()),
+            containers: Mutex::new(Rank::Leaf, Vec::new()),
+            had_containers: AtomicBool::new(false),
+            tasks: AtomicUsize::new(0),
             dispatcher: OnceLock::new(),
-            exit: Mutex::new(Rank::Leaf, None),
-            exit_queue: WaitQueue::new(),
             forks: AtomicU64::new(0),
             boot_ns: host::time::boottime_ns(),
         }))
@@ -156,87 +132,51 @@ impl Kernel {
         self.dispatcher.get()
     }
 
-    /// The process tree and pid table (`tasklist_lock`).
-    pub(crate) fn tree(&self) -> MutexGuard<'_, Tree> {
-        self.tree.lock()
+    /// The containers that have not ended.
+    pub fn containers(&self) -> Vec<Arc<Container>> {
+        self.containers.lock().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// The task with this thread id, zombies included.
-    pub fn task(&self, tid: i32) -> Option<Arc<Task>> {
-        self.tree().task(tid)
+    /// How many containers have not ended.
+    pub fn container_count(&self) -> usize {
+        self.containers.lock().len()
     }
 
-    /// The process with this id, zombies included.
-    pub fn process(&self, tgid: i32) -> Option<Arc<ThreadGroup>> {
-        self.tree().group(tgid)
+    /// Whether none has been made yet.
+    pub(crate) fn is_first_container(&self) -> bool {
+        !self.had_containers.swap(true, Ordering::Relaxed)
     }
 
-    /// All processes in ascending order of their ids, zombies included.
+    pub(crate) fn add_container(&self, container: &Arc<Container>) {
+        self.containers.lock().push(Arc::downgrade(container));
+    }
+
+    pub(crate) fn remove_container(&self, container: &Container) {
+        self.containers.lock().retain(|other| !std::ptr::eq(other.as_ptr(), container));
+    }
+
+    /// All processes of all containers, zombies included.
     pub fn processes(&self) -> Vec<Arc<ThreadGroup>> {
-        self.tree().groups()
-    }
-
-    /// The process group with this id.
-    pub fn process_group(&self, pgid: i32) -> Option<Arc<ProcessGroup>> {
-        self.tree().process_group(pgid)
+        self.containers().iter().flat_map(|container| container.processes()).collect()
     }
 
     /// How many tasks (threads) there are, zombies included.
     pub fn task_count(&self) -> usize {
-        self.tree().task_count()
+        self.tasks.load(Ordering::Relaxed)
     }
 
-    /// The id that was given out last (`/proc/loadavg`).
-    pub fn last_pid(&self) -> i32 {
-        self.tree().last_pid()
+    pub(crate) fn tasks(&self) -> &AtomicUsize {
+        &self.tasks
     }
 
-    /// The names of uname(2) that can change.
-    pub fn uts(&self) -> UtsNames {
-        self.uts.lock().clone()
-    }
-
-    /// sethostname(2).
-    pub fn set_nodename(&self, name: Vec<u8>) {
-        self.uts.lock().nodename = name;
-    }
-
-    /// setdomainname(2).
-    pub fn set_domainname(&self, name: Vec<u8>) {
-        self.uts.lock().domainname = name;
-    }
-
-    /// How the sandbox ended: its init's status. `None` while it runs.
-    pub fn exit_status(&self) -> Option<ExitStatus> {
-        *self.exit.lock()
-    }
-
-    /// Blocks the calling sentry thread (no task thread) until init has ended, and tells how.
-    pub fn wait_exit(&self) -> ExitStatus {
-        let waker = Arc::new(crate::task::Waker::default());
-        let _registration = self.exit_queue.register(PollEvents::IN, waker.clone());
-        loop {
-            if let Some(status) = self.exit_status() {
-                return status;
-            }
-            waker.park(None);
-        }
+    /// Whether there may be one more task.
+    pub(crate) fn has_room(&self) -> bool {
+        self.task_count() < self.config.tasks_max
     }
 
     /// Nanoseconds since the host booted: what `CLOCK_BOOTTIME` tells, so that the two never disagree.
     pub fn uptime_ns(&self) -> u64 {
         host::time::boottime_ns()
-    }
-
-    /// Where the end of the sandbox is notified.
-    pub fn exit_queue(&self) -> &WaitQueue {
-        &self.exit_queue
-    }
-
-    /// Records the end; only the first counts.
-    pub(crate) fn set_exit_status(&self, status: ExitStatus) {
-        self.exit.lock().get_or_insert(status);
-        self.exit_queue.notify(PollEvents::IN);
     }
 
     /// Counts a fork for /proc/stat.

@@ -3,8 +3,9 @@
 //! No `unsafe`, no host call of its own: `host` and `platform` below do those. File systems (`fs`), socket families (`net`) and
 //! the system call table (`syscalls`) sit above and register themselves here.
 //!
-//! Where to begin: [`Kernel`] is the whole sandbox, [`task::Task`] one thread, [`vfs`] names and files, [`mm::Mm`] memory.
+//! Where to begin: [`Kernel`] is the whole sandbox, [`Container`] a container in it, [`task::Task`] one thread, [`vfs`] names and files, [`mm::Mm`] memory.
 
+pub mod container;
 pub mod cred;
 pub mod futex;
 pub mod io;
@@ -21,6 +22,7 @@ pub mod time;
 pub mod user;
 pub mod vfs;
 
+pub use container::Container;
 pub use kernel::{Kernel, KernelConfig};
 
 /// Fills a buffer with random bytes of the host's generator.

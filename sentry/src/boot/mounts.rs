@@ -9,7 +9,7 @@ use fs::overlay::Layers;
 use fs::remote::{self, RemoteSource, Sharing};
 use gofer_protocol::{Channel, Client};
 use kernel::{
-    Kernel,
+    Container,
     cred::Credentials,
     vfs::{Lookup, Mount, MountFlags, MountNamespace, MountSource, PathRef, SetAttr, SuperBlock, Walker},
 };
@@ -24,9 +24,14 @@ const CONNECTIONS: usize = 16;
 const COPY_UP: &str = "tmpcopyup";
 
 /// Makes the tree.
-pub fn build(kernel: &Arc<Kernel>, spec: &BootSpec, gofer: OwnedFd, terminal: Option<&Terminal>) -> Result<Arc<MountNamespace>, Failure> {
+pub fn build(
+    container: &Arc<Container>,
+    spec: &BootSpec,
+    gofer: OwnedFd,
+    terminal: Option<&Terminal>,
+) -> Result<Arc<MountNamespace>, Failure> {
     let gofer = Arc::new(Client::new(Channel::from(gofer), CONNECTIONS));
-    let builder = Builder { kernel, gofer, cred: Arc::new(Credentials::root()) };
+    let builder = Builder { container, gofer, cred: Arc::new(Credentials::root()) };
     let root = builder.host_tree(0, spec.root.overlay).map_err(refused("root.path"))?;
     let root = Mount::of(&root, MountFlags::RELATIME).map_err(refused("root.path"))?;
     let namespace = MountNamespace::new(root.clone());
@@ -52,7 +57,7 @@ pub fn build(kernel: &Arc<Kernel>, spec: &BootSpec, gofer: OwnedFd, terminal: Op
 }
 
 struct Builder<'a> {
-    kernel: &'a Arc<Kernel>,
+    container: &'a Arc<Container>,
     gofer: Arc<Client>,
     cred: Arc<Credentials>,
 }
@@ -61,7 +66,7 @@ impl Builder<'_> {
     /// A file system of this type.
     fn file_system(&self, kind: &str, options: &str, extra: Option<Box<dyn Any + Send>>) -> Result<Arc<SuperBlock>> {
         let source = MountSource { source: kind, options, extra };
-        self.kernel.vfs.fs_type(kind)?.mount(self.kernel, &self.cred, source)
+        self.container.kernel().vfs.fs_type(kind)?.mount(self.container, &self.cred, source)
     }
 
     /// A tree of the gofer's, with an upper layer in memory if asked for.
@@ -154,7 +159,7 @@ impl Builder<'_> {
             walker.mkdir(&at, name.as_bytes(), 0o755)?;
         }
         if let Some(terminal) = terminal {
-            self.kernel.attachments.get_or_insert_with(|| fs::dev::Console(terminal.tty.index));
+            self.container.attachments.get_or_insert_with(|| fs::dev::Console(terminal.tty.index));
             walker.mknod(&at, b"console", FileType::CharDevice, 0o620, makedev(5, 1))?;
         }
         Ok(())

@@ -7,7 +7,7 @@ use abi::task::Rlimit;
 use abi::{Errno, Error};
 use control::{FailureKind, FdLayout, Process};
 use kernel::{
-    Kernel,
+    Container, Kernel,
     cred::{CapSet, Credentials},
     io::IoBuffer,
     ipc::hostfd,
@@ -68,11 +68,11 @@ impl Streams {
     }
 
     /// Makes the sandbox's own terminal, if the process has one.
-    pub fn open(mut self, kernel: &Kernel, process: &Process) -> Result<Opened, Failure> {
+    pub fn open(mut self, container: &Container, process: &Process) -> Result<Opened, Failure> {
         let terminal = if process.terminal {
             let host = self.descriptors.pop().ok_or_else(|| Failure::new(FailureKind::Internal, "there is no terminal"))?;
             let owner = (process.credentials.uid, process.credentials.gid);
-            Some(Terminal::new(kernel, host, owner)?)
+            Some(Terminal::new(container, host, owner)?)
         } else {
             None
         };
@@ -82,12 +82,13 @@ impl Streams {
 
 /// Prepares a process.
 pub fn prepare(
-    kernel: &Arc<Kernel>,
+    container: &Arc<Container>,
     process: &Process,
     namespace: &MountNamespace,
     opened: Opened,
     profile: Option<Arc<Rules>>,
 ) -> Result<Ready, Failure> {
+    let kernel = container.kernel();
     let cred = credentials(process);
     let root = namespace.root().map_err(refused("root.path"))?;
     let umask = process.credentials.umask.unwrap_or(0o022);
@@ -98,7 +99,7 @@ pub fn prepare(
     let fs = FsContext::new(root, cwd, umask);
     let files = Arc::new(FdTable::default());
     let nothing = Mm::none(&kernel.memory, &kernel.platform);
-    let task = kernel
+    let task = container
         .new_init(nothing, files.clone(), fs, after_exec(cred), limits(process), Vec::new())
         .map_err(Failure::internal("a process"))?;
     if let Some(profile) = profile {
@@ -119,6 +120,7 @@ fn complete(
     files: &FdTable,
     opened: Opened,
 ) -> Result<platform::UserRegs, Failure> {
+    // As in a PID namespace that is shared, where a container's first process is not init.
     let first = task.tgid() == 1;
     task.group().set_unkillable(first && process.init);
     for (number, file) in (0..).zip(streams(task, opened)?) {

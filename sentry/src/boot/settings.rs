@@ -42,15 +42,15 @@ fn op(op: SeccompOp) -> Op {
 
 /// Writes values to `/proc/sys`. What the sentry does not have there has no effect, and is told in the log.
 pub fn write_sysctls(task: &Task, spec: &BootSpec) {
-    let kernel = task.kernel();
+    let uts = &task.container().uts;
     for (name, value) in &spec.sysctl {
         let written = match name.as_str() {
             "kernel.hostname" => {
-                kernel.set_nodename(value.clone().into_bytes());
+                uts.set_nodename(value.clone().into_bytes());
                 Ok(())
             }
             "kernel.domainname" => {
-                kernel.set_domainname(value.clone().into_bytes());
+                uts.set_domainname(value.clone().into_bytes());
                 Ok(())
             }
             name => write_sysctl(task, name, value),

@@ -287,7 +287,7 @@ pub fn capget(t: &mut CurrentTask, at: UserRef<CapHeader>, to: UserRef<CapData>)
     if header.pid < 0 {
         bail!(EINVAL);
     }
-    let cred = if header.pid == 0 { t.cred() } else { t.kernel().task(header.pid).ok_or(abi::error!(ESRCH))?.cred() };
+    let cred = if header.pid == 0 { t.cred() } else { t.pids().task(header.pid).ok_or(abi::error!(ESRCH))?.cred() };
     if to.is_null() {
         return Ok(());
     }

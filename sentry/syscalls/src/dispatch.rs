@@ -5,12 +5,11 @@ use crate::{
     table::{self, Row, Status},
 };
 use abi::{Errno, Error, Result};
-use kernel::task::{CurrentTask, SyscallDispatcher};
+use kernel::task::{CurrentTask, SyscallDispatcher, Task};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What the run loop calls. Traces calls when asked to.
+/// What the run loop calls. Traces the calls of containers that ask for it.
 pub struct Dispatcher {
-    strace: bool,
     /// Which unsupported numbers have been logged.
     logged: Vec<AtomicBool>,
 }
@@ -19,10 +18,10 @@ pub struct Dispatcher {
 const LOGGED: usize = 1024;
 
 impl Dispatcher {
-    /// `strace`: log every call with its arguments and result.
+    /// A dispatcher.
     #[must_use]
-    pub fn new(strace: bool) -> Dispatcher {
-        Dispatcher { strace, logged: (0..LOGGED).map(|_| AtomicBool::new(false)).collect() }
+    pub fn new() -> Dispatcher {
+        Dispatcher { logged: (0..LOGGED).map(|_| AtomicBool::new(false)).collect() }
     }
 
     fn log_unsupported(&self, nr: u64, name: &str) {
@@ -44,11 +43,11 @@ impl SyscallDispatcher for Dispatcher {
         if matches!(row.status, Status::Unsupported(_)) {
             self.log_unsupported(nr, row.name);
         }
-        if self.strace { traced(row, t, &args) } else { (row.call)(t, &args) }
+        if t.container().config.strace { traced(row, t, &args) } else { (row.call)(t, &args) }
     }
 
-    fn must_see_all(&self) -> bool {
-        self.strace
+    fn must_see_all(&self, task: &Task) -> bool {
+        task.container().config.strace
     }
 }
 
@@ -69,6 +68,6 @@ fn traced(row: &Row, t: &mut CurrentTask, args: &Args) -> Result<u64> {
 
 /// A dispatcher for the kernel.
 #[must_use]
-pub fn register(strace: bool) -> std::sync::Arc<dyn SyscallDispatcher> {
-    std::sync::Arc::new(Dispatcher::new(strace))
+pub fn register() -> std::sync::Arc<dyn SyscallDispatcher> {
+    std::sync::Arc::new(Dispatcher::new())
 }

@@ -136,7 +136,7 @@ fn record_lock(t: &CurrentTask, file: &Arc<File>, command: i32, at: UserRef<Floc
     let (start, end) = lock_range(file, &lock)?;
     let owner = if ofd { Owner::of_file(file) } else { Owner::Process(t.files().id()) };
     let pid = if ofd { -1 } else { t.tgid() };
-    let wanted = RangeLock { owner, pid, kind: kind.unwrap_or(LockKind::Write), start, end };
+    let wanted = RangeLock { owner, pid, pids: t.pids().number, kind: kind.unwrap_or(LockKind::Write), start, end };
     if matches!(command, libc::F_GETLK | libc::F_OFD_GETLK) {
         if kind.is_none() {
             bail!(EINVAL, "cannot ask about an unlock");
@@ -148,7 +148,8 @@ fn record_lock(t: &CurrentTask, file: &Arc<File>, command: i32, at: UserRef<Floc
                 lock.whence = libc::SEEK_SET as i16;
                 lock.start = held.start as i64;
                 lock.len = if held.end == u64::MAX { 0 } else { (held.end - held.start) as i64 };
-                lock.pid = held.pid;
+                // The number of a process that it does not see is nobody's.
+                lock.pid = if held.pid < 0 || held.pids == t.pids().number { held.pid } else { 0 };
             }
         }
         t.mm().write(at, &lock)?;

@@ -141,7 +141,7 @@ pub fn set_robust_list(t: &mut CurrentTask, head: UserAddr, len: usize) -> Resul
 }
 
 pub fn get_robust_list(t: &mut CurrentTask, tid: i32, head: UserRef<u64>, len: UserRef<u64>) -> Result<()> {
-    let task = if tid == 0 { t.task.clone() } else { t.kernel().task(tid).ok_or(Errno::ESRCH)? };
+    let task = if tid == 0 { t.task.clone() } else { t.pids().task(tid).ok_or(Errno::ESRCH)? };
     t.may_inspect(&task)?;
     t.mm().write(len, &(HEAD_SIZE as u64))?;
     t.mm().write(head, &task.robust_list.load(Ordering::Relaxed))

@@ -252,7 +252,7 @@ fn process_vm(t: &CurrentTask, pid: i32, local: Vector, remote: Vector, flags: u
         return Ok(0);
     }
     let remote = rw::ranges(t, remote.0, remote.1)?;
-    let Some(target) = t.kernel().task(pid) else { bail!(ESRCH) };
+    let Some(target) = t.pids().task(pid) else { bail!(ESRCH) };
     if !may_access(t, &target) {
         bail!(EPERM, "may not trace it");
     }
@@ -289,7 +289,7 @@ fn copy_ranges((from, sources): (&Arc<Mm>, &[UserRange]), (to, targets): (&Arc<M
 
 /// PTRACE_MODE_ATTACH_REALCREDS of ptrace(2).
 fn may_access(t: &CurrentTask, target: &Task) -> bool {
-    if t.tgid() == target.tgid() {
+    if Arc::ptr_eq(t.group(), target.group()) {
         return true;
     }
     let (me, it) = (t.cred(), target.cred());

@@ -83,7 +83,7 @@ pub fn mount(t: &mut CurrentTask, source: UserCStr, target: UserCStr, kind: User
         bail!(EPERM, "{kind} cannot be mounted from inside");
     }
     let (source, options) = (optional(t, source)?, optional(t, UserCStr(data))?);
-    let sb = fs.mount(t.kernel(), &t.cred(), MountSource { source: &source, options: &options, extra: None })?;
+    let sb = fs.mount(t.container(), &t.cred(), MountSource { source: &source, options: &options, extra: None })?;
     if sb.root()?.is_dir() != at.inode.is_dir() {
         bail!(ENOTDIR);
     }
@@ -150,7 +150,7 @@ pub fn pivot_root(t: &mut CurrentTask, new_root: UserCStr, put_old: UserCStr) ->
     let root = t.fs().root();
     namespace(t)?.pivot_root(&root, &new, &old)?;
     // Whoever stood at the old root stands at the new one.
-    for process in t.kernel().processes() {
+    for process in t.container().processes() {
         for task in process.threads() {
             let fs = task.fs();
             if fs.root().same(&root) {

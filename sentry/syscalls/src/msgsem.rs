@@ -116,11 +116,11 @@ const MSG_INFO: i32 = 12;
 const MSG_STAT_ANY: i32 = 13;
 
 fn sems(t: &CurrentTask) -> Arc<SemTable> {
-    SemTable::of(t.kernel())
+    SemTable::of(&t.container().ipc)
 }
 
 fn queues(t: &CurrentTask) -> Arc<MsgTable> {
-    MsgTable::of(t.kernel())
+    MsgTable::of(&t.container().ipc)
 }
 
 /// semget(2)

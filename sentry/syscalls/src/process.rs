@@ -299,7 +299,7 @@ pub fn pidfd_open(t: &mut CurrentTask, pid: i32, flags: u32) -> Result<Fd> {
     if flags & !(libc::O_NONBLOCK as u32) != 0 || pid <= 0 {
         bail!(EINVAL, "flags or process id");
     }
-    let Some(task) = t.kernel().task(pid) else { bail!(ESRCH, "no process {pid}") };
+    let Some(task) = t.pids().task(pid) else { bail!(ESRCH, "no process {pid}") };
     if !task.is_leader() {
         bail!(EINVAL, "not a process");
     }

@@ -47,7 +47,7 @@ fn target(t: &CurrentTask, pid: i32) -> Result<Arc<Task>> {
 fn affinity_target(t: &CurrentTask, pid: i32) -> Result<Arc<Task>> {
     match pid {
         0 => Ok(t.task.clone()),
-        p => Ok(t.kernel().task(p).ok_or(Errno::ESRCH)?),
+        p => Ok(t.pids().task(p).ok_or(Errno::ESRCH)?),
     }
 }
 
@@ -257,7 +257,7 @@ fn may_nice(task: &Task, old: i32, new: i32) -> Result {
 
 /// The tasks that `which` and `who` of getpriority(2) name.
 fn named(t: &CurrentTask, which: i32, who: i32) -> Result<Vec<Arc<Task>>> {
-    let leaders = || t.kernel().processes().into_iter().filter_map(|p| p.leader());
+    let leaders = || t.pids().processes().into_iter().filter_map(|p| p.leader());
     let list: Vec<_> = match which {
         0 => vec![target(t, who)?],
         1 => {

@@ -89,7 +89,7 @@ const SHM_INFO: i32 = 14;
 const SHM_STAT_ANY: i32 = 15;
 
 fn table(t: &CurrentTask) -> Arc<ShmTable> {
-    ShmTable::of(t.kernel())
+    ShmTable::of(&t.container().ipc)
 }
 
 /// shmget(2)

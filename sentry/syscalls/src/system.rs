@@ -56,7 +56,7 @@ pub(crate) const ROWS: &[Entry] = &[
 type Utsname = [[u8; 65]; 6];
 
 pub fn uname(t: &mut CurrentTask, to: UserRef<Utsname>) -> Result<()> {
-    let uts = t.kernel().uts();
+    let uts = t.container().uts.names();
     let fields: [&[u8]; 6] =
         [UTS_SYSNAME.as_bytes(), &uts.nodename, UTS_RELEASE.as_bytes(), UTS_VERSION.as_bytes(), UTS_MACHINE.as_bytes(), &uts.domainname];
     let mut out: Utsname = [[0; 65]; 6];
@@ -80,13 +80,13 @@ fn uts_name(t: &CurrentTask, from: UserAddr, len: i32) -> Result<Vec<u8>> {
 
 pub fn sethostname(t: &mut CurrentTask, from: UserAddr, len: i32) -> Result<()> {
     let name = uts_name(t, from, len)?;
-    t.kernel().set_nodename(name);
+    t.container().uts.set_nodename(name);
     Ok(())
 }
 
 pub fn setdomainname(t: &mut CurrentTask, from: UserAddr, len: i32) -> Result<()> {
     let name = uts_name(t, from, len)?;
-    t.kernel().set_domainname(name);
+    t.container().uts.set_domainname(name);
     Ok(())
 }
 
@@ -113,7 +113,7 @@ pub struct Sysinfo {
 
 pub fn sysinfo(t: &mut CurrentTask, to: UserRef<Sysinfo>) -> Result<()> {
     let kernel = t.kernel();
-    let (total, used) = (kernel.config.memory, kernel.memory.used_bytes());
+    let (total, used) = (t.container().memory_total(), t.container().memory_used());
     let info = Sysinfo {
         uptime: (kernel.uptime_ns() / 1_000_000_000) as i64,
         totalram: total.max(used),
@@ -166,7 +166,7 @@ fn set_limit(t: &CurrentTask, group: &std::sync::Arc<kernel::task::ThreadGroup>,
 
 pub fn prlimit64(t: &mut CurrentTask, pid: i32, which: u32, new: UserRef<Rlimit>, old: UserRef<Rlimit>) -> Result<()> {
     let which = resource(which)?;
-    let task = if pid == 0 { t.task.clone() } else { t.kernel().task(pid).ok_or(Errno::ESRCH)? };
+    let task = if pid == 0 { t.task.clone() } else { t.pids().task(pid).ok_or(Errno::ESRCH)? };
     if task.tgid() != t.tgid() {
         let (me, it) = (t.cred(), task.cred());
         let same = [it.uid, it.euid, it.suid].iter().all(|&u| u == me.uid) && [it.gid, it.egid, it.sgid].iter().all(|&g| g == me.gid);

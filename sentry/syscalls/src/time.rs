@@ -202,7 +202,7 @@ fn notification(t: &CurrentTask, e: &Sigevent) -> Result<TimerNotify> {
         libc::SIGEV_NONE => TimerNotify::Nobody,
         libc::SIGEV_SIGNAL | libc::SIGEV_THREAD => TimerNotify::Signal { signal: signal()?, value: Some(e.value), thread: None },
         libc::SIGEV_THREAD_ID => {
-            let thread = t.kernel().task(e.tid).filter(|x| x.tgid() == t.tgid()).ok_or(error!(EINVAL, "no such thread"))?;
+            let thread = t.pids().task(e.tid).filter(|x| x.tgid() == t.tgid()).ok_or(error!(EINVAL, "no such thread"))?;
             TimerNotify::Signal { signal: signal()?, value: Some(e.value), thread: Some(Arc::downgrade(&thread)) }
         }
         _ => bail!(EINVAL, "sigev_notify"),

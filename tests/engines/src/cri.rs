@@ -3,6 +3,7 @@
 use crate::image::{self, Config};
 use crate::{Machine, eventually};
 use anyhow::{Context, Result, bail, ensure};
+use caisson_tests_support::host;
 use hyper_util::rt::TokioIo;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{
@@ -87,6 +88,28 @@ impl Cri {
         let pause = image::archive(&machine.path(""), &machine.path("busybox-root"), &pause)?;
         machine.ok(&["ctr", "-n", "k8s.io", "image", "import", &pause.display().to_string()])?;
         Ok(Cri { machine, handler, tokio, client })
+    }
+
+    /// Kills containerd without a word, and starts it again. What runs goes on running.
+    pub fn restart(&self) -> Result<()> {
+        let file = self.machine.path("containerd.toml").display().to_string();
+        let daemons = || self.machine.processes(&format!("containerd --config {file}"));
+        for pid in daemons() {
+            host::kill(pid, "KILL")?;
+        }
+        ensure!(eventually(30, || daemons().is_empty().then_some(())).is_some(), "containerd does not end");
+        drop(self.machine.daemon("containerd", &["containerd", "--config", &file])?);
+        let answers = || {
+            let mut client = self.client.clone();
+            self.tokio.block_on(async { client.version(VersionRequest::default()).await.ok() })
+        };
+        ensure!(eventually(60, answers).is_some(), "containerd does not start again:\n{}", self.machine.log("containerd.log"));
+        Ok(())
+    }
+
+    /// The sentries that live, by their IDs on the host.
+    pub fn sentries(&self) -> Vec<i32> {
+        self.machine.all_processes("caisson sentry ")
     }
 
     /// Carries out a request.

@@ -129,6 +129,12 @@ impl Machine {
         pids.filter(|pid| namespace(*pid) == own && host::command_line(*pid).join(" ").contains(text)).collect()
     }
 
+    /// As [`processes`](Self::processes), also those in PID namespaces of their own: sentries, gofers, stubs, and what runs in containers of runc.
+    pub fn all_processes(&self, text: &str) -> Vec<i32> {
+        let all = host::descendants(self.init);
+        all.into_iter().filter(|pid| host::command_line(*pid).join(" ").contains(text)).collect()
+    }
+
     /// Mount points of the machine below this path.
     pub fn mounts(&self, below: &str) -> Vec<String> {
         let text = fs::read_to_string(format!("/proc/{}/mounts", self.init)).unwrap_or_default();

@@ -6,6 +6,8 @@ use k8s_cri::v1::ContainerState;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
 
+mod pods;
+
 type Test = fn(&Cri) -> Result<()>;
 
 const TESTS: &[(&str, Test)] = &[
@@ -16,16 +18,13 @@ const TESTS: &[(&str, Test)] = &[
     ("shared_processes", shared_processes),
 ];
 
-/// What Caisson cannot do yet: the containers of a pod are sandboxes of their own, and share files and the network's namespace alone.
-const GAPS: &[&str] = &["shared_names", "shared_processes"];
-
 fn main() -> ExitCode {
     let args = Arguments::from_args();
     let mut trials = Vec::new();
     for handler in ["runc", "caisson"] {
-        for (name, test) in TESTS {
-            let gap = handler == "caisson" && GAPS.contains(name);
-            trials.push(Trial::test(format!("{handler}::{name}"), move || trial(handler, *test)).with_ignored_flag(gap));
+        let own = if handler == "caisson" { pods::OWN } else { &[] };
+        for (name, test) in TESTS.iter().chain(pods::TESTS).chain(own) {
+            trials.push(Trial::test(format!("{handler}::{name}"), move || trial(handler, *test)));
         }
     }
     libtest_mimic::run(&args, trials).exit_code()
@@ -77,6 +76,14 @@ fn network(c: &Cri) -> Result<()> {
     ensure!(list("/run/netns")?.lines().count() == 1, "{}", list("/run/netns")?);
     ensure!(list("/var/lib/cni/networks/pods")?.contains(&address), "no lease");
     ensure!(c.machine.ok(&["ip", "link", "show", "type", "veth"])?.contains("veth"), "no interface");
+    // Any container is reached at the pod's address, and one that is started again, too.
+    for attempt in 0..2 {
+        let serves = c.run_container(&pod, "serves", attempt, &["nc", "-ll", "-p", "5000", "-e", "echo", "hello"], &[])?;
+        let answer = || (c.machine.run(&["busybox", "nc", "-w", "5", &address, "5000"]).ok()?.text() == "hello\n").then_some(());
+        eventually(30, answer).with_context(|| format!("no answer at {address}, attempt {attempt}"))?;
+        c.stop(&serves, 0)?;
+        c.remove(&serves)?;
+    }
     c.stop_pod(&pod)?;
     c.remove_pod(&pod)?;
     ensure!(list("/run/netns")?.is_empty(), "the namespace is left");

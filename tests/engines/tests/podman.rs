@@ -8,19 +8,22 @@ use std::process::ExitCode;
 
 type Test = fn(&Podman) -> Result<()>;
 
-const TESTS: &[(&str, Test)] =
-    &[("run", run), ("exec", exec), ("logs_and_stop", logs_and_stop), ("terminal", terminal), ("pod", pod), ("pod_names", pod_names)];
-
-/// What Caisson cannot do yet: the containers of a pod are sandboxes of their own, and share files and the network's namespace alone.
-const GAPS: &[&str] = &["pod_names"];
+const TESTS: &[(&str, Test)] = &[
+    ("run", run),
+    ("exec", exec),
+    ("logs_and_stop", logs_and_stop),
+    ("terminal", terminal),
+    ("pod", pod),
+    ("pod_names", pod_names),
+    ("pod_shares", pod_shares),
+];
 
 fn main() -> ExitCode {
     let args = Arguments::from_args();
     let mut trials = Vec::new();
     for (runtime, caisson) in [("runc", false), ("caisson", true)] {
         for (name, test) in TESTS {
-            let gap = caisson && GAPS.contains(name);
-            trials.push(Trial::test(format!("{runtime}::{name}"), move || trial(caisson, *test)).with_ignored_flag(gap));
+            trials.push(Trial::test(format!("{runtime}::{name}"), move || trial(caisson, *test)));
         }
     }
     libtest_mimic::run(&args, trials).exit_code()
@@ -123,5 +126,24 @@ fn pod(p: &Podman) -> Result<()> {
 fn pod_names(p: &Podman) -> Result<()> {
     p.ok(&["pod", "create", "--name", "pod", NONE, "--infra-image", BUSYBOX, "--infra-command", "sleep 1000", "--hostname", "podhost"])?;
     ensure!(p.ok(&["run", "--rm", "--pod", "pod", BUSYBOX, "hostname"])? == "podhost\n", "hostname");
+    Ok(())
+}
+
+fn pod_shares(p: &Podman) -> Result<()> {
+    let infra = ["--infra-image", BUSYBOX, "--infra-command", "sleep 1000"];
+    p.ok(&[&["pod", "create", "--name", "pod", NONE, "--share", "net,uts,ipc,pid"], &infra[..]].concat())?;
+    p.ok(&["run", "-d", "--pod", "pod", "--name", "one", BUSYBOX, "nc", "-ll", "-p", "5000", "-e", "echo", "hello"])?;
+    let ask = ["run", "--rm", "--pod", "pod", BUSYBOX, "nc", "127.0.0.1", "5000"];
+    eventually(30, || (p.run(&ask).ok()?.text() == "hello\n").then_some(())).context("loopback is not shared")?;
+    let list = p.ok(&["run", "--rm", "--pod", "pod", BUSYBOX, "ps"])?;
+    ensure!(list.contains("nc -ll") && list.contains("sleep 1000"), "{list}");
+    // A terminal of its own, beside the other containers'.
+    let words = p.words(&["run", "--rm", "-it", "--pod", "pod", BUSYBOX, "sh", "-c", "tty; ls /dev/pts; exit 3"]);
+    let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+    let output = p.machine.run(&["script", "-qec", &quoted.join(" "), "/dev/null"])?;
+    let text = output.text().replace('\r', "");
+    ensure!(output.status == 3 && text.contains("/dev/pts/0\n"), "{output}");
+    p.ok(&["pod", "rm", "--force", "--time", "0", "pod"])?;
+    ensure!(p.ok(&["ps", "-aq"])?.is_empty(), "containers are left");
     Ok(())
 }

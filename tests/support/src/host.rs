@@ -1,6 +1,8 @@
 //! What the host sees of a sandbox: its processes and what they may do.
 
+use anyhow::{Result, bail};
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Parent of every process.
@@ -57,4 +59,13 @@ pub fn sentry_and_gofer(runtime: i32) -> Option<(i32, i32)> {
 /// A field of /proc/PID/status that counts memory (`RssAnon`, `RssShmem`, …), in KiB.
 pub fn memory(pid: i32, field: &str) -> Option<u64> {
     status(pid, field)?.split_whitespace().next()?.parse().ok()
+}
+
+/// Sends a process a signal, named without `SIG`.
+pub fn kill(pid: i32, signal: &str) -> Result<()> {
+    let sent = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status()?;
+    if !sent.success() {
+        bail!("process {pid} cannot be sent {signal}");
+    }
+    Ok(())
 }

@@ -37,7 +37,7 @@ pub const LINKS: &[(&str, &str)] = &[
     ("ptmx", "pts/ptmx"),
 ];
 
-/// The terminal that the sandbox was started with: what `/dev/console` opens.
+/// The terminal that a container was started with: what `/dev/console` opens.
 pub struct Console(pub u32);
 
 /// Registers the drivers.
@@ -57,12 +57,12 @@ fn open(inode: &Arc<Inode>, _: &PathRef, flags: OpenFlags, task: &Task) -> Resul
         (1, 8 | 9) => Box::new(mem::Random),
         (1, 11) => Box::new(mem::Kmsg),
         (5, 0) => return open_tty(task),
-        (5, 1) => match task.kernel().attachments.get::<Console>() {
-            Some(console) => return open_slave(task.kernel(), console.0, flags, task),
-            None => bail!(ENXIO, "sandbox has no console"),
+        (5, 1) => match task.container().attachments.get::<Console>() {
+            Some(console) => return open_slave(console.0, flags, task),
+            None => bail!(ENXIO, "container has no console"),
         },
-        (5, 2) => return open_ptmx(task.kernel(), &task.cred()),
-        (SLAVE_MAJOR, index) => return open_slave(task.kernel(), index, flags, task),
+        (5, 2) => return open_ptmx(task.container(), &task.cred()),
+        (SLAVE_MAJOR, index) => return open_slave(index, flags, task),
         (major, minor) => bail!(ENXIO, "no driver for device {major}:{minor}"),
     })
 }
@@ -71,8 +71,8 @@ fn open(inode: &Arc<Inode>, _: &PathRef, flags: OpenFlags, task: &Task) -> Resul
 fn open_tty(task: &Task) -> Result<Box<dyn FileOps>> {
     let Some(terminal) = task.session().terminal() else { bail!(ENXIO, "no controlling terminal") };
     let index = minor(terminal.device());
-    if Table::of(task.kernel()).get(index).is_none() {
+    if Table::of(task.container()).get(index).is_none() {
         bail!(ENXIO, "the controlling terminal is gone");
     }
-    open_slave(task.kernel(), index, OpenFlags::NOCTTY, task)
+    open_slave(index, OpenFlags::NOCTTY, task)
 }

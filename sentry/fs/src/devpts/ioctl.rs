@@ -189,7 +189,7 @@ fn jobs(tty: &Arc<Tty>, end: End, task: &Task, cmd: u32, arg: IoctlArg) -> Resul
             if id < 0 {
                 bail!(EINVAL);
             }
-            let Some(group) = task.kernel().process_group(id) else { bail!(ESRCH) };
+            let Some(group) = task.pids().process_group(id) else { bail!(ESRCH) };
             if !Arc::ptr_eq(&group.session, &task.session()) {
                 bail!(EPERM, "group of another session");
             }

@@ -1,6 +1,6 @@
 //! devpts: pseudo-terminals, `/dev/ptmx` and `/dev/pts/N`.
 //!
-//! [`Table`] holds the sandbox's terminals; every mount of the file system shows the same ones. [`tty::Tty`] is one of them, with its
+//! [`Table`] holds the terminals of a container; every mount of the file system shows the same ones. [`tty::Tty`] is one of them, with its
 //! [line discipline](ldisc), and [`file`] its two open ends.
 
 pub mod file;
@@ -16,7 +16,7 @@ use abi::{
 };
 use file::{Master, Slave};
 use kernel::{
-    Kernel,
+    Container,
     cred::Credentials,
     task::Task,
     vfs::{
@@ -36,13 +36,13 @@ const MAX: u32 = 4096;
 /// Inode number of `ptmx`; a slave's is its index and this.
 const PTMX_INO: u64 = 2;
 
-/// The sandbox's terminals.
+/// The terminals of a container.
 pub struct Table(Mutex<BTreeMap<u32, Arc<Tty>>>);
 
 impl Table {
-    /// The table of a kernel.
-    pub fn of(kernel: &Kernel) -> Arc<Table> {
-        kernel.attachments.get_or_insert_with(|| Table(Mutex::new(Rank::Leaf, BTreeMap::new())))
+    /// The table of a container.
+    pub fn of(container: &Container) -> Arc<Table> {
+        container.attachments.get_or_insert_with(|| Table(Mutex::new(Rank::Leaf, BTreeMap::new())))
     }
 
     /// A new terminal under the lowest free number.
@@ -71,15 +71,15 @@ impl Table {
 }
 
 /// Opens a new master: what `/dev/ptmx` does.
-pub fn open_ptmx(kernel: &Kernel, cred: &Credentials) -> Result<Box<dyn FileOps>> {
-    let table = Table::of(kernel);
+pub fn open_ptmx(container: &Container, cred: &Credentials) -> Result<Box<dyn FileOps>> {
+    let table = Table::of(container);
     let tty = table.allocate((cred.fsuid, cred.fsgid))?;
     Ok(Box::new(Master::new(tty, table)))
 }
 
 /// Opens the slave of number `index`.
-pub fn open_slave(kernel: &Kernel, index: u32, flags: OpenFlags, task: &Task) -> Result<Box<dyn FileOps>> {
-    let Some(tty) = Table::of(kernel).get(index) else { bail!(EIO, "no such terminal") };
+pub fn open_slave(index: u32, flags: OpenFlags, task: &Task) -> Result<Box<dyn FileOps>> {
+    let Some(tty) = Table::of(task.container()).get(index) else { bail!(EIO, "no such terminal") };
     Ok(Box::new(Slave::open(&tty, task, flags.contains(OpenFlags::NOCTTY))?))
 }
 
@@ -106,7 +106,7 @@ impl Options {
                 "max" => {
                     number(10)?;
                 }
-                // There is but one instance, and it is the sandbox's own.
+                // There is but one instance, and it is the container's own.
                 "newinstance" => {}
                 _ => bail!(EINVAL, "devpts: unknown option {option}"),
             }
@@ -125,9 +125,9 @@ impl FsType for Devpts {
     fn user_mountable(&self) -> bool {
         true
     }
-    fn mount(&self, kernel: &Arc<Kernel>, _: &Credentials, source: MountSource<'_>) -> Result<Arc<SuperBlock>> {
+    fn mount(&self, container: &Arc<Container>, _: &Credentials, source: MountSource<'_>) -> Result<Arc<SuperBlock>> {
         let options = Options::parse(source.options)?;
-        let table = Table::of(kernel);
+        let table = Table::of(container);
         let ops = Super { options: options.clone(), changed: Mutex::new(Rank::InodeState, BTreeMap::new()), made: now() };
         let sb = SuperBlock::new("devpts", source.source, SbFlags::NO_DCACHE | SbFlags::NODEV, Box::new(ops));
         sb.set_root(Inode::new(&sb, 1, FileType::Directory, Box::new(Root(table))));
@@ -292,7 +292,7 @@ impl InodeOps for Node {
     }
     fn open(&self, _: &Arc<Inode>, _: &PathRef, flags: OpenFlags, task: &Task) -> Result<Box<dyn FileOps>> {
         match self {
-            Node::Ptmx => open_ptmx(task.kernel(), &task.cred()),
+            Node::Ptmx => open_ptmx(task.container(), &task.cred()),
             Node::Slave(tty) => Ok(Box::new(Slave::open(tty, task, flags.contains(OpenFlags::NOCTTY))?)),
         }
     }

@@ -27,7 +27,7 @@ use abi::{
     fs::{FileType, Statfs},
 };
 use kernel::{
-    Kernel,
+    Container,
     cred::Credentials,
     mm::MemoryPool,
     vfs::{FsType, Inode, Mount, MountSource, SbFlags, SuperBlock, SuperOps, shmem::Quota},
@@ -54,9 +54,9 @@ impl FsType for OverlayType {
         "overlay"
     }
 
-    fn mount(&self, kernel: &Arc<Kernel>, _cred: &Credentials, source: MountSource<'_>) -> Result<Arc<SuperBlock>> {
+    fn mount(&self, container: &Arc<Container>, _cred: &Credentials, source: MountSource<'_>) -> Result<Arc<SuperBlock>> {
         match source.extra.map(|e| (e as Box<dyn Any>).downcast::<Layers>()) {
-            Some(Ok(layers)) => new(&kernel.memory, source.source, *layers),
+            Some(Ok(layers)) => new(&container.kernel().memory, source.source, *layers),
             _ => bail!(EINVAL, "an overlay without layers"),
         }
     }

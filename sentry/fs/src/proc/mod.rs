@@ -1,4 +1,4 @@
-//! procfs: the sandbox's processes and settings as files (proc(5)).
+//! procfs: the processes of a pid namespace, and settings, as files (proc(5)).
 //!
 //! [`pid`] is a process's directory, [`system`] the files about the whole sandbox, [`sysctl`] the tree under `sys`. Everything is made
 //! from the kernel's own state when it is read; the host's procfs is not consulted, but for what [`HostInfo`] took at boot.
@@ -19,7 +19,8 @@ pub use system::cpus;
 use crate::synthetic::{self, Directory, Entry, Listed};
 use abi::{Result, bail, fs::FileType};
 use kernel::{
-    Kernel,
+    Container,
+    container::PidNamespace,
     cred::Credentials,
     task::{Task, current},
     vfs::{FsStr, FsType, MountSource, SbFlags, SuperBlock},
@@ -46,16 +47,16 @@ impl FsType for Proc {
     fn user_mountable(&self) -> bool {
         true
     }
-    fn mount(&self, kernel: &Arc<Kernel>, _: &Credentials, source: MountSource<'_>) -> Result<Arc<SuperBlock>> {
+    fn mount(&self, container: &Arc<Container>, _: &Credentials, source: MountSource<'_>) -> Result<Arc<SuperBlock>> {
         let flags = SbFlags::NO_DCACHE | SbFlags::NODEV;
-        let root = Root { kernel: kernel.clone(), fixed: system::entries(kernel) };
+        let root = Root { pids: container.pids.clone(), fixed: system::entries(container) };
         Ok(synthetic::superblock("proc", source.source, flags, PROC_SUPER_MAGIC, Entry::dir(root)))
     }
 }
 
 /// `/proc`: the fixed files, and a directory for each process.
 struct Root {
-    kernel: Arc<Kernel>,
+    pids: Arc<PidNamespace>,
     fixed: Vec<(&'static str, Entry)>,
 }
 
@@ -68,7 +69,7 @@ impl Directory for Root {
             return Ok(e.1.clone());
         }
         // A thread's directory can be named too, though it is not listed.
-        match parse_id(name).and_then(|id| self.kernel.task(id)) {
+        match parse_id(name).and_then(|id| self.pids.task(id)) {
             Some(task) => Ok(pid::directory(task, true)),
             None => bail!(ENOENT),
         }
@@ -77,7 +78,7 @@ impl Directory for Root {
     fn list(&self) -> Result<Vec<Listed>> {
         let fixed =
             (0..).zip(&self.fixed).map(|(number, (name, e))| Listed { number, name: name.as_bytes().to_vec(), kind: e.file_type() });
-        let mut ids: Vec<i32> = self.kernel.processes().iter().map(|p| p.tgid).collect();
+        let mut ids: Vec<i32> = self.pids.processes().iter().map(|p| p.tgid).collect();
         ids.sort_unstable();
         let ids = ids.into_iter().map(|id| Listed {
             number: FIRST_PROCESS + id as u64,
@@ -88,7 +89,7 @@ impl Directory for Root {
     }
 
     fn nlink(&self) -> u32 {
-        2 + self.kernel.processes().len() as u32
+        2 + self.pids.processes().len() as u32
     }
 }
 

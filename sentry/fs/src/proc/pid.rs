@@ -47,7 +47,7 @@ impl Directory for TaskDir {
 
 /// `ESRCH` if the task has been reaped.
 fn alive(task: &Task) -> Result {
-    match task.kernel().task(task.tid()) {
+    match task.pids().task(task.tid()) {
         Some(t) if std::ptr::eq(Arc::as_ptr(&t), task) => Ok(()),
         _ => bail!(ESRCH),
     }
@@ -166,7 +166,7 @@ fn comm(task: &Arc<Task>) -> Entry {
             Ok(name)
         },
         move |bytes| {
-            if current().is_none_or(|t| t.tgid() != b.tgid()) {
+            if current().is_none_or(|t| !Arc::ptr_eq(t.group(), b.group())) {
                 bail!(EINVAL, "only a process names its own threads");
             }
             // A newline is kept, as Linux keeps it.
@@ -235,7 +235,7 @@ struct Threads(Arc<Task>);
 
 impl Directory for Threads {
     fn lookup(&self, name: &FsStr) -> Result<Entry> {
-        let found = parse_id(name).and_then(|id| self.0.kernel().task(id)).filter(|t| t.tgid() == self.0.tgid());
+        let found = parse_id(name).and_then(|id| self.0.pids().task(id)).filter(|t| Arc::ptr_eq(t.group(), self.0.group()));
         match found {
             Some(task) => Ok(directory(task, false)),
             None => bail!(ENOENT),
@@ -263,11 +263,11 @@ fn namespaces(task: &Arc<Task>) -> Fixed {
         Entry::magic(
             move || {
                 may(&a)?;
-                Ok(namespace.text().into_bytes())
+                Ok(namespace.text(a.container()).into_bytes())
             },
             move |_| {
                 may(&b)?;
-                namespace.place(b.kernel())
+                namespace.place(b.container())
             },
         )
     };

@@ -5,7 +5,7 @@ use super::system::line;
 use crate::synthetic::{Entry, Fixed, parse_number};
 use abi::{Result, bail};
 use kernel::{
-    Kernel,
+    Container,
     cred::CapSet,
     ipc::mq,
     kernel::{UTS_RELEASE, UTS_SYSNAME, UTS_VERSION},
@@ -17,9 +17,9 @@ use std::sync::{
 };
 
 /// The tree.
-pub fn tree(kernel: &Arc<Kernel>) -> Entry {
+pub fn tree(container: &Arc<Container>) -> Entry {
     dir(vec![
-        ("kernel", kernel_dir(kernel)),
+        ("kernel", kernel_dir(container)),
         ("vm", vm_dir()),
         ("fs", fs_dir()),
         ("net", net_dir()),
@@ -63,9 +63,9 @@ fn privileged() -> Result {
     }
 }
 
-fn kernel_dir(kernel: &Arc<Kernel>) -> Entry {
-    let (k1, k2, k3, k4) = (kernel.clone(), kernel.clone(), kernel.clone(), kernel.clone());
-    let k5 = kernel.clone();
+fn kernel_dir(container: &Arc<Container>) -> Entry {
+    let (u1, u2, u3, u4) = (container.uts.clone(), container.uts.clone(), container.uts.clone(), container.uts.clone());
+    let tasks_max = container.kernel().config.tasks_max;
     let with_newline = |mut name: Vec<u8>| {
         name.push(b'\n');
         Ok(name)
@@ -75,10 +75,10 @@ fn kernel_dir(kernel: &Arc<Kernel>) -> Entry {
         (
             "hostname",
             Entry::writable(
-                move || with_newline(k1.uts().nodename),
+                move || with_newline(u1.names().nodename),
                 move |b| {
                     privileged()?;
-                    k2.set_nodename(trimmed(b));
+                    u2.set_nodename(trimmed(b));
                     Ok(())
                 },
             ),
@@ -86,10 +86,10 @@ fn kernel_dir(kernel: &Arc<Kernel>) -> Entry {
         (
             "domainname",
             Entry::writable(
-                move || with_newline(k3.uts().domainname),
+                move || with_newline(u3.names().domainname),
                 move |b| {
                     privileged()?;
-                    k4.set_domainname(trimmed(b));
+                    u4.set_domainname(trimmed(b));
                     Ok(())
                 },
             ),
@@ -98,7 +98,7 @@ fn kernel_dir(kernel: &Arc<Kernel>) -> Entry {
         ("osrelease", constant(UTS_RELEASE)),
         ("version", constant(UTS_VERSION)),
         ("pid_max", constant(4_194_304)),
-        ("threads-max", Entry::text(move || line(k5.config.tasks_max))),
+        ("threads-max", Entry::text(move || line(tasks_max))),
         ("cap_last_cap", constant(40)),
         ("ngroups_max", constant(65536)),
         ("overflowuid", constant(65534)),

@@ -1,10 +1,10 @@
-//! The files directly under `/proc` that are about the whole sandbox.
+//! The files directly under `/proc` that are about container and sandbox as a whole.
 
 use super::{HostInfo, sysctl, sysvipc, viewer};
 use crate::synthetic::Entry;
 use abi::Result;
 use kernel::{
-    Kernel,
+    Container, Kernel,
     kernel::{UTS_RELEASE, UTS_SYSNAME, UTS_VERSION},
 };
 use std::fmt::Write;
@@ -14,10 +14,10 @@ use std::sync::{Arc, atomic::Ordering};
 pub const USER_HZ: u64 = 100;
 
 /// All fixed entries.
-pub fn entries(kernel: &Arc<Kernel>) -> Vec<(&'static str, Entry)> {
-    let text = |make: fn(&Kernel) -> String| {
-        let kernel = kernel.clone();
-        Entry::text(move || Ok(make(&kernel).into_bytes()))
+pub fn entries(container: &Arc<Container>) -> Vec<(&'static str, Entry)> {
+    let text = |make: fn(&Container) -> String| {
+        let container = container.clone();
+        Entry::text(move || Ok(make(&container).into_bytes()))
     };
     let link = |to: &'static str| Entry::link(move || Ok(to.as_bytes().to_vec()));
     vec![
@@ -32,7 +32,7 @@ pub fn entries(kernel: &Arc<Kernel>) -> Vec<(&'static str, Entry)> {
         ("uptime", text(uptime)),
         ("version", text(version)),
         ("filesystems", text(filesystems)),
-        ("locks", text(|_| kernel::vfs::locks::proc_locks())),
+        ("locks", text(|container| kernel::vfs::locks::proc_locks(container.pids.number))),
         ("devices", text(devices)),
         ("vmstat", text(vmstat)),
         ("cmdline", Entry::fixed("\n")),
@@ -44,8 +44,8 @@ pub fn entries(kernel: &Arc<Kernel>) -> Vec<(&'static str, Entry)> {
         ("swaps", Entry::fixed("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n")),
         ("key-users", Entry::fixed("")),
         ("keys", Entry::fixed("")),
-        ("sysvipc", sysvipc::tree(kernel)),
-        ("sys", sysctl::tree(kernel)),
+        ("sysvipc", sysvipc::tree(container)),
+        ("sys", sysctl::tree(container)),
     ]
 }
 
@@ -58,8 +58,8 @@ pub fn cpus() -> usize {
     host::process::machine().cpus
 }
 
-fn cpuinfo(kernel: &Kernel) -> String {
-    let info = host_info(kernel);
+fn cpuinfo(container: &Container) -> String {
+    let info = host_info(container.kernel());
     if !info.cpuinfo.is_empty() {
         return info.cpuinfo.clone();
     }
@@ -71,14 +71,10 @@ fn cpuinfo(kernel: &Kernel) -> String {
     out
 }
 
-/// Bytes that the sandbox uses: all application memory and every tmpfs is in the memory file.
-fn used(kernel: &Kernel) -> u64 {
-    kernel.memory.used_bytes()
-}
-
-fn meminfo(kernel: &Kernel) -> String {
-    let total = kernel.config.memory.max(used(kernel)) / 1024;
-    let used = used(kernel) / 1024;
+fn meminfo(container: &Container) -> String {
+    let used = container.memory_used();
+    let total = container.memory_total().max(used) / 1024;
+    let used = used / 1024;
     let free = total - used;
     let mut out = String::new();
     let rows = [
@@ -134,7 +130,8 @@ fn busy(kernel: &Kernel) -> (u64, u64) {
     })
 }
 
-fn stat(kernel: &Kernel) -> String {
+fn stat(container: &Container) -> String {
+    let kernel = container.kernel();
     let ticks = |ns: u64| ns * USER_HZ / 1_000_000_000;
     let n = cpus() as u64;
     let (user, system) = busy(kernel);
@@ -154,12 +151,14 @@ fn stat(kernel: &Kernel) -> String {
     out
 }
 
-fn loadavg(kernel: &Kernel) -> String {
+fn loadavg(container: &Container) -> String {
+    let kernel = container.kernel();
     let running = kernel.processes().iter().filter(|p| p.leader().is_some_and(|t| t.state().letter() == 'R')).count();
-    format!("0.00 0.00 0.00 {}/{} {}\n", running.max(1), kernel.task_count(), kernel.last_pid())
+    format!("0.00 0.00 0.00 {}/{} {}\n", running.max(1), kernel.task_count(), container.pids.last_pid())
 }
 
-fn uptime(kernel: &Kernel) -> String {
+fn uptime(container: &Container) -> String {
+    let kernel = container.kernel();
     let (user, system) = busy(kernel);
     let up = kernel.uptime_ns();
     let idle = (up * cpus() as u64).saturating_sub(user + system);
@@ -167,29 +166,30 @@ fn uptime(kernel: &Kernel) -> String {
     format!("{} {}\n", seconds(up), seconds(idle))
 }
 
-fn version(_: &Kernel) -> String {
+fn version(_: &Container) -> String {
     format!("{UTS_SYSNAME} version {UTS_RELEASE} (caisson) {UTS_VERSION}\n")
 }
 
-fn filesystems(kernel: &Kernel) -> String {
-    kernel.vfs.fs_types().iter().fold(String::new(), |out, f| out + "nodev\t" + f.name() + "\n")
+fn filesystems(container: &Container) -> String {
+    container.kernel().vfs.fs_types().iter().fold(String::new(), |out, f| out + "nodev\t" + f.name() + "\n")
 }
 
-fn devices(kernel: &Kernel) -> String {
+fn devices(container: &Container) -> String {
     let mut out = String::from("Character devices:\n");
-    for (major, name) in kernel.vfs.char_device_names() {
+    for (major, name) in container.kernel().vfs.char_device_names() {
         let _ = writeln!(out, "{major:>3} {name}");
     }
     out + "\nBlock devices:\n"
 }
 
-fn vmstat(kernel: &Kernel) -> String {
+fn vmstat(container: &Container) -> String {
     let pages = |bytes: u64| bytes / abi::PAGE_SIZE;
-    let free = kernel.config.memory.saturating_sub(used(kernel));
+    let used = container.memory_used();
+    let free = container.memory_total().saturating_sub(used);
     format!(
         "nr_free_pages {}\nnr_anon_pages {}\nnr_mapped 0\nnr_file_pages 0\npgpgin 0\npgpgout 0\npswpin 0\npswpout 0\npgfault 0\npgmajfault 0\n",
         pages(free),
-        pages(used(kernel))
+        pages(used)
     )
 }
 

@@ -24,15 +24,15 @@ use gofer_protocol::{Attr, Client, Entry, NodeId};
 use handle::Handle;
 use inode::RemoteInode;
 use kernel::{
-    Kernel,
+    Container, Kernel,
     cred::Credentials,
-    vfs::{FsType, Inode, MountSource, SbFlags, SuperBlock, SuperOps},
+    vfs::{Attachments, FsType, Inode, MountSource, SbFlags, SuperBlock, SuperOps},
 };
 use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{
     Arc, Weak,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 use sync::{Mutex, Rank};
 
@@ -68,15 +68,16 @@ impl FsType for RemoteType {
         FS_NAME
     }
 
-    fn mount(&self, _kernel: &Arc<Kernel>, _cred: &Credentials, source: MountSource<'_>) -> Result<Arc<SuperBlock>> {
+    fn mount(&self, container: &Arc<Container>, _cred: &Credentials, source: MountSource<'_>) -> Result<Arc<SuperBlock>> {
         let extra = source.extra.and_then(|extra| extra.downcast::<RemoteSource>().ok());
         let Some(remote) = extra else { abi::bail!(EINVAL, "no connection to a gofer") };
-        mount(*remote, source.source)
+        let files = (remote.sharing == Sharing::Shared).then(|| HostFiles::of(container.kernel()));
+        mount(*remote, source.source, files)
     }
 }
 
-/// Mounts an attach point.
-pub fn mount(remote: RemoteSource, source: &str) -> Result<Arc<SuperBlock>> {
+/// Mounts an attach point; `files`: what is known of the host's files in other ones.
+pub fn mount(remote: RemoteSource, source: &str, files: Option<Arc<HostFiles>>) -> Result<Arc<SuperBlock>> {
     let (root, _readonly) = remote.client.attach(remote.attach)?;
     let fs = Arc::new(RemoteFs {
         client: remote.client,
@@ -87,6 +88,8 @@ pub fn mount(remote: RemoteSource, source: &str) -> Result<Arc<SuperBlock>> {
         idle: Mutex::new(Rank::Leaf, VecDeque::new()),
         generation: AtomicU64::new(0),
         listed: AtomicUsize::new(0),
+        files,
+        unmounted: AtomicBool::new(false),
     });
     let flags = if fs.shared() { SbFlags::REVALIDATE | SbFlags::NODEV } else { SbFlags::NODEV };
     let sb = SuperBlock::new(FS_NAME, source, flags, Box::new(RemoteSuper(fs.clone())));
@@ -107,6 +110,41 @@ impl Key {
     }
 }
 
+/// What hangs on files of the host: locks, watches, FIFOs, bound sockets. A volume that containers of a pod share is seen through a gofer
+/// of each: its files are the same ones all the same.
+pub struct HostFiles(Mutex<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    files: HashMap<Key, Weak<Attachments>>,
+    /// At so many it is looked which ones nobody uses.
+    clean_at: usize,
+}
+
+impl HostFiles {
+    /// Files that are kept before the first look.
+    const FEW: usize = 1024;
+
+    /// The sandbox's.
+    fn of(kernel: &Kernel) -> Arc<HostFiles> {
+        kernel.attachments.get_or_insert_with(|| HostFiles(Mutex::new(Rank::Leaf, Shared::default())))
+    }
+
+    fn attachments(&self, key: Key) -> Arc<Attachments> {
+        let mut shared = self.0.lock();
+        if let Some(found) = shared.files.get(&key).and_then(Weak::upgrade) {
+            return found;
+        }
+        if shared.files.len() >= shared.clean_at.max(Self::FEW) {
+            shared.files.retain(|_, file| file.strong_count() > 0);
+            shared.clean_at = shared.files.len() * 2;
+        }
+        let new = Arc::new(Attachments::default());
+        shared.files.insert(key, Arc::downgrade(&new));
+        new
+    }
+}
+
 /// A mounted attach point.
 struct RemoteFs {
     client: Arc<Client>,
@@ -122,6 +160,10 @@ struct RemoteFs {
     generation: AtomicU64,
     /// Entries in all remembered directories.
     listed: AtomicUsize,
+    /// With others that show the same files; none: nobody else does.
+    files: Option<Arc<HostFiles>>,
+    /// The last mount is gone. Changed while `idle` is locked.
+    unmounted: AtomicBool,
 }
 
 /// A moment between changes: see [`RemoteFs::mark`].
@@ -158,13 +200,14 @@ impl RemoteFs {
         let kind = attr.file_type().ok_or(error!(EIO, "a file of no type"))?;
         let key = Key::of(&attr);
         let fresh = self.unchanged(mark);
+        let attachments = self.files.as_ref().map_or_else(Arc::default, |files| files.attachments(key));
         let mut known = self.known.lock();
         let found = known.get(&key).and_then(Weak::upgrade);
         let inode = match found {
             Some(inode) if inode.kind == kind => inode,
             other => {
                 let ops = RemoteInode::new(self.clone(), key, attr);
-                let inode = Inode::new(sb, self.number(&attr), kind, Box::new(ops));
+                let inode = Inode::with(sb, self.number(&attr), kind, Box::new(ops), attachments);
                 known.insert(key, Arc::downgrade(&inode));
                 drop(known);
                 // Not under the lock: it may be the last that holds the inode.
@@ -188,9 +231,12 @@ impl RemoteFs {
         if attr.dev == self.root_dev { attr.ino } else { attr.ino ^ attr.dev.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 8 }
     }
 
-    /// Keeps a descriptor for a while though nobody uses it.
+    /// Keeps a descriptor for a while though nobody uses it. Descriptors name their file system: one that is gone keeps none.
     fn keep_idle(&self, handle: &Arc<Handle>) {
         let mut idle = self.idle.lock();
+        if self.unmounted.load(Ordering::Relaxed) {
+            return;
+        }
         idle.push_back(handle.clone());
         let old = if idle.len() > IDLE_HANDLES { idle.pop_front() } else { None };
         drop(idle);
@@ -231,6 +277,14 @@ impl SuperOps for RemoteSuper {
             frsize: signed(s.frsize),
             ..Statfs::default()
         })
+    }
+
+    fn unmounted(&self) {
+        let mut idle = self.0.idle.lock();
+        self.0.unmounted.store(true, Ordering::Relaxed);
+        let old = std::mem::take(&mut *idle);
+        drop(idle);
+        drop(old);
     }
 
     fn show_options(&self) -> String {

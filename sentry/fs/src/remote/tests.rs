@@ -44,7 +44,7 @@ fn fixture(sharing: Sharing) -> Fixture {
     let (ours, theirs) = gofer_protocol::Channel::pair().expect("socketpair");
     server.serve(theirs).expect("serve");
     let client = Arc::new(Client::new(ours, 4));
-    let sb = mount(RemoteSource { client, attach: 0, sharing }, "host").expect("mount");
+    let sb = mount(RemoteSource { client, attach: 0, sharing }, "host", None).expect("mount");
     let ns = MountNamespace::new(Mount::of(&sb, MountFlags::empty()).expect("mount"));
     let root = ns.root().expect("root");
     // The namespace lives as long as the mount is used.

@@ -18,7 +18,7 @@ use abi::{
     fs::{FileType, Statfs},
 };
 use kernel::{
-    Kernel,
+    Container,
     cred::Credentials,
     mm::MemoryPool,
     vfs::{FsType, Inode, MountSource, Owner, SbFlags, SuperBlock, SuperOps, shmem::Quota},
@@ -41,8 +41,8 @@ impl FsType for TmpfsType {
         true
     }
 
-    fn mount(&self, kernel: &Arc<Kernel>, _cred: &Credentials, source: MountSource<'_>) -> Result<Arc<SuperBlock>> {
-        new(&kernel.memory, source.source, Options::parse(source.options)?)
+    fn mount(&self, container: &Arc<Container>, _cred: &Credentials, source: MountSource<'_>) -> Result<Arc<SuperBlock>> {
+        new(&container.kernel().memory, source.source, Options::parse(source.options)?)
     }
 }
 

@@ -39,7 +39,7 @@ fn attempt(t: &Task, mm: &Mm, addr: UserAddr, tid: i32, queued: bool) -> Result<
             continue;
         }
         if owner != 0 {
-            match t.kernel().task(owner as i32) {
+            match t.pids().task(owner as i32) {
                 None => bail!(ESRCH, "the owner is gone"),
                 Some(o) if o.is_dying() && word & OWNER_DIED == 0 => bail!(EAGAIN, "the owner is ending"),
                 Some(_) => {}

@@ -2,7 +2,7 @@
 
 use super::sysv::{Object, Perm, Table, now};
 use crate::{
-    Kernel,
+    container::IpcNamespace,
     cred::{CapSet, Credentials},
     task::Task,
 };
@@ -197,13 +197,13 @@ impl MsgQueue {
     }
 }
 
-/// The queues of the sandbox.
+/// The queues of an IPC namespace.
 pub struct MsgTable(Table<MsgQueue>);
 
 impl MsgTable {
-    /// The sandbox's.
-    pub fn of(kernel: &Kernel) -> Arc<MsgTable> {
-        kernel.attachments.get_or_insert_with(|| MsgTable(Table::new(MSGMNI)))
+    /// A namespace's.
+    pub fn of(ipc: &IpcNamespace) -> Arc<MsgTable> {
+        ipc.attachments.get_or_insert_with(|| MsgTable(Table::new(MSGMNI)))
     }
 
     /// The table itself.

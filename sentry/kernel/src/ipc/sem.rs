@@ -1,7 +1,11 @@
 //! System V semaphores: semget(2), semop(2), semctl(2).
 
 use super::sysv::{Object, Perm, Table, now};
-use crate::{Kernel, cred::Credentials, task::Task};
+use crate::{
+    container::IpcNamespace,
+    cred::Credentials,
+    task::{Task, ThreadGroup},
+};
 use abi::{Errno, Error, Result, bail, poll::PollEvents};
 use std::collections::HashMap;
 use std::sync::{
@@ -58,8 +62,8 @@ struct State {
     perm: Perm,
     sems: Vec<Sem>,
     waiters: Vec<Waiter>,
-    /// What is added when a process ends, by process and index.
-    undo: HashMap<(i32, u16), i32>,
+    /// What is added when a process ends, by its serial number and the index.
+    undo: HashMap<(u64, u16), i32>,
     otime: i64,
     ctime: i64,
     removed: bool,
@@ -87,12 +91,27 @@ pub struct Info {
     pub count: usize,
 }
 
+/// Who operates.
+#[derive(Clone, Copy)]
+struct Who {
+    /// As GETPID tells it.
+    pid: i32,
+    /// Its serial number: containers that share semaphores need not share numbers of processes.
+    process: u64,
+}
+
+impl Who {
+    fn of(group: &ThreadGroup) -> Who {
+        Who { pid: group.tgid, process: group.serial }
+    }
+}
+
 /// Why operations cannot be carried out now: the semaphore, and whether zero is awaited.
 type Blocked = (u16, bool, i16);
 
 impl State {
     /// Carries out all operations, or none.
-    fn apply(&mut self, ops: &[SemBuf], pid: i32) -> Result<Option<Blocked>> {
+    fn apply(&mut self, ops: &[SemBuf], who: Who) -> Result<Option<Blocked>> {
         let mut values: HashMap<u16, i32> = HashMap::new();
         for op in ops {
             let Some(sem) = self.sems.get(usize::from(op.num)) else { bail!(EFBIG, "no semaphore {}", op.num) };
@@ -111,7 +130,7 @@ impl State {
                 bail!(ERANGE, "value too high");
             }
             if op.flags & UNDO != 0 {
-                let undo = self.undo.get(&(pid, op.num)).copied().unwrap_or(0) - i32::from(op.op);
+                let undo = self.undo.get(&(who.process, op.num)).copied().unwrap_or(0) - i32::from(op.op);
                 if undo.abs() > SEMVMX + 1 {
                     bail!(ERANGE, "too much to undo");
                 }
@@ -121,10 +140,10 @@ impl State {
         for op in ops {
             if let Some(sem) = self.sems.get_mut(usize::from(op.num)) {
                 sem.value = values.get(&op.num).copied().unwrap_or(sem.value);
-                sem.pid = pid;
+                sem.pid = who.pid;
             }
             if op.flags & UNDO != 0 {
-                *self.undo.entry((pid, op.num)).or_default() -= i32::from(op.op);
+                *self.undo.entry((who.process, op.num)).or_default() -= i32::from(op.op);
             }
         }
         self.otime = now();
@@ -151,13 +170,13 @@ impl SemSet {
     }
 
     /// Tries the operations; notes the task as waiting where they must wait. `None`: wait.
-    fn attempt(&self, ops: &[SemBuf], pid: i32, waiter: u64) -> Option<Result> {
+    fn attempt(&self, ops: &[SemBuf], who: Who, waiter: u64) -> Option<Result> {
         let mut s = self.state.lock();
         s.waiters.retain(|w| w.id != waiter);
         if s.removed {
             return Some(Err(abi::error!(EIDRM, "removed")));
         }
-        match s.apply(ops, pid) {
+        match s.apply(ops, who) {
             Ok(None) => {
                 drop(s);
                 self.changed();
@@ -178,7 +197,7 @@ impl SemSet {
         let alters = ops.iter().any(|o| o.op != 0);
         self.state.lock().perm.check(&task.cred(), if alters { 2 } else { 4 })?;
         let waiter = NEXT.fetch_add(1, Ordering::Relaxed);
-        let done = task.wait_on(&[(&self.queue, PollEvents::WRITABLE)], deadline, || self.attempt(ops, task.tgid(), waiter));
+        let done = task.wait_on(&[(&self.queue, PollEvents::WRITABLE)], deadline, || self.attempt(ops, Who::of(task.group()), waiter));
         let result = match done {
             Ok(Some(result)) => return result,
             Ok(None) => Err(Errno::EAGAIN.into()),
@@ -265,16 +284,16 @@ impl SemSet {
     }
 
     /// Adds what a process that ends wanted to be undone.
-    fn undo(&self, pid: i32) {
+    fn undo(&self, who: Who) {
         let mut s = self.state.lock();
-        let mine: Vec<(u16, i32)> = s.undo.iter().filter(|((p, _), _)| *p == pid).map(|((_, n), v)| (*n, *v)).collect();
+        let mine: Vec<(u16, i32)> = s.undo.iter().filter(|((p, _), _)| *p == who.process).map(|((_, n), v)| (*n, *v)).collect();
         if mine.is_empty() {
             return;
         }
-        s.undo.retain(|(p, _), _| *p != pid);
+        s.undo.retain(|(p, _), _| *p != who.process);
         for (num, add) in mine {
             if let Some(sem) = s.sems.get_mut(usize::from(num)) {
-                *sem = Sem { value: (sem.value + add).clamp(0, SEMVMX), pid };
+                *sem = Sem { value: (sem.value + add).clamp(0, SEMVMX), pid: who.pid };
             }
         }
         s.otime = now();
@@ -283,13 +302,13 @@ impl SemSet {
     }
 }
 
-/// The sets of the sandbox.
+/// The sets of an IPC namespace.
 pub struct SemTable(Table<SemSet>);
 
 impl SemTable {
-    /// The sandbox's.
-    pub fn of(kernel: &Kernel) -> Arc<SemTable> {
-        kernel.attachments.get_or_insert_with(|| SemTable(Table::new(SEMMNI)))
+    /// A namespace's.
+    pub fn of(ipc: &IpcNamespace) -> Arc<SemTable> {
+        ipc.attachments.get_or_insert_with(|| SemTable(Table::new(SEMMNI)))
     }
 
     /// The table itself.
@@ -319,15 +338,19 @@ impl SemTable {
 }
 
 /// The process ends: undoes what it asked to be undone (SEM_UNDO).
-pub fn exit_process(kernel: &Kernel, pid: i32) {
-    if let Some(table) = kernel.attachments.get::<SemTable>() {
-        table.0.all().iter().for_each(|s| s.undo(pid));
+pub fn exit_process(group: &ThreadGroup) {
+    if let Some(table) = group.container().ipc.attachments.get::<SemTable>() {
+        table.0.all().iter().for_each(|s| s.undo(Who::of(group)));
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn who(pid: i32) -> Who {
+        Who { pid, process: pid as u64 }
+    }
 
     fn op(num: u16, op: i16, flags: i16) -> SemBuf {
         SemBuf { num, op, flags }
@@ -336,14 +359,14 @@ mod tests {
     #[test]
     fn all_or_nothing_and_undo() {
         let set = SemSet::new(Perm::default(), 2);
-        assert_eq!(set.attempt(&[op(0, 2, UNDO), op(1, 1, 0)], 7, 1), Some(Ok(())));
-        assert_eq!(set.attempt(&[op(0, -1, NOWAIT), op(1, -2, NOWAIT)], 7, 1), Some(Err(Errno::EAGAIN.into())));
+        assert_eq!(set.attempt(&[op(0, 2, UNDO), op(1, 1, 0)], who(7), 1), Some(Ok(())));
+        assert_eq!(set.attempt(&[op(0, -1, NOWAIT), op(1, -2, NOWAIT)], who(7), 1), Some(Err(Errno::EAGAIN.into())));
         assert_eq!(set.state.lock().sems.iter().map(|s| s.value).collect::<Vec<_>>(), [2, 1]);
-        assert_eq!(set.attempt(&[op(1, 0, 0)], 8, 2), None);
+        assert_eq!(set.attempt(&[op(1, 0, 0)], who(8), 2), None);
         assert_eq!(set.state.lock().waiters.len(), 1);
-        assert_eq!(set.attempt(&[op(1, -1, 0), op(1, 0, 0)], 8, 2), Some(Ok(())));
-        assert_eq!(set.attempt(&[op(2, 1, 0)], 8, 2), Some(Err(Errno::EFBIG.into())));
-        set.undo(7);
+        assert_eq!(set.attempt(&[op(1, -1, 0), op(1, 0, 0)], who(8), 2), Some(Ok(())));
+        assert_eq!(set.attempt(&[op(2, 1, 0)], who(8), 2), Some(Err(Errno::EFBIG.into())));
+        set.undo(who(7));
         assert_eq!(set.state.lock().sems.iter().map(|s| s.value).collect::<Vec<_>>(), [0, 0]);
     }
 

@@ -4,7 +4,7 @@
 //! removed (IPC_RMID).
 
 use crate::{
-    Kernel,
+    container::IpcNamespace,
     cred::{CapSet, Credentials},
     mm::{MapRequest, MapSource, MemoryPool, Mm, ObjectId, Placement, SharedMemory, VmaFlags},
     user::UserAddr,
@@ -149,15 +149,11 @@ struct Table {
     sequence: i32,
 }
 
-/// All segments of the sandbox.
+/// All segments of an IPC namespace.
 pub struct ShmTable {
     table: Mutex<Table>,
-}
-
-impl Default for ShmTable {
-    fn default() -> Self {
-        ShmTable { table: Mutex::new(Rank::FileState, Table::default()) }
-    }
+    /// The number of the namespace.
+    ipc: u64,
 }
 
 impl Table {
@@ -171,9 +167,13 @@ impl Table {
 }
 
 impl ShmTable {
-    /// The sandbox's.
-    pub fn of(kernel: &Kernel) -> Arc<ShmTable> {
-        kernel.attachments.get_or_insert_with(ShmTable::default)
+    fn new(ipc: u64) -> ShmTable {
+        ShmTable { table: Mutex::new(Rank::FileState, Table::default()), ipc }
+    }
+
+    /// A namespace's.
+    pub fn of(ipc: &IpcNamespace) -> Arc<ShmTable> {
+        ipc.attachments.get_or_insert_with(|| ShmTable::new(ipc.number))
     }
 
     /// shmget(2): the id of the segment with this key, or of a new one. `mode`: permission bits.
@@ -292,7 +292,7 @@ impl ShmTable {
         prot.set(Prot::EXEC, flags.contains(AttachFlags::EXEC));
         segment.check(cred, if prot.contains(Prot::WRITE) { 6 } else { 4 } | u32::from(prot.contains(Prot::EXEC)))?;
         let label = format!("/SYSV{:08x} (deleted)", segment.info.lock().key);
-        let source = MapSource::Object { mappable: segment.clone(), id: ObjectId::Segment(id), label: label.into() };
+        let source = MapSource::Object { mappable: segment.clone(), id: ObjectId::Segment { ipc: self.ipc, id }, label: label.into() };
         let size = segment.memory.size();
         let request = MapRequest { placement, len: size, prot, source, flags: VmaFlags::empty(), populate: false, may_lock: true };
         let at = mm.map(request).map_err(|e| if e.is(abi::Errno::EEXIST) { abi::error!(EINVAL, "address is taken") } else { e })?;
@@ -373,7 +373,7 @@ mod tests {
         let pool = Arc::new(MemoryPool::new(1 << 30).expect("pool"));
         let platform: Arc<dyn Platform> = Arc::new(FakePlatform);
         let mm = Mm::new(&pool, &platform).expect("mm");
-        let (t, root) = (ShmTable::default(), Credentials::root());
+        let (t, root) = (ShmTable::new(1), Credentials::root());
         let get = |key, size, flags| t.get(&pool, key, size, flags, 0o600, &root, 1);
         let id = get(7, 5000, GetFlags::CREAT).expect("new");
         assert_eq!(get(7, 5000, GetFlags::empty()), Ok(id));

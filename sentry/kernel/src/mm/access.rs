@@ -322,7 +322,7 @@ impl Mm {
             bail!(EFAULT, "futex is not accessible");
         }
         Ok(match &vma.backing {
-            Some(b) if vma.is_shared() => FutexKey::Shared { object: b.id, offset: vma.offset + (addr.0 - range.start) },
+            Some(b) if vma.is_shared() => FutexKey::Shared { object: b.futex, offset: vma.offset + (addr.0 - range.start) },
             _ => own,
         })
     }

@@ -420,7 +420,7 @@ impl Mm {
         let mut guard = self.state.write();
         let s = &mut *guard;
         let of = |v: &Vma| match v.backing.as_ref().map(|b| b.id) {
-            Some(ObjectId::Segment(id)) => Some(id),
+            Some(ObjectId::Segment { id, .. }) => Some(id),
             _ => None,
         };
         let began_here = |r: &Range<u64>, v: &Vma| r.start.wrapping_sub(v.offset) == addr.0;

@@ -142,8 +142,8 @@ impl Mm {
             Some(b) => match b.id {
                 super::ObjectId::Inode { dev, ino } => (dev, ino),
                 super::ObjectId::Anonymous(n) => (abi::fs::makedev(0, 1), n),
-                super::ObjectId::Special => (0, 0),
-                super::ObjectId::Segment(id) => (abi::fs::makedev(0, 1), u64::from(id.unsigned_abs())),
+                super::ObjectId::Special | super::ObjectId::File(_) => (0, 0),
+                super::ObjectId::Segment { id, .. } => (abi::fs::makedev(0, 1), u64::from(id.unsigned_abs())),
             },
             None => (0, 0),
         };

@@ -41,7 +41,7 @@ bitflags! {
     }
 }
 
-/// What names a shared object for futexes: file system and inode number, or the number of an anonymous object.
+/// What names a shared object: file system and inode number, or the number of an anonymous object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ObjectId {
     /// A file.
@@ -53,8 +53,15 @@ pub enum ObjectId {
     },
     /// Memory without a file: unique in the sandbox.
     Anonymous(u64),
-    /// A System V segment, by its id.
-    Segment(i32),
+    /// A System V segment.
+    Segment {
+        /// The number of its IPC namespace.
+        ipc: u64,
+        /// Its id there.
+        id: i32,
+    },
+    /// A file, by where its [attachments](crate::vfs::Inode::attachments) are: the same for all inodes of a file that file systems share.
+    File(usize),
     /// A page of the kernel's own, which has no number.
     Special,
 }
@@ -67,6 +74,8 @@ pub struct Backing {
     pub file: Option<Arc<File>>,
     /// Names the object.
     pub id: ObjectId,
+    /// The same for futexes.
+    pub futex: ObjectId,
     /// Shown in /proc/PID/maps where there is no file.
     pub label: Arc<str>,
     writable_shared: bool,
@@ -76,7 +85,14 @@ impl Backing {
     /// Counts as a mapping from now on until it is dropped. `writable_shared`: could be written by the application, now or after mprotect(2).
     pub fn new(mappable: Arc<dyn Mappable>, file: Option<Arc<File>>, id: ObjectId, label: Arc<str>, writable_shared: bool) -> Arc<Backing> {
         mappable.mapped(1, writable_shared);
-        Arc::new(Backing { mappable, file, id, label, writable_shared })
+        let futex = match id {
+            ObjectId::Inode { .. } => {
+                let inode = mappable.inode().or_else(|| file.as_ref().map(|file| file.inode().clone()));
+                inode.map_or(id, |inode| ObjectId::File(Arc::as_ptr(&inode.attachments) as usize))
+            }
+            _ => id,
+        };
+        Arc::new(Backing { mappable, file, id, futex, label, writable_shared })
     }
 
     /// Another of the same, for a child process.

@@ -59,7 +59,7 @@ impl Task {
     /// PTRACE_TRACEME: the parent traces the caller.
     pub fn trace_me(&self) -> Result {
         let tracer = {
-            let tree = self.kernel().tree();
+            let tree = self.pids().tree();
             let Some(p) = tree.process(self.tgid()) else { bail!(EPERM) };
             tree.task(p.parent_tid).or_else(|| tree.task(p.parent))
         };
@@ -71,7 +71,7 @@ impl Task {
 
     /// PTRACE_ATTACH, and with options PTRACE_SEIZE.
     pub fn trace(self: &Arc<Self>, tid: i32, seize: Option<Options>) -> Result {
-        let Some(target) = self.kernel().task(tid) else { bail!(ESRCH, "no task {tid}") };
+        let Some(target) = self.pids().task(tid) else { bail!(ESRCH, "no task {tid}") };
         if Arc::ptr_eq(target.group(), self.group()) {
             bail!(EPERM, "a thread of the same process");
         }
@@ -96,7 +96,7 @@ impl Task {
         if self.group().tracees.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let mine: Vec<Arc<Task>> = self.kernel().tree().tasks().filter(|t| self.traces(t)).cloned().collect();
+        let mine: Vec<Arc<Task>> = self.pids().tree().tasks().filter(|t| self.traces(t)).cloned().collect();
         for tracee in mine {
             let kill = tracee.tracing.has(Options::EXITKILL);
             tracee.unlink(None);
@@ -128,7 +128,7 @@ impl Task {
     /// What a tracer's wait or end leaves of a tracee that has ended: a thread is gone, a process is its parent's to wait for.
     pub(super) fn let_go_of_dead(&self) {
         let dead_thread = self.tracing.lock().dead.take().is_some();
-        let mut tree = self.kernel().tree();
+        let mut tree = self.pids().tree();
         if dead_thread && !self.is_leader() {
             tree.remove_task(self.tid());
             return;

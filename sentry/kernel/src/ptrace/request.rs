@@ -41,7 +41,7 @@ const SEGMENTS: (u64, u64) = (0x33, 0x2b);
 impl Task {
     /// A task that the caller traces, with its state; `ESRCH` if there is none, or with `stopped` it has not stopped.
     fn tracee<T>(&self, tid: i32, stopped: bool, f: impl FnOnce(&Arc<Task>, &mut State) -> Result<T>) -> Result<T> {
-        let Some(task) = self.kernel().task(tid) else { bail!(ESRCH, "no task {tid}") };
+        let Some(task) = self.pids().task(tid) else { bail!(ESRCH, "no task {tid}") };
         if !self.traces(&task) {
             bail!(ESRCH, "not traced by the caller");
         }

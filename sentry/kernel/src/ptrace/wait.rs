@@ -22,7 +22,7 @@ impl Task {
         if self.group().tracees.load(Ordering::SeqCst) == 0 {
             return Found::None;
         }
-        let tree = self.kernel().tree();
+        let tree = self.pids().tree();
         let mut any = false;
         for task in tree.tasks() {
             let named = match who {

@@ -39,7 +39,7 @@ impl Task {
     pub fn kill(&self, pid: i32, sig: Option<Signal>) -> Result {
         match pid {
             1.. => {
-                let group = self.kernel().process(pid).or_else(|| self.kernel().task(pid).map(|t| t.group().clone()));
+                let group = self.pids().process(pid).or_else(|| self.pids().task(pid).map(|t| t.group().clone()));
                 let Some(group) = group else { bail!(ESRCH, "no process {pid}") };
                 self.kill_one(&group, sig)
             }
@@ -59,7 +59,7 @@ impl Task {
     }
 
     fn kill_group(&self, pgid: i32, sig: Option<Signal>) -> Result {
-        let members: Vec<_> = self.kernel().tree().members(pgid).cloned().collect();
+        let members: Vec<_> = self.pids().tree().members(pgid).cloned().collect();
         let mut result = Err(error!(ESRCH, "no process group {pgid}"));
         for group in members {
             match self.kill_one(&group, sig) {
@@ -76,7 +76,7 @@ impl Task {
     fn kill_all(&self, sig: Option<Signal>) -> Result {
         let mut seen = false;
         let mut result = Ok(());
-        for group in self.kernel().processes() {
+        for group in self.pids().processes() {
             if group.tgid > 1 && group.tgid != self.tgid() {
                 seen = true;
                 match self.kill_one(&group, sig) {
@@ -98,7 +98,7 @@ impl Task {
     }
 
     fn send_to_thread(&self, tgid: Option<i32>, tid: i32, sig: Option<Signal>, info: Option<SigInfo>) -> Result {
-        let target = self.kernel().task(tid).filter(|t| tgid.is_none_or(|g| g == t.tgid()));
+        let target = self.pids().task(tid).filter(|t| tgid.is_none_or(|g| g == t.tgid()));
         let Some(target) = target else { bail!(ESRCH, "no thread {tid}") };
         self.may_signal(target.group(), sig)?;
         match info {
@@ -119,7 +119,7 @@ impl Task {
     /// rt_sigqueueinfo(2).
     pub fn sigqueue(&self, pid: i32, sig: Option<Signal>, info: SigInfo) -> Result {
         let info = self.checked_info(info, sig, pid)?;
-        let Some(group) = self.kernel().process(pid) else { bail!(ESRCH, "no process {pid}") };
+        let Some(group) = self.pids().process(pid) else { bail!(ESRCH, "no process {pid}") };
         self.may_signal(&group, sig)?;
         if sig.is_some() { group.send_signal(info) } else { Ok(()) }
     }

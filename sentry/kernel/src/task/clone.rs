@@ -191,14 +191,17 @@ impl CurrentTask {
         let cred = self.cred();
         let info = self.child_info(req);
         let mask = self.signal_mask();
-        let mut tree = kernel.tree();
+        let mut tree = self.pids().tree();
         let limit = self.rlimit(libc::RLIMIT_NPROC).cur;
         let privileged = cred.uid == 0 || cred.capable(CapSet::SYS_RESOURCE) || cred.capable(CapSet::SYS_ADMIN);
         if tree.tasks_of_user(cred.uid) as u64 >= limit && !privileged {
             bail!(EAGAIN, "RLIMIT_NPROC");
         }
-        if tree.task_count() >= kernel.config.tasks_max {
-            bail!(EAGAIN, "the sandbox has all the tasks it may have");
+        if self.container().is_closed() {
+            bail!(ENOMEM, "the container ends");
+        }
+        if !self.container().has_room() {
+            bail!(EAGAIN, "container or sandbox have all the tasks they may have");
         }
         let tid = match req.set_tid {
             0 => tree.allocate_pid().ok_or(abi::error!(EAGAIN, "no free process id"))?,
@@ -272,7 +275,7 @@ impl CurrentTask {
             Arc::new(copy)
         };
         let exit_signal = if f.contains(CloneFlags::PARENT) { own.exit_signal.load(Ordering::Relaxed) } else { req.exit_signal };
-        let group = ThreadGroup::new(self.kernel(), tid, handlers, own.rlimits(), exit_signal);
+        let group = ThreadGroup::new(self.container(), tid, handlers, own.rlimits(), exit_signal);
         group.oom_score_adj.store(own.oom_score_adj.load(Ordering::Relaxed), Ordering::Relaxed);
         group.dumpable.store(own.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
         group
@@ -307,6 +310,6 @@ impl Task {
         }
         self.group().exit_signal.store(0, Ordering::Relaxed);
         self.end(ExitStatus::Signaled { signal: Signal::KILL, core: false });
-        self.kernel().tree().remove_process(self.tgid());
+        self.pids().tree().remove_process(self.tgid());
     }
 }

@@ -27,7 +27,7 @@ impl Task {
             (old, new)
         };
         if old.uid != new.uid {
-            self.kernel().tree().recount(self, new.uid);
+            self.pids().tree().recount(self, new.uid);
         }
         let ids = |c: &Credentials| (c.euid, c.egid, c.fsuid, c.fsgid);
         if ids(&old) != ids(&new) || !old.permitted.contains(new.permitted) {

@@ -14,8 +14,8 @@ pub trait SyscallDispatcher: Send + Sync {
     /// Carries out the call in `t.regs` (number in `orig_rax`). The run loop puts the result into `rax`, or restarts the call. A call that
     /// replaces the registers (rt_sigreturn, execve) returns what `rax` shall hold.
     fn dispatch(&self, t: &mut CurrentTask) -> Result<u64>;
-    /// Whether every call must come here, also one that the platform could answer itself.
-    fn must_see_all(&self) -> bool {
+    /// Whether every call of this task must come here, also one that the platform could answer itself.
+    fn must_see_all(&self, _task: &Task) -> bool {
         false
     }
 }

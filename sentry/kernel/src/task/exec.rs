@@ -60,7 +60,7 @@ impl Task {
         let new = Arc::new(cred);
         let old = std::mem::replace(&mut *self.cred.write(), new.clone());
         if old.uid != new.uid {
-            self.kernel().tree().recount(self, new.uid);
+            self.pids().tree().recount(self, new.uid);
         }
         let ids = |c: &Credentials| (c.euid, c.egid, c.fsuid, c.fsgid);
         if ids(&old) != ids(&new) || !old.permitted.contains(new.permitted) {
@@ -199,7 +199,7 @@ impl CurrentTask {
             bail!(EAGAIN, "killed while executing");
         }
         if !self.is_leader() {
-            self.kernel().tree().take_leadership(&self.task);
+            self.pids().tree().take_leadership(&self.task);
         }
         group.lock().exec = None;
         Ok(())
@@ -207,7 +207,7 @@ impl CurrentTask {
 }
 
 impl Kernel {
-    /// Loads a program into a task that does not run yet ([`Kernel::new_init`]); gives the registers to
+    /// Loads a program into a task that does not run yet ([`new_init`](crate::Container::new_init)); gives the registers to
     /// [start](Kernel::start_task) it with. The path has been looked up along `PATH` already, if need be.
     pub fn load_init(&self, task: &Arc<Task>, path: &[u8], argv: Vec<Vec<u8>>, envp: Vec<Vec<u8>>) -> Result<platform::UserRegs> {
         let start = if path.first() == Some(&b'/') { task.fs().root() } else { task.fs().cwd() };
@@ -225,19 +225,19 @@ impl Kernel {
         Ok(regs)
     }
 
-    /// Takes back a task of [`Kernel::new_init`] that could not be started.
+    /// Takes back a task of [`new_init`](crate::Container::new_init) that could not be started.
     pub fn discard_init(&self, task: &Arc<Task>) {
         task.abandon();
     }
 
-    /// Ends a task of [`Kernel::new_init`] that has not been started, as if it had run and been killed.
+    /// Ends a task of [`new_init`](crate::Container::new_init) that has not been started, as if it had run and been killed.
     pub fn end_unstarted(&self, task: &Arc<Task>, status: super::ExitStatus) {
         task.end(status);
     }
 
     /// Takes a process that was started from outside, and has ended, out of the tree: nobody inside waits for it.
     pub fn reap_outsider(&self, group: &Arc<ThreadGroup>) {
-        let mut tree = self.tree();
+        let mut tree = group.pids().tree();
         if group.is_dead() && tree.process(group.tgid).is_some_and(|p| Arc::ptr_eq(&p.group, group) && p.parent == 0) {
             tree.remove_process(group.tgid);
             drop(tree);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 const SA_NOCLDSTOP: u64 = 1;
 const SA_NOCLDWAIT: u64 = 2;
-/// How long the end of the sandbox waits for its processes to end.
+/// How long the end of a pid namespace waits for its processes to end.
 const LAST_WAIT: Duration = Duration::from_secs(10);
 
 impl Task {
@@ -44,7 +44,7 @@ impl Task {
         let last = self.group().thread_count() == 1;
         if last {
             self.group().timers.clear();
-            crate::ipc::sem::exit_process(self.kernel(), self.tgid());
+            crate::ipc::sem::exit_process(self.group());
         }
         self.exit_notify(status);
         self.clock.block();
@@ -65,12 +65,11 @@ impl Task {
     }
 
     fn exit_notify(self: &Arc<Self>, status: ExitStatus) {
-        let kernel = self.kernel().clone();
         let group = self.group().clone();
         if self.tgid() == 1 && group.thread_count() == 1 {
-            self.end_sandbox();
+            self.end_namespace();
         }
-        let mut tree = kernel.tree();
+        let mut tree = self.pids().tree();
         let (last, final_status, stopped) = {
             let mut state = group.lock();
             self.leave_group(&mut state, status)
@@ -100,7 +99,7 @@ impl Task {
         if leads {
             drop(tree);
             hang_up(&group);
-            tree = kernel.tree();
+            tree = self.pids().tree();
         }
         orphan_groups_at_exit(&tree, &group);
         adopt_children(&mut tree, &group);
@@ -116,9 +115,6 @@ impl Task {
         drop(tree);
         group.thread_queue.notify(PollEvents::IN);
         group.exit_queue.notify(PollEvents::IN | PollEvents::RDNORM);
-        if group.tgid == 1 {
-            kernel.set_exit_status(final_status);
-        }
     }
 
     /// Takes the thread out of its group. Tells whether it was the last, what the process ends with then, and whether its leaving
@@ -143,19 +139,20 @@ impl Task {
         (last, final_status, !last && state.finish_stop())
     }
 
-    /// Init ends: nobody may outlive it. Kills everyone and waits for them, then the sandbox's end can be told.
-    fn end_sandbox(&self) {
-        let kernel = self.kernel();
-        for group in kernel.processes() {
+    /// The init of a pid namespace ends: nobody there may outlive it. Kills everyone and waits for them, then its own end can be told.
+    fn end_namespace(&self) {
+        let pids = self.pids();
+        self.kernel().containers().iter().filter(|other| Arc::ptr_eq(&other.pids, pids)).for_each(|other| other.close());
+        for group in pids.processes() {
             if group.tgid != self.tgid() {
                 group.begin_exit(ExitStatus::Signaled { signal: Signal::KILL, core: false });
             }
         }
         let deadline = Instant::now() + LAST_WAIT;
-        let living = || kernel.processes().iter().any(|g| g.tgid != self.tgid() && !g.is_dead());
+        let living = || pids.processes().iter().any(|g| g.tgid != self.tgid() && !g.is_dead());
         while living() {
             if Instant::now() > deadline {
-                tracing::warn!("processes are left at the end of the sandbox");
+                tracing::warn!("processes are left at the end of a pid namespace");
                 return;
             }
             // Their ends notify init, whose children they become; the short wait covers those of others.
@@ -190,7 +187,7 @@ fn adopt_children(tree: &mut Tree, group: &ThreadGroup) {
     let children = tree.children_of(group.tgid);
     let heir = find_reaper(tree, group);
     if heir == group.tgid {
-        // Init itself: the sandbox ends, nobody is left to take them.
+        // Init itself: its namespace ends, nobody is left to take them.
         return;
     }
     for child in children {
@@ -322,7 +319,7 @@ impl ThreadGroup {
 
     /// Tells the parent that this process has stopped (`CLD_STOPPED`) or been continued (`CLD_CONTINUED`).
     pub(crate) fn notify_parent_of_stop(&self, code: i32) {
-        let tree = self.kernel().tree();
+        let tree = self.pids().tree();
         let Some(parent) = tree.group(tree.parent_of(self.tgid)) else { return };
         let action = parent.handlers().get(Signal::CHLD);
         if action.handler != SIG_IGN && action.flags & SA_NOCLDSTOP == 0 {

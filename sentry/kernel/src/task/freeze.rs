@@ -1,24 +1,24 @@
-//! Holding every task where it is, and letting it go on: what the freezer of control groups does (`caisson pause`).
+//! Holding every task of a container where it is, and letting it go on: what the freezer of control groups does (`caisson pause`).
 //!
 //! A held task is not stopped: its parent is told nothing, and no signal but a fatal one moves it.
 
 use super::{CurrentTask, RunState};
-use crate::Kernel;
+use crate::Container;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether the sandbox is held.
+/// Whether a container is held.
 #[derive(Debug, Default)]
 pub struct Freezer(AtomicBool);
 
 impl Freezer {
-    /// Whether [`Kernel::freeze`] holds the tasks.
+    /// Whether [`Container::freeze`] holds the tasks.
     #[must_use]
     pub fn is_frozen(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
 }
 
-impl Kernel {
+impl Container {
     /// Takes every task out of the application and holds it, before its next instruction. Tasks that wait in the sentry go on waiting,
     /// and are held when their wait ends.
     pub fn freeze(&self) {
@@ -44,10 +44,10 @@ impl Kernel {
 impl CurrentTask {
     /// Whether the task has to be held now.
     pub(super) fn held(&self) -> bool {
-        self.kernel().freezer.is_frozen() && !self.fatal_signal_pending()
+        self.container().freezer.is_frozen() && !self.fatal_signal_pending()
     }
 
-    /// Waits while the sandbox is held.
+    /// Waits while the container is held.
     pub(super) fn hold(&self) {
         if !self.held() {
             return;

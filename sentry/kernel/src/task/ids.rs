@@ -31,7 +31,7 @@ impl Task {
         if pid == 0 {
             return Ok(self.process_group());
         }
-        let tree = self.kernel().tree();
+        let tree = self.pids().tree();
         match tree.task(pid) {
             Some(t) => Ok(tree.group_of(t.tgid())),
             None => bail!(ESRCH, "no process {pid}"),
@@ -45,7 +45,7 @@ impl Task {
         if pgid < 0 {
             bail!(EINVAL, "negative process group");
         }
-        let mut tree = self.kernel().tree();
+        let mut tree = self.pids().tree();
         let Some(target) = tree.task(pid) else { bail!(ESRCH, "no process {pid}") };
         if !target.is_leader() {
             bail!(EINVAL, "not a process");
@@ -68,7 +68,7 @@ impl Task {
         let to = if pgid == pid && current.id != pid {
             match tree.process_group(pgid) {
                 Some(g) => g,
-                None => ProcessGroup::new(pgid, session.clone(), self.kernel()),
+                None => ProcessGroup::new(pgid, session.clone(), self.pids()),
             }
         } else {
             match tree.process_group(pgid) {
@@ -86,11 +86,11 @@ impl Task {
     /// setsid(2): a new session and process group, without a controlling terminal. Returns its id.
     pub fn setsid(&self) -> Result<i32> {
         let id = self.tgid();
-        let mut tree = self.kernel().tree();
+        let mut tree = self.pids().tree();
         if tree.group_of(id).session.id == id || tree.process_group(id).is_some() {
             bail!(EPERM, "leads a process group");
         }
-        let group = Tree::new_session(self.kernel(), id);
+        let group = Tree::new_session(self.pids(), id);
         tree.set_process_group(id, group);
         Ok(id)
     }
@@ -123,7 +123,7 @@ impl Task {
     /// Whether this task may look into the memory, descriptors and secrets of `target` (`ptrace_may_access` with the real ids): the same
     /// process, all ids equal and the target dumpable, or CAP_SYS_PTRACE. `EPERM` otherwise.
     pub fn may_inspect(&self, target: &Task) -> Result {
-        if target.tgid() == self.tgid() {
+        if Arc::ptr_eq(target.group(), self.group()) {
             return Ok(());
         }
         let (own, theirs) = (self.cred(), target.cred());

@@ -32,11 +32,11 @@ pub use fs_context::FsContext;
 pub use pidfd::{Pidfd, open as open_pidfd};
 pub use process_group::{ControllingTerminal, ProcessGroup, Session};
 pub use rlimits::Rlimits;
-pub use run::InitArgs;
 pub use task_state::{RunState, TaskInfo, Waker};
 pub use thread_group::{ExitStatus, GroupState, ThreadGroup, Usage};
 pub use wait::{WaitOptions, WaitResult, WaitWho};
 
+use crate::container::{Container, PidNamespace};
 use crate::ptrace::Tracing;
 use crate::signal::TaskSignals;
 use crate::{Kernel, cred::Credentials, mm::Mm, vfs::FdTable};
@@ -88,6 +88,14 @@ impl Task {
     /// The sandbox.
     pub fn kernel(&self) -> &Arc<Kernel> {
         &self.kernel
+    }
+    /// The container it belongs to.
+    pub fn container(&self) -> &Arc<Container> {
+        self.group.container()
+    }
+    /// The processes that it sees, itself among them.
+    pub fn pids(&self) -> &Arc<PidNamespace> {
+        &self.group.container().pids
     }
     /// The thread id.
     pub fn tid(&self) -> i32 {

@@ -31,7 +31,7 @@ impl FileOps for Pidfd {
         let mut events = PollEvents::empty();
         if self.group.is_dead() {
             events |= PollEvents::READABLE;
-            if self.group.kernel().process(self.group.tgid).is_none_or(|g| !Arc::ptr_eq(&g, &self.group)) {
+            if self.group.pids().process(self.group.tgid).is_none_or(|g| !Arc::ptr_eq(&g, &self.group)) {
                 events |= PollEvents::HUP;
             }
         }
@@ -43,7 +43,7 @@ impl FileOps for Pidfd {
     }
 
     fn show_fdinfo(&self, _file: &File) -> String {
-        let gone = self.group.kernel().process(self.group.tgid).is_none();
+        let gone = self.group.pids().process(self.group.tgid).is_none();
         let pid = if gone { -1 } else { self.group.tgid };
         format!("Pid:\t{pid}\nNSpid:\t{pid}\n")
     }

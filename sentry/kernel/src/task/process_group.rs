@@ -3,7 +3,7 @@
 //! Membership lives in the process tree ([`super::tree::Tree`]); these are the identities that others hold on to.
 
 use super::Task;
-use crate::Kernel;
+use crate::container::PidNamespace;
 use abi::{
     Restart, Result, bail,
     signal::{SigInfo, Signal},
@@ -55,23 +55,23 @@ pub struct ProcessGroup {
     pub id: i32,
     /// The session, which never changes.
     pub session: Arc<Session>,
-    kernel: Weak<Kernel>,
+    pids: Weak<PidNamespace>,
 }
 
 impl ProcessGroup {
-    pub(crate) fn new(id: i32, session: Arc<Session>, kernel: &Arc<Kernel>) -> Arc<ProcessGroup> {
-        Arc::new(ProcessGroup { id, session, kernel: Arc::downgrade(kernel) })
+    pub(crate) fn new(id: i32, session: Arc<Session>, pids: &Arc<PidNamespace>) -> Arc<ProcessGroup> {
+        Arc::new(ProcessGroup { id, session, pids: Arc::downgrade(pids) })
     }
 
     /// A group in which nobody is, for processes that are gone.
     pub(super) fn nobody() -> Arc<ProcessGroup> {
-        Arc::new(ProcessGroup { id: 0, session: Session::new(0), kernel: Weak::new() })
+        Arc::new(ProcessGroup { id: 0, session: Session::new(0), pids: Weak::new() })
     }
 
     /// Sends a signal of the kernel's or a terminal's to every process of the group. No permission is checked.
     pub fn send_signal(&self, info: SigInfo) {
-        if let Some(kernel) = self.kernel.upgrade() {
-            let tree = kernel.tree();
+        if let Some(pids) = self.pids.upgrade() {
+            let tree = pids.tree();
             for group in tree.members(self.id) {
                 // A full queue loses the signal for that process alone, as in Linux.
                 let _ = group.send_signal(info);
@@ -83,7 +83,7 @@ impl ProcessGroup {
     /// terminal signals.
     #[must_use]
     pub fn is_orphaned(&self) -> bool {
-        self.kernel.upgrade().is_none_or(|k| k.tree().is_orphaned(self.id, None))
+        self.pids.upgrade().is_none_or(|p| p.tree().is_orphaned(self.id, None))
     }
 }
 

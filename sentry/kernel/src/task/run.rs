@@ -4,7 +4,7 @@ use super::{CurrentTask, ExitStatus, FsContext, RestartBlock, Rlimits, RunState,
 use super::{NewTask, blank_regs};
 use crate::seccomp::Verdict;
 use crate::signal::{SigHandlers, TrapInfo};
-use crate::{Kernel, cred::Credentials, mm::Mm, vfs::FdTable};
+use crate::{Container, Kernel, cred::Credentials, mm::Mm, vfs::FdTable};
 use abi::mm::Prot;
 use abi::signal::{SigInfo, SigSet, Signal, StackT};
 use abi::{Errno, Error, Restart, Result, bail};
@@ -162,7 +162,7 @@ impl CurrentTask {
         }
         let (cred, tid) = (self.task.cred(), self.task.tid());
         if self.published.as_ref().is_some_and(|(c, t)| Arc::ptr_eq(c, &cred) && *t == tid)
-            || self.kernel().dispatcher().is_none_or(|d| d.must_see_all())
+            || self.kernel().dispatcher().is_none_or(|d| d.must_see_all(&self.task))
         {
             return;
         }
@@ -317,34 +317,8 @@ fn trap_number(signal: Signal) -> u64 {
     }
 }
 
-/// The first process of the sandbox (or of a further container in it).
-pub struct InitArgs {
-    /// Its memory, the program loaded.
-    pub mm: Arc<Mm>,
-    /// Registers at its entry.
-    pub regs: UserRegs,
-    /// Descriptors 0, 1 and 2.
-    pub files: Arc<FdTable>,
-    /// Where it lives.
-    pub fs: Arc<FsContext>,
-    /// Who it is.
-    pub cred: Credentials,
-    /// Its limits.
-    pub rlimits: Rlimits,
-    /// Its name.
-    pub comm: Vec<u8>,
-}
-
-impl Kernel {
-    /// Starts a process without a parent, in a session of its own. The first one is init: with it the sandbox ends.
-    pub fn start_init(self: &Arc<Self>, args: InitArgs) -> Result<Arc<ThreadGroup>> {
-        let task = self.new_init(args.mm, args.files, args.fs, args.cred, args.rlimits, args.comm)?;
-        self.start_task(&task, args.regs)?;
-        Ok(task.group().clone())
-    }
-
-    /// Makes the task of [`start_init`](Self::start_init) without running it, for what needs a task to be prepared with (paths to open, a
-    /// program to load).
+impl Container {
+    /// Makes a process without a parent, in a session of its own, that does not run yet. The first one in a pid namespace is its init.
     pub fn new_init(
         self: &Arc<Self>,
         mm: Arc<Mm>,
@@ -354,26 +328,30 @@ impl Kernel {
         rlimits: Rlimits,
         comm: Vec<u8>,
     ) -> Result<Arc<Task>> {
-        let mut tree = self.tree();
-        let first = tree.task_count() == 0;
+        let mut tree = self.pids.tree();
+        if self.is_closed() {
+            bail!(ENOMEM, "the container ends");
+        }
         let Some(tid) = tree.allocate_pid() else { bail!(EAGAIN, "no free process id") };
         let group = ThreadGroup::new(self, tid, Arc::new(SigHandlers::default()), rlimits, libc::SIGCHLD);
         let info = TaskInfo { comm: truncate_comm(comm), ..TaskInfo::default() };
         let cred = Arc::new(cred);
-        let task = Task::new(self, NewTask { tid, group: group.clone(), mm, files, fs, cred, mask: SigSet::EMPTY, info });
-        let process_group = Tree::new_session(self, tid);
+        let task = Task::new(self.kernel(), NewTask { tid, group: group.clone(), mm, files, fs, cred, mask: SigSet::EMPTY, info });
+        let process_group = Tree::new_session(&self.pids, tid);
         {
             let mut state = group.lock();
             state.threads.push(task.clone());
-            state.unkillable = first;
+            state.unkillable = tid == 1;
         }
         // Whoever is started from outside has its parent there, as in a PID namespace that setns(2) has entered.
         tree.add_process(group, 0, 0, process_group);
         tree.add_task(task.clone());
         Ok(task)
     }
+}
 
-    /// Runs a task that [`new_init`](Self::new_init) made.
+impl Kernel {
+    /// Runs a task that [`new_init`](crate::Container::new_init) made.
     pub fn start_task(&self, task: &Arc<Task>, regs: UserRegs) -> Result {
         let start = Start { task: task.clone(), regs, fp: None, altstack: StackT::default(), child_settid: 0 };
         if let Err(e) = start.spawn() {

@@ -2,6 +2,7 @@
 
 use super::{ProcessGroup, Rlimits, Task};
 use crate::Kernel;
+use crate::container::{Container, PidNamespace};
 use crate::mm::MemLimits;
 use crate::signal::{GroupStop, PendingQueue, SigHandlers, WaitEvent};
 use crate::time::ProcessTimers;
@@ -9,7 +10,7 @@ use abi::signal::Signal;
 use abi::task::Rlimit;
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering},
 };
 use sync::{Mutex, MutexGuard, Rank, WaitQueue};
 
@@ -125,7 +126,9 @@ impl Usage {
 
 /// A process: threads with one process id.
 pub struct ThreadGroup {
-    kernel: Arc<Kernel>,
+    container: Arc<Container>,
+    /// A number that no other process of the sandbox ever has, whatever pid namespace it is in.
+    pub(crate) serial: u64,
     /// The process id.
     pub tgid: i32,
     state: Mutex<GroupState>,
@@ -162,9 +165,17 @@ pub struct ThreadGroup {
 }
 
 impl ThreadGroup {
-    pub(crate) fn new(kernel: &Arc<Kernel>, tgid: i32, handlers: Arc<SigHandlers>, rlimits: Rlimits, exit_signal: i32) -> Arc<ThreadGroup> {
+    pub(crate) fn new(
+        container: &Arc<Container>,
+        tgid: i32,
+        handlers: Arc<SigHandlers>,
+        rlimits: Rlimits,
+        exit_signal: i32,
+    ) -> Arc<ThreadGroup> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         Arc::new(ThreadGroup {
-            kernel: kernel.clone(),
+            container: container.clone(),
+            serial: NEXT.fetch_add(1, Ordering::Relaxed),
             tgid,
             state: Mutex::new(Rank::Signal, GroupState::default()),
             exiting: AtomicBool::new(false),
@@ -189,7 +200,17 @@ impl ThreadGroup {
 
     /// The sandbox.
     pub fn kernel(&self) -> &Arc<Kernel> {
-        &self.kernel
+        self.container.kernel()
+    }
+
+    /// The container it belongs to.
+    pub fn container(&self) -> &Arc<Container> {
+        &self.container
+    }
+
+    /// The processes that it sees, itself among them.
+    pub fn pids(&self) -> &Arc<PidNamespace> {
+        &self.container.pids
     }
 
     /// Takes the signal lock.
@@ -244,28 +265,28 @@ impl ThreadGroup {
 
     /// The leading thread, which may be a zombie while others run. `None` once the process is reaped.
     pub fn leader(&self) -> Option<Arc<Task>> {
-        self.kernel.tree().task(self.tgid)
+        self.pids().tree().task(self.tgid)
     }
 
     /// Its process group.
     pub fn process_group(&self) -> Arc<ProcessGroup> {
-        self.kernel.tree().group_of(self.tgid)
+        self.pids().tree().group_of(self.tgid)
     }
 
     /// The parent's process id; 0 for init (and for a process that is reaped).
     pub fn parent_pid(&self) -> i32 {
-        self.kernel.tree().parent_of(self.tgid)
+        self.pids().tree().parent_of(self.tgid)
     }
 
     /// The parent process.
     pub fn parent(&self) -> Option<Arc<ThreadGroup>> {
-        let tree = self.kernel.tree();
+        let tree = self.pids().tree();
         tree.group(tree.parent_of(self.tgid))
     }
 
     /// Process ids of its children, zombies included.
     pub fn children(&self) -> Vec<i32> {
-        self.kernel.tree().children_of(self.tgid)
+        self.pids().tree().children_of(self.tgid)
     }
 
     /// Whether it has ended and waits to be reaped (or is reaped).

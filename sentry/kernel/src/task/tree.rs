@@ -1,9 +1,9 @@
-//! [`Tree`]: the pid table, and who is whose parent, group and session (`tasklist_lock` and what it protects).
+//! [`Tree`]: the pid table of a pid namespace, and who is whose parent, group and session (`tasklist_lock` and what it protects).
 //!
 //! One lock, one place: relations between processes are kept here and nowhere else, as plain numbers.
 
 use super::{ExitStatus, ProcessGroup, Session, Task, ThreadGroup};
-use crate::Kernel;
+use crate::container::PidNamespace;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -55,10 +55,6 @@ impl Tree {
 
     pub fn groups(&self) -> Vec<Arc<ThreadGroup>> {
         self.processes.values().map(|p| p.group.clone()).collect()
-    }
-
-    pub fn task_count(&self) -> usize {
-        self.tasks.len()
     }
 
     pub fn tasks(&self) -> impl Iterator<Item = &Arc<Task>> {
@@ -169,12 +165,14 @@ impl Tree {
     /// Enters a thread.
     pub fn add_task(&mut self, task: Arc<Task>) {
         *self.tasks_of_user.entry(task.counted_uid()).or_default() += 1;
+        task.container().count_task(true);
         self.tasks.insert(task.tid(), task);
     }
 
     /// Takes a thread out.
     pub fn remove_task(&mut self, tid: i32) {
         if let Some(task) = self.tasks.remove(&tid) {
+            task.container().count_task(false);
             self.uncount(task.counted_uid());
         }
     }
@@ -216,6 +214,7 @@ impl Tree {
     /// Takes a process out that was waited for; its leader goes with it. Returns it.
     pub fn remove_process(&mut self, tgid: i32) -> Option<Process> {
         let gone = self.processes.remove(&tgid)?;
+        gone.group.container().count_reaped(gone.group.usage());
         self.remove_task(tgid);
         if let Some(p) = self.processes.get_mut(&gone.parent) {
             p.children.remove(&tgid);
@@ -255,8 +254,8 @@ impl Tree {
     }
 
     /// A new process group in a new session, both with this id.
-    pub fn new_session(kernel: &Arc<Kernel>, id: i32) -> Arc<ProcessGroup> {
-        ProcessGroup::new(id, Session::new(id), kernel)
+    pub fn new_session(pids: &Arc<PidNamespace>, id: i32) -> Arc<ProcessGroup> {
+        ProcessGroup::new(id, Session::new(id), pids)
     }
 }
 
@@ -276,7 +275,7 @@ mod tests {
     #[test]
     fn an_unknown_process_is_in_nobody_s_group() {
         let tree = Tree::default();
-        assert_eq!((tree.group_of(5).id, tree.parent_of(5), tree.task_count()), (0, 0, 0));
+        assert_eq!((tree.group_of(5).id, tree.parent_of(5), tree.tasks().count()), (0, 0, 0));
         assert!(tree.process_group(5).is_none() && tree.is_orphaned(5, None) && tree.is_orphaned_without(5, 1));
     }
 }

@@ -83,7 +83,7 @@ impl Task {
             Found::Nothing => true,
             Found::None => false,
         };
-        let mut tree = self.kernel().tree();
+        let mut tree = self.pids().tree();
         let mut any = traced;
         let mut found = None;
         for child in tree.children_of(self.tgid()) {

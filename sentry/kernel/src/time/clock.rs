@@ -79,13 +79,13 @@ impl Clock {
         // CPUCLOCK_PROF 0, CPUCLOCK_VIRT 1, CPUCLOCK_SCHED 2.
         let user_only = kind == 1;
         if per_thread {
-            let target = if pid == 0 { Some(task.clone()) } else { task.kernel().task(pid) };
+            let target = if pid == 0 { Some(task.clone()) } else { task.pids().task(pid) };
             return match target {
                 Some(t) if t.tgid() == task.tgid() => Ok(CpuClock::Thread(t, user_only)),
                 _ => bail!(EINVAL, "no such thread in this process"),
             };
         }
-        let group = if pid == 0 { Some(task.group().clone()) } else { task.kernel().process(pid) };
+        let group = if pid == 0 { Some(task.group().clone()) } else { task.pids().process(pid) };
         match group {
             Some(g) => Ok(CpuClock::Process(g, user_only)),
             None => bail!(EINVAL, "no such process"),

@@ -243,13 +243,19 @@ pub struct Inode {
     writers: AtomicI32,
     /// Without a name, but may get one: made with O_TMPFILE and without O_EXCL (`I_LINKABLE`).
     pub(super) linkable: AtomicBool,
-    /// Parts of other subsystems that hang on an inode whatever its file system (locks, watches, FIFO, bound socket), by type.
-    pub attachments: Attachments,
+    /// Parts of other subsystems that hang on an inode whatever its file system (locks, watches, FIFO, bound socket), by type. Inodes of
+    /// one file of the host, which several file systems show, have them in common.
+    pub attachments: Arc<Attachments>,
 }
 
 impl Inode {
     /// A new inode.
     pub fn new(sb: &Arc<SuperBlock>, ino: u64, kind: FileType, ops: Box<dyn InodeOps>) -> Arc<Inode> {
+        Inode::with(sb, ino, kind, ops, Arc::default())
+    }
+
+    /// A new inode with these attachments.
+    pub fn with(sb: &Arc<SuperBlock>, ino: u64, kind: FileType, ops: Box<dyn InodeOps>, attachments: Arc<Attachments>) -> Arc<Inode> {
         Arc::new(Inode {
             sb: sb.clone(),
             ino,
@@ -259,7 +265,7 @@ impl Inode {
             io_lock: Mutex::new(Rank::InodeIo, ()),
             writers: AtomicI32::new(0),
             linkable: AtomicBool::new(false),
-            attachments: Attachments::default(),
+            attachments,
         })
     }
 

@@ -1,8 +1,8 @@
-//! Files that stand for namespaces (namespaces(7)): what `/proc/PID/ns` leads to, and setns(2) takes. A sandbox has one namespace of
-//! each kind, with the numbers that Linux gives to its first ones.
+//! Files that stand for namespaces (namespaces(7)): what `/proc/PID/ns` leads to, and setns(2) takes. The first container of a sandbox
+//! has the numbers that Linux gives to its first namespaces.
 
 use super::{Attr, File, FileOps, Inode, InodeOps, IoctlArg, Mount, MountFlags, PathRef, SbFlags, SuperBlock, SuperOps};
-use crate::{Kernel, cred::CapSet, task::Task};
+use crate::{Container, cred::CapSet, task::Task};
 use abi::{
     Result, bail,
     fs::{FileType, OpenFlags, Statfs},
@@ -57,27 +57,35 @@ impl Namespace {
         self.row().2
     }
 
-    /// What readlink(2) of `/proc/PID/ns/*` shows: `uts:[4026531838]`.
-    #[must_use]
-    pub fn text(self) -> String {
-        let (name, number, _) = self.row();
-        format!("{name}:[{number}]")
+    /// The number of the first one.
+    pub(crate) const fn first_number(self) -> u64 {
+        self.row().1
     }
 
-    /// The place of its file.
-    pub fn place(self, kernel: &Kernel) -> Result<PathRef> {
-        let places = match kernel.attachments.get::<Places>() {
-            Some(p) => p,
+    /// What readlink(2) of `/proc/PID/ns/*` shows: `uts:[4026531838]`.
+    #[must_use]
+    pub fn text(self, container: &Container) -> String {
+        let number = container.namespace_number(self);
+        format!("{}:[{number}]", self.row().0)
+    }
+
+    /// The place of its file, for the one that a container is in.
+    pub fn place(self, container: &Container) -> Result<PathRef> {
+        let kernel = container.kernel();
+        let files = match kernel.attachments.get::<Files>() {
+            Some(files) => files,
             None => {
-                let made = Places::new()?;
+                let made = Files::new()?;
                 kernel.attachments.get_or_insert_with(|| made)
             }
         };
-        places.0.iter().find(|(kind, _)| *kind == self).map(|(_, place)| place.clone()).ok_or(abi::error!(ENOENT))
+        let number = container.namespace_number(self);
+        let inode = Inode::new(&files.0.sb, number, FileType::Regular, Box::new(NsInode(Open { kind: self, number })));
+        Ok(PathRef::nameless(&files.0, self.text(container), inode))
     }
 
     /// The namespace that an open file stands for; `EINVAL` if none.
-    pub fn of(file: &File) -> Result<Namespace> {
+    fn of(file: &File) -> Result<Open> {
         match file.downcast::<OpenNamespace>() {
             Some(open) => Ok(open.0),
             None => bail!(EINVAL, "no namespace"),
@@ -85,17 +93,23 @@ impl Namespace {
     }
 }
 
-/// The files of a sandbox's namespaces.
-struct Places(Vec<(Namespace, PathRef)>);
+/// Where the files of namespaces lie. Nobody keeps them: they are the same where kind and number are.
+struct Files(Arc<Mount>);
 
-impl Places {
-    fn new() -> Result<Places> {
+impl Files {
+    fn new() -> Result<Files> {
         let sb = SuperBlock::new("nsfs", "nsfs", SbFlags::NO_DCACHE | SbFlags::NODEV, Box::new(NsSuper));
-        let inode = |kind: Namespace| Inode::new(&sb, kind.row().1, FileType::Regular, Box::new(NsInode(kind)));
-        sb.set_root(inode(Namespace::User));
-        let mount = Mount::of(&sb, MountFlags::empty())?;
-        Ok(Places(Namespace::ALL.iter().map(|&k| (k, PathRef::nameless(&mount, k.text(), inode(k)))).collect()))
+        let first = Open { kind: Namespace::User, number: Namespace::User.first_number() };
+        sb.set_root(Inode::new(&sb, first.number, FileType::Regular, Box::new(NsInode(first))));
+        Ok(Files(Mount::of(&sb, MountFlags::empty())?))
     }
+}
+
+/// What a file stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Open {
+    kind: Namespace,
+    number: u64,
 }
 
 struct NsSuper;
@@ -109,7 +123,7 @@ impl SuperOps for NsSuper {
     }
 }
 
-struct NsInode(Namespace);
+struct NsInode(Open);
 
 impl InodeOps for NsInode {
     fn attr(&self, _inode: &Inode) -> Result<Attr> {
@@ -127,24 +141,25 @@ impl InodeOps for NsInode {
 }
 
 /// An open namespace.
-struct OpenNamespace(Namespace);
+struct OpenNamespace(Open);
 
 impl FileOps for OpenNamespace {
     fn ioctl(&self, _file: &File, task: &Task, cmd: u32, arg: IoctlArg) -> Result<u64> {
         match cmd {
-            NS_GET_NSTYPE => Ok(self.0.clone_flag() as u32 as u64),
-            NS_GET_OWNER_UID if self.0 == Namespace::User => {
+            NS_GET_NSTYPE => Ok(self.0.kind.clone_flag() as u32 as u64),
+            NS_GET_OWNER_UID if self.0.kind == Namespace::User => {
                 task.mm().write(arg.addr().cast(), &0u32)?;
                 Ok(0)
             }
             NS_GET_OWNER_UID => bail!(EINVAL, "no user namespace"),
             // The first namespaces: whatever is above them, nobody inside may see.
-            NS_GET_PARENT if matches!(self.0, Namespace::User | Namespace::Pid) => bail!(EPERM),
+            NS_GET_PARENT if matches!(self.0.kind, Namespace::User | Namespace::Pid) => bail!(EPERM),
             NS_GET_PARENT => bail!(EINVAL, "namespaces of this kind have no parents"),
-            NS_GET_USERNS if self.0 == Namespace::User => bail!(EPERM),
+            NS_GET_USERNS if self.0.kind == Namespace::User => bail!(EPERM),
             NS_GET_USERNS => {
-                let place = Namespace::User.place(task.kernel())?;
-                let file = File::new(place, OpenFlags::empty(), Box::new(OpenNamespace(Namespace::User)));
+                let place = Namespace::User.place(task.container())?;
+                let user = Open { kind: Namespace::User, number: Namespace::User.first_number() };
+                let file = File::new(place, OpenFlags::empty(), Box::new(OpenNamespace(user)));
                 let limit = task.rlimit(libc::RLIMIT_NOFILE).cur;
                 Ok(u64::from(task.files().install(file, super::Fd(0), limit, true)?.0))
             }
@@ -158,10 +173,13 @@ impl FileOps for OpenNamespace {
 }
 
 impl Task {
-    /// setns(2): into the namespaces of a file or of another process (`target` by pidfd), which are those that it is in already.
+    /// setns(2): into the namespaces of a file or of another process (`target` by pidfd), if those are what it is in already: nothing
+    /// moves a process from one container to another.
     pub fn setns(&self, file: &File, kinds: i32) -> Result {
-        let wanted = match Namespace::of(file) {
-            Ok(namespace) if kinds == 0 || kinds == namespace.clone_flag() => namespace.clone_flag(),
+        let (wanted, foreign) = match Namespace::of(file) {
+            Ok(open) if kinds == 0 || kinds == open.kind.clone_flag() => {
+                (open.kind.clone_flag(), open.number != self.container().namespace_number(open.kind))
+            }
             Ok(_) => bail!(EINVAL, "namespace of another kind"),
             Err(e) if file.downcast::<crate::task::Pidfd>().is_none() => return Err(e),
             Err(_) => {
@@ -169,12 +187,19 @@ impl Task {
                 if kinds == 0 || kinds & !known != 0 {
                     bail!(EINVAL, "namespaces {kinds:#x}");
                 }
-                kinds
+                let target = file.downcast::<crate::task::Pidfd>().map(|pidfd| pidfd.group().container().clone());
+                let own = |n: &Namespace| target.as_ref().is_some_and(|t| t.namespace_number(*n) == self.container().namespace_number(*n));
+                let foreign = !Namespace::ALL.iter().filter(|n| kinds & n.clone_flag() != 0).all(own);
+                (kinds, foreign)
             }
         };
         if wanted & libc::CLONE_NEWUSER != 0 {
             bail!(EINVAL, "in this user namespace already");
         }
-        self.cred().require(CapSet::SYS_ADMIN)
+        self.cred().require(CapSet::SYS_ADMIN)?;
+        if foreign {
+            bail!(EPERM, "a namespace of another container");
+        }
+        Ok(())
     }
 }

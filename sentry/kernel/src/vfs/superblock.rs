@@ -1,7 +1,7 @@
 //! File system types and mounted file systems.
 
 use super::{Dentry, DentryCache, Inode};
-use crate::{Kernel, cred::Credentials};
+use crate::{Container, cred::Credentials};
 use abi::{Result, fs::Statfs};
 use bitflags::bitflags;
 use std::any::Any;
@@ -34,7 +34,7 @@ pub struct MountSource<'a> {
     pub extra: Option<Box<dyn Any + Send>>,
 }
 
-/// A kind of file system, registered with [`Kernel::register_fs`].
+/// A kind of file system, registered with [`register_fs`](crate::Kernel::register_fs).
 pub trait FsType: Send + Sync {
     /// Its name, as mount(2) takes it.
     fn name(&self) -> &'static str;
@@ -42,8 +42,8 @@ pub trait FsType: Send + Sync {
     fn user_mountable(&self) -> bool {
         false
     }
-    /// Makes a file system.
-    fn mount(&self, kernel: &Arc<Kernel>, cred: &Credentials, source: MountSource<'_>) -> Result<Arc<SuperBlock>>;
+    /// Makes a file system, for the processes of a container.
+    fn mount(&self, container: &Arc<Container>, cred: &Credentials, source: MountSource<'_>) -> Result<Arc<SuperBlock>>;
 }
 
 /// What a mounted file system can be asked as a whole.
@@ -62,6 +62,8 @@ pub trait SuperOps: Send + Sync {
     fn remount(&self, _options: &str) -> Result {
         Ok(())
     }
+    /// The last mount is gone: what is kept for the next use is let go. Files that are still open stay.
+    fn unmounted(&self) {}
     /// For the file system's own use.
     fn as_any(&self) -> &dyn Any;
 }
@@ -145,6 +147,7 @@ impl SuperBlock {
     pub(super) fn deactivate(&self) {
         if self.active.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.dcache.clear();
+            self.ops.unmounted();
             let root = self.root.lock().take();
             drop(root);
         }

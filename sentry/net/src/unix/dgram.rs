@@ -144,7 +144,7 @@ impl Sock {
         let files = if peek { p.rights.as_ref().map(InFlight::peek) } else { p.rights.take().map(InFlight::take) };
         message.control.extend(files.map(Control::Rights));
         if self.options().is_set(libc::SO_PASSCRED) {
-            message.control.push(Control::Credentials(p.cred));
+            message.control.push(Control::Credentials(p.cred.seen()));
         }
         let mut waiting = Vec::new();
         let mut gone = None;

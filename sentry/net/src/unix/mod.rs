@@ -21,7 +21,7 @@ use abi::{Result, bail, libc};
 use kernel::{
     Kernel,
     net::{Family, SocketKind, SocketOps, Ucred},
-    task::Task,
+    task::{Task, current},
 };
 use std::sync::Arc;
 
@@ -36,10 +36,30 @@ fn check(kind: SocketKind, protocol: i32) -> Result<SocketKind> {
     Ok(if kind == SocketKind::Raw { SocketKind::Dgram } else { kind })
 }
 
-/// A task's credentials as the other side sees them.
-pub(crate) fn ucred(task: &Task) -> Ucred {
+/// Credentials, and the pid namespace that the number of the process is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// The credentials.
+    pub ucred: Ucred,
+    /// The namespace's number.
+    pub pids: u64,
+}
+
+impl Sender {
+    /// As the task sees them that looks: where it does not see the process, that is 0.
+    #[must_use]
+    pub fn seen(self) -> Ucred {
+        match current() {
+            Some(viewer) if viewer.pids().number != self.pids => Ucred { pid: 0, ..self.ucred },
+            _ => self.ucred,
+        }
+    }
+}
+
+/// A task's credentials as the other side is told them.
+pub(crate) fn ucred(task: &Task) -> Sender {
     let c = task.cred();
-    Ucred { pid: task.tgid(), uid: c.euid, gid: c.egid }
+    Sender { ucred: Ucred { pid: task.tgid(), uid: c.euid, gid: c.egid }, pids: task.pids().number }
 }
 
 impl Family for UnixFamily {

@@ -1,6 +1,6 @@
 //! ioctl(2), and the options of unix sockets that others do not have.
 
-use super::{Sock, packet::Packet, sock::Phase};
+use super::{Sender, Sock, packet::Packet, sock::Phase};
 use abi::{Result, bail, error, libc};
 use kernel::{
     net::{SocketKind, SocketOps, Ucred},
@@ -36,7 +36,7 @@ impl Sock {
         let s = self.lock();
         Some(match name {
             libc::SO_PEERCRED => {
-                let c = s.peer_cred.unwrap_or(Ucred { pid: 0, uid: u32::MAX, gid: u32::MAX });
+                let c = s.peer_cred.map_or(Ucred { pid: 0, uid: u32::MAX, gid: u32::MAX }, Sender::seen);
                 Ok(c.as_bytes().to_vec())
             }
             libc::SO_PEERGROUPS => match s.peer_cred {

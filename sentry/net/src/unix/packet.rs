@@ -1,7 +1,7 @@
 //! What waits in a receiver's queue.
 
+use super::Sender;
 use super::{Sock, rights::InFlight};
-use kernel::net::Ucred;
 use std::sync::{Arc, Weak};
 
 /// What Linux charges for a packet besides its bytes (`sizeof(struct sk_buff)` and the shared part).
@@ -39,7 +39,7 @@ pub struct Packet {
     /// Descriptors that came with the first byte.
     pub rights: Option<InFlight>,
     /// Who sent it.
-    pub cred: Ucred,
+    pub cred: Sender,
     /// The sender's address, if it is bound.
     pub from: Option<Arc<[u8]>>,
     /// Held for its drop.

@@ -1,6 +1,7 @@
 //! [`Sock`]: a unix socket of any kind.
 
 use super::{
+    Sender,
     address::{self, Bound, Names},
     packet::Packet,
     rights::{self, InFlight},
@@ -8,7 +9,7 @@ use super::{
 use abi::{Errno, Result, libc, poll::PollEvents};
 use kernel::{
     io::IoBuffer,
-    net::{Message, Shutdown, SocketKind, SocketOps, SocketOptions, Ucred},
+    net::{Message, Shutdown, SocketKind, SocketOps, SocketOptions},
     task::Task,
     vfs::{File, IoctlArg},
 };
@@ -51,9 +52,9 @@ pub struct State {
     pub received: VecDeque<Packet>,
     pub shut: Shutdown,
     /// Who connected, listened or made the pair, as the peer is told.
-    pub own_cred: Ucred,
+    pub own_cred: Sender,
     pub own_groups: Arc<[u32]>,
-    pub peer_cred: Option<Ucred>,
+    pub peer_cred: Option<Sender>,
     pub peer_groups: Arc<[u32]>,
     /// Sockets that wait for room in this one's queue.
     pub waiting: Vec<Weak<Sock>>,
@@ -86,12 +87,12 @@ pub struct Sock {
     file: OnceLock<Weak<File>>,
     ino: OnceLock<u64>,
     /// Who made it: the sender's credentials where no task is known.
-    creator: Ucred,
+    creator: Sender,
 }
 
 impl Sock {
     /// A new socket of a task with these credentials.
-    pub fn new(kind: SocketKind, creator: Ucred, names: &Arc<Names>) -> Arc<Sock> {
+    pub fn new(kind: SocketKind, creator: Sender, names: &Arc<Names>) -> Arc<Sock> {
         let none: Arc<[u32]> = Arc::new([]);
         let state = State {
             phase: Phase::Open,
@@ -122,7 +123,7 @@ impl Sock {
     }
 
     /// Two connected sockets.
-    pub fn pair(kind: SocketKind, cred: Ucred, groups: Arc<[u32]>, names: &Arc<Names>) -> (Arc<Sock>, Arc<Sock>) {
+    pub fn pair(kind: SocketKind, cred: Sender, groups: Arc<[u32]>, names: &Arc<Names>) -> (Arc<Sock>, Arc<Sock>) {
         let (a, b) = (Sock::new(kind, cred, names), Sock::new(kind, cred, names));
         for (x, y) in [(&a, &b), (&b, &a)] {
             let mut s = x.lock();
@@ -191,7 +192,7 @@ impl Sock {
     }
 
     /// The credentials of who sends.
-    pub(super) fn sender(&self, task: Option<&Task>) -> Ucred {
+    pub(super) fn sender(&self, task: Option<&Task>) -> Sender {
         task.map_or(self.creator, super::ucred)
     }
 

@@ -1,7 +1,7 @@
 //! Sending and receiving on stream sockets.
 
 use super::{
-    Sock,
+    Sender, Sock,
     packet::{Charge, Packet},
     rights::{self, InFlight},
     sock::Phase,
@@ -9,7 +9,7 @@ use super::{
 use abi::{Result, bail, error, libc, poll::PollEvents};
 use kernel::{
     io::IoBuffer,
-    net::{Control, Message, SocketOps, Ucred},
+    net::{Control, Message, SocketOps},
     task::Task,
 };
 
@@ -17,12 +17,12 @@ use kernel::{
 const PIECE: usize = 32 << 10;
 
 /// The descriptors, and the credentials if the sender names some, of a message to be sent.
-pub(super) fn split_control(control: Vec<Control>, default: Ucred) -> Result<(Option<InFlight>, Ucred)> {
+pub(super) fn split_control(control: Vec<Control>, default: Sender) -> Result<(Option<InFlight>, Sender)> {
     let (mut files, mut cred) = (Vec::new(), default);
     for c in control {
         match c {
             Control::Rights(r) => files.extend(r),
-            Control::Credentials(c) => cred = c,
+            Control::Credentials(c) => cred.ucred = c,
             // Linux passes over other levels' messages here.
             Control::Other(..) => {}
         }
@@ -88,7 +88,7 @@ impl Sock {
         let mut done: Vec<Packet> = Vec::new();
         let mut copied = 0;
         let mut failed = Ok(());
-        let mut cred: Option<Ucred> = None;
+        let mut cred: Option<Sender> = None;
         {
             let mut s = self.lock();
             if !matches!(s.phase, Phase::Connected) {
@@ -138,7 +138,7 @@ impl Sock {
         }
         rights::bury(done);
         if let Some(c) = cred.filter(|_| pass_cred) {
-            message.control.push(Control::Credentials(c));
+            message.control.push(Control::Credentials(c.seen()));
         }
         if copied == 0 {
             failed?;

@@ -55,7 +55,7 @@ fn check_claim(t: &CurrentTask, claim: &Ucred, c: &Credentials) -> Result<()> {
     if !(pid && uid && gid) {
         bail!(EPERM, "credentials of somebody else");
     }
-    if claim.pid != t.tgid() && t.kernel().task(claim.pid).is_none() {
+    if claim.pid != t.tgid() && t.pids().task(claim.pid).is_none() {
         bail!(ESRCH, "no such process");
     }
     Ok(())

@@ -2,7 +2,8 @@
 
 use super::{Account, Limits, QUEUES_MAX, Queue, QueueFile};
 use crate::{
-    Kernel,
+    Container,
+    container::IpcNamespace,
     cred::{CapSet, Credentials},
     task::{self, Task},
     vfs::{
@@ -26,14 +27,14 @@ const DIRENT_SIZE: u64 = 20;
 /// The type `mqueue`.
 pub struct MqueueType;
 
-/// The sandbox's queues: its file system, and a mount of it that nobody sees, where mq_open(2) looks names up.
+/// The queues of an IPC namespace: their file system, and a mount of it that nobody sees, where mq_open(2) looks names up.
 struct Queues {
     root: PathRef,
 }
 
 impl Queues {
-    fn of(kernel: &Kernel) -> Result<Arc<Queues>> {
-        if let Some(found) = kernel.attachments.get::<Queues>() {
+    fn of(ipc: &IpcNamespace) -> Result<Arc<Queues>> {
+        if let Some(found) = ipc.attachments.get::<Queues>() {
             return Ok(found);
         }
         let sb = SuperBlock::new("mqueue", "mqueue", SbFlags::NODEV, Box::new(MqueueSuper));
@@ -48,7 +49,7 @@ impl Queues {
         sb.set_root(Inode::new(&sb, sb.next_ino(), FileType::Directory, Box::new(root)));
         let mount = Mount::of(&sb, MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC)?;
         let root = PathRef { dentry: sb.root_dentry()?, inode: sb.root()?, mount };
-        Ok(kernel.attachments.get_or_insert_with(|| Queues { root }))
+        Ok(ipc.attachments.get_or_insert_with(|| Queues { root }))
     }
 }
 
@@ -61,8 +62,8 @@ impl FsType for MqueueType {
         true
     }
 
-    fn mount(&self, kernel: &Arc<Kernel>, _cred: &Credentials, _source: MountSource<'_>) -> Result<Arc<SuperBlock>> {
-        Ok(Queues::of(kernel)?.root.inode.sb.clone())
+    fn mount(&self, container: &Arc<Container>, _cred: &Credentials, _source: MountSource<'_>) -> Result<Arc<SuperBlock>> {
+        Ok(Queues::of(&container.ipc)?.root.inode.sb.clone())
     }
 }
 
@@ -80,7 +81,7 @@ fn check_name(name: &FsStr) -> Result {
 /// mq_open(2). `limits`: of a new queue.
 pub fn open(task: &Task, name: &FsStr, flags: OpenFlags, mode: u32, limits: Option<Limits>) -> Result<Arc<File>> {
     check_name(name)?;
-    let queues = Queues::of(task.kernel())?;
+    let queues = Queues::of(&task.container().ipc)?;
     let walker = Walker::of(task);
     let how = OpenHow { flags: flags - (OpenFlags::CREAT | OpenFlags::EXCL | OpenFlags::TRUNC), mode: 0, resolve: 0 };
     loop {
@@ -103,7 +104,7 @@ pub fn open(task: &Task, name: &FsStr, flags: OpenFlags, mode: u32, limits: Opti
 /// mq_unlink(2).
 pub fn unlink(task: &Task, name: &FsStr) -> Result {
     check_name(name)?;
-    Walker::of(task).unlink(&Queues::of(task.kernel())?.root, name)
+    Walker::of(task).unlink(&Queues::of(&task.container().ipc)?.root, name)
 }
 
 struct MqueueSuper;

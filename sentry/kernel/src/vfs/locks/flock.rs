@@ -20,6 +20,8 @@ pub(super) struct Held {
     pub exclusive: bool,
     /// The process that took it.
     pub pid: i32,
+    /// The number of its pid namespace.
+    pub pids: u64,
 }
 
 /// flock(2). `wait`: without LOCK_NB.
@@ -49,7 +51,7 @@ pub fn flock(task: &Task, file: &Arc<File>, kind: FlockKind, wait: bool) -> Resu
         if s.flocks.iter().any(|l| l.file != id && (l.exclusive || exclusive)) {
             return None;
         }
-        s.flocks.push(Held { file: id, exclusive, pid: task.tgid() });
+        s.flocks.push(Held { file: id, exclusive, pid: task.tgid(), pids: task.pids().number });
         Some(())
     };
     if try_it().is_some() {

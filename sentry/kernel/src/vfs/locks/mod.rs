@@ -56,8 +56,8 @@ struct Listed {
 
 static ALL: Mutex<Vec<Listed>> = Mutex::new(Rank::Leaf, Vec::new());
 
-/// The text of /proc/locks (proc_locks(5)).
-pub fn proc_locks() -> String {
+/// The text of /proc/locks (proc_locks(5)), for those who see this pid namespace.
+pub fn proc_locks(pids: u64) -> String {
     let files: Vec<_> = ALL.lock().iter().filter_map(|l| Some((l.locks.upgrade()?, l.dev, l.ino))).collect();
     let mut out = String::new();
     let mut n = 0;
@@ -69,10 +69,10 @@ pub fn proc_locks() -> String {
     };
     for (locks, dev, ino) in files {
         let s = locks.state.lock();
-        for f in &s.flocks {
+        for f in s.flocks.iter().filter(|f| f.pids == pids) {
             line("FLOCK", f.exclusive, f.pid, dev, ino, "0 EOF".to_owned());
         }
-        for r in &s.ranges {
+        for r in s.ranges.iter().filter(|r| r.pids == pids) {
             let kind = if matches!(r.owner, Owner::File(_)) { "OFDLCK" } else { "POSIX " };
             let end = if r.end == u64::MAX { "EOF".to_owned() } else { (r.end - 1).to_string() };
             line(kind, r.kind == LockKind::Write, r.pid, dev, ino, format!("{} {end}", r.start));

@@ -40,6 +40,8 @@ pub struct RangeLock {
     pub owner: Owner,
     /// The process that took it, for F_GETLK; -1 for open file descriptions.
     pub pid: i32,
+    /// The number of its pid namespace.
+    pub pids: u64,
     pub kind: LockKind,
     pub start: u64,
     pub end: u64,
@@ -183,7 +185,7 @@ mod tests {
     use super::*;
 
     fn lock(owner: u64, kind: LockKind, start: u64, end: u64) -> RangeLock {
-        RangeLock { owner: Owner::Process(owner), pid: 1, kind, start, end }
+        RangeLock { owner: Owner::Process(owner), pid: 1, pids: 1, kind, start, end }
     }
 
     fn ranges(v: &[RangeLock]) -> Vec<(LockKind, u64, u64)> {
