@@ -178,6 +178,7 @@ const COMMANDS: &[(&[&str], i32, &[&str])] = &[
     (&["--network", "pigeon", "run", "--bundle", "BUNDLE", "x"], 2, &["pigeon", "sandbox"]),
     (&["--overlay", "lead", "run", "--bundle", "BUNDLE", "x"], 2, &["lead", "root:memory"]),
     (&["--rootless=perhaps", "list"], 2, &["perhaps", "auto"]),
+    (&["--systemd-cgroup", "run", "--bundle", "BUNDLE", "x"], 115, &["--systemd-cgroup", "systemd"]),
     (&["start", "nobody"], 119, &["nobody", "does not exist"]),
     (&["state", "nobody"], 119, &["nobody", "does not exist"]),
     (&["kill", "nobody", "9"], 119, &["nobody", "does not exist"]),

@@ -96,8 +96,13 @@ impl Globals {
     pub fn settings(&self) -> Result<Settings> {
         let rootless = self.rootless()?;
         let (root_overlay, bind_overlay) = overlay(&self.overlay)?;
-        if self.systemd_cgroup && !Path::new("/run/systemd/system").is_dir() {
-            return Err(Failure::new(Status::Host, "--systemd-cgroup: systemd does not run on this host; leave the flag away"));
+        if self.systemd_cgroup {
+            // As runc where there is none; where there is one, a limit that nobody keeps would be worse than an error.
+            let what = match Path::new("/run/systemd/system").is_dir() {
+                false => "systemd does not run on this host; leave the flag away",
+                true => "this build makes no groups through systemd; set the engine's cgroup driver to cgroupfs",
+            };
+            return Err(Failure::new(Status::Host, format!("--systemd-cgroup: {what}")));
         }
         Ok(Settings {
             state_root: self.root.clone().unwrap_or_else(|| default_state_root(rootless)),

@@ -17,6 +17,7 @@ const TESTS: &[(&str, Test)] = &[
     ("kill", kill),
     ("pause", pause),
     ("statistics_and_limits", statistics_and_limits),
+    ("out_of_memory", out_of_memory),
     ("nothing_is_left", nothing_is_left),
     ("fifty_at_once", fifty_at_once),
     ("containerd_is_killed", containerd_is_killed),
@@ -178,6 +179,26 @@ fn statistics_and_limits(c: &mut Containerd) -> Result<()> {
     let text = c.ctr(&["task", "metrics", "c"])?;
     ensure!(metric(&text, "memory.limit_in_bytes") == Some(99_999_744), "{text}");
     ensure!(metric(&text, "cpuacct.usage").is_some_and(|ns| ns > 0), "{text}");
+    Ok(())
+}
+
+fn out_of_memory(c: &mut Containerd) -> Result<()> {
+    let log = c.machine.path("events.log");
+    let mut events = c.machine.command(&["ctr", "events"]).stdin(Stdio::null()).stdout(std::fs::File::create(&log)?).spawn()?;
+    let seen = |what: &str| std::fs::read_to_string(&log).unwrap_or_default().contains(what);
+    // The listener is there as soon as it sees anything.
+    let listening = eventually(30, || {
+        let _ = c.try_ctr(&["namespace", "label", "default", "listening=yes"]);
+        seen("/namespaces/").then_some(())
+    });
+    let script = "x=$(head -c 400000000 /dev/zero | tr '\\0' x); sleep 1000";
+    c.run_ok(&["-d", "--memory-limit", "60000000"], "greedy", &["sh", "-c", script])?;
+    let told = eventually(30, || (seen("/tasks/oom") && seen("/tasks/start")).then_some(()));
+    c.try_ctr(&["task", "kill", "-s", "KILL", "greedy"])?;
+    events.kill()?;
+    events.wait()?;
+    listening.context("ctr events says nothing")?;
+    told.with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
     Ok(())
 }
 

@@ -22,6 +22,7 @@ mod procfs;
 mod ptrace;
 mod rw;
 mod sched;
+mod seccomp;
 mod signal;
 mod signal_block;
 mod sysv;
@@ -56,6 +57,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         signal::TESTS,
         signal_block::TESTS,
         sched::TESTS,
+        seccomp::TESTS,
         sysv::TESTS,
         thread::TESTS,
         time::TESTS,
