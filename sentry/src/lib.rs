@@ -153,10 +153,14 @@ fn platform(kind: Platform) -> Result<(Arc<dyn platform::Platform>, Platform), F
             let made = platform::ptrace::Ptrace::new().map_err(Failure::host("cannot trace processes of our own"))?;
             Ok((Arc::new(made), kind))
         }
-        Platform::Trap => {
-            let made = platform::trap::Trap::new().map_err(Failure::host(
-                "the trap platform needs Linux 6.6, FSGSBASE, and no other supervisor's seccomp listener; use --platform=ptrace",
-            ))?;
+        Platform::Trap | Platform::TrapFutex => {
+            let handover = match kind {
+                Platform::TrapFutex => platform::trap::Handover::Futex,
+                _ => platform::trap::Handover::Auto,
+            };
+            let options = platform::trap::Options { handover, ..Default::default() };
+            let made = platform::trap::Trap::with(options)
+                .map_err(Failure::host("the trap platform needs FSGSBASE and Linux 5.9; use --platform=ptrace"))?;
             Ok((Arc::new(made), kind))
         }
         Platform::Kvm => Err(Failure::new(FailureKind::Internal, "this build has no such platform")),

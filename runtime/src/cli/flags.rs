@@ -131,6 +131,7 @@ fn platform(name: &str) -> Result<Platform> {
         "auto" => Ok(Platform::Auto),
         "ptrace" => Ok(Platform::Ptrace),
         "trap" => Ok(Platform::Trap),
+        "trap:futex" => Ok(Platform::TrapFutex),
         "kvm" => {
             std::fs::File::options().read(true).write(true).open("/dev/kvm").map_err(|error| {
                 Failure::new(Status::NoKvm, format!("--platform=kvm: /dev/kvm: {error}; load the kvm module or use --platform=ptrace"))

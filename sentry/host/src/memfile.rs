@@ -192,6 +192,24 @@ impl MemoryFile {
     pub fn fetch_xor_u32(&self, off: u64, n: u32) -> Result<u32, Errno> {
         self.span(off, 4)?.update_u32(|v| v ^ n)
     }
+
+    /// Sleeps while the aligned word holds `value`, until somebody [wakes](Self::wake_u32) those who sleep there, for so long at most. May return early.
+    pub fn sleep_u32(&self, off: u64, value: u32, at_most: std::time::Duration) -> Result<(), Errno> {
+        let word = self.span(off, 4)?.address();
+        let time = libc::timespec { tv_sec: at_most.as_secs().cast_signed(), tv_nsec: at_most.subsec_nanos().into() };
+        // SAFETY: a word of the mapping, which lives as long as `self`, and a valid time.
+        match check(unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, value, &raw const time) as i32 }) {
+            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR | Errno::ETIMEDOUT) => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Wakes one who sleeps on a word, in whatever process.
+    pub fn wake_u32(&self, off: u64) -> Result<(), Errno> {
+        let word = self.span(off, 4)?.address();
+        // SAFETY: an address, of which the host wants only to know what is there.
+        check(unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, 1) as i32 }).map(drop)
+    }
 }
 
 impl Drop for MemoryFile {
@@ -247,5 +265,24 @@ mod tests {
         assert_eq!(m.swap_u32(8, 1), Ok(8));
         assert_eq!(m.compare_exchange_u32(8, 1, 2), Ok(1));
         assert_eq!(m.load_u32(8), Ok(2));
+    }
+
+    #[test]
+    fn sleepers_are_woken() {
+        let m = std::sync::Arc::new(MemoryFile::new(c"test", 1 << 20).expect("memfd"));
+        let long = std::time::Duration::from_secs(60);
+        // Another value: no sleep at all.
+        assert_eq!(m.sleep_u32(64, 1, long), Ok(()));
+        assert_eq!(m.sleep_u32(65, 1, long), Err(Errno::EINVAL));
+        let m2 = std::sync::Arc::clone(&m);
+        let sleeper = std::thread::spawn(move || {
+            while m2.load_u32(64) == Ok(0) {
+                m2.sleep_u32(64, 0, long).expect("sleep");
+            }
+        });
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        m.swap_u32(64, 1).expect("swap");
+        m.wake_u32(64).expect("wake");
+        sleeper.join().expect("join");
     }
 }

@@ -31,11 +31,14 @@ impl Interrupter {
 
     /// Sends the signal again if somebody has interrupted: it may have come while nobody minded it. To be called when application code
     /// was let run by a store to memory that the other side may have been looking at when the signal came.
-    pub fn repeat(&self) {
-        if self.pending.load(Ordering::SeqCst) {
+    /// Returns whether somebody has.
+    pub fn repeat(&self) -> bool {
+        let pending = self.pending.load(Ordering::SeqCst);
+        if pending {
             let target = self.target.load(Ordering::SeqCst) & !SIGNALLED;
             let _ = host::signals::tgkill((target >> 32) as i32, target as u32 as i32, INTERRUPT);
         }
+        pending
     }
 
     /// Whether somebody has interrupted since the last time. To be asked between entering and every time that application code runs.

@@ -76,6 +76,8 @@ enum Request<K: Kind> {
     New(Sender<Result<Stub<K::Thread>, Errno>>),
     /// Add an idle thread to a process.
     Thread(Id, K::Place, Sender<Result<K::Thread, Errno>>),
+    /// Let the leader of a process carry out so many operations of the list.
+    Operate(Id, u64, Sender<Result<(u64, u64), Errno>>),
     /// A process was killed: reap its leader and free its slot.
     Reap(Id, Vec<K::Remains>),
     /// A ready process was taken.
@@ -157,6 +159,11 @@ impl<K: Kind> Spawner<K> {
         let (reply, result) = channel();
         self.requests.send(Request::Thread(id, place, reply)).map_err(|_| Errno::EAGAIN)?;
         Ok(result)
+    }
+
+    /// Lets the leader of a process carry out the first `count` operations of its list. Returns how many succeeded, and what the last one gave.
+    pub fn operate(&self, id: Id, count: u64) -> Result<(u64, u64), Errno> {
+        self.ask(|reply| Request::Operate(id, count, reply))
     }
 
     /// Ends a stub process, none of whose threads but the leader anyone traces any more. `dead`: it was seen to be dying. `remains`
@@ -297,6 +304,13 @@ impl<K: Kind> Loop<K> {
                 Request::Thread(Id { pid, slot }, place, reply) => {
                     self.placement.meet(pid);
                     let _ = reply.send(self.kind.make_thread(Site { pid, slot, ops: &self.ops }, place));
+                }
+                Request::Operate(Id { pid, .. }, count, reply) => {
+                    self.placement.meet(pid);
+                    let mut regs = stub::Entry::Batch.regs();
+                    (regs.rbx, regs.r12) = (OPS, count);
+                    let done = run::to_trap(pid, &regs, |_| Ok(()));
+                    let _ = reply.send(done.map(|r| (r.r13, r.rax)));
                 }
                 Request::Reap(id, remains) => {
                     self.dying.push((id, remains));

@@ -13,8 +13,10 @@ use std::os::fd::RawFd;
 pub const CODE: u64 = 0x7fff_e000_0000;
 /// Where the list of operations is, read-only.
 pub const OPS: u64 = CODE + abi::PAGE_SIZE;
-/// Bytes of the list.
-pub const OPS_LEN: u64 = 4 * abi::PAGE_SIZE;
+/// Bytes of the list, with what a platform keeps at its end.
+pub const LIST_LEN: u64 = 4 * abi::PAGE_SIZE;
+/// Bytes of the list and of what may follow it: pages that a platform does not use take no memory.
+pub const OPS_LEN: u64 = LIST_LEN + (1 << 20);
 /// Bytes of one operation: a call's number, six arguments, and padding.
 pub const OP_LEN: u64 = 64;
 /// One past the last address of user space (47 bits, less the guard page).

@@ -38,7 +38,12 @@ fn make_trap() -> Box<dyn Platform> {
 }
 
 fn make_looking_trap() -> Box<dyn Platform> {
-    Box::new(Trap::with(trap::Options { looking: trap::Policy::Always }).expect("trap platform"))
+    Box::new(Trap::with(trap::Options { looking: trap::Policy::Always, ..trap::Options::default() }).expect("trap platform"))
+}
+
+fn make_futex_trap() -> Box<dyn Platform> {
+    let handover = trap::Handover::Futex;
+    Box::new(Trap::with(trap::Options { handover, ..trap::Options::default() }).expect("trap platform"))
 }
 
 /// Every test for every platform.
@@ -49,6 +54,9 @@ macro_rules! on_all_platforms {
         }
         mod on_looking_trap {
             $(#[test] fn $test() { super::$test(super::make_looking_trap); })*
+        }
+        mod on_futex_trap {
+            $(#[test] fn $test() { super::$test(super::make_futex_trap); })*
         }
         mod on_trap {
             $(#[test] fn $test() { super::$test(super::make_trap); })*
@@ -88,6 +96,9 @@ macro_rules! on_trap_platforms {
     ($($test:ident),* $(,)?) => {
         mod patched_on_looking_trap {
             $(#[test] fn $test() { super::$test(super::make_looking_trap); })*
+        }
+        mod patched_on_futex_trap {
+            $(#[test] fn $test() { super::$test(super::make_futex_trap); })*
         }
         mod patched_on_trap {
             $(#[test] fn $test() { super::$test(super::make_trap); })*

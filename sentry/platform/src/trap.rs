@@ -10,6 +10,9 @@
 //! No host call of an application's thread is carried out but those that the sentry was notified of and compared with what it had
 //! ordered: mapping and unmapping memory, and the end of a thread. There is no exception, not even `rt_sigreturn`.
 //!
+//! Where the host has no such notifications, both sides sleep on words of the memory that they share ([`Handover::Futex`]): then a thread may make those two
+//! calls of futex(2), and end, and the process's first thread, traced, carries out the operations.
+//!
 //! What the sentry's own seccomp filter must leave to it is in [`HOST_CALLS`] and [`HOST_IOCTLS`].
 
 mod aspace;
@@ -80,9 +83,23 @@ struct Shared {
     options: Options,
 }
 
+/// How a thread of a stub and the sentry's thread that serves it hand over to each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Handover {
+    /// By notifications where the host has what that takes.
+    #[default]
+    Auto,
+    /// By notifications, which the host answers at once on the same processor.
+    Notify,
+    /// By sleeping on words of memory that both share: where another supervisor has the one listener that there can be, and before Linux 6.6.
+    Futex,
+}
+
 /// What tests may want otherwise.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
+    /// How the two sides of a guest thread hand over to each other.
+    pub handover: Handover,
     /// When to wait for a call by looking for it.
     pub looking: Policy,
 }
@@ -97,16 +114,26 @@ pub struct Trap {
 const FSGSBASE: u64 = 2;
 
 impl Trap {
-    /// Makes the zygote. To be called when the sentry has its final identity (namespaces, user, capabilities) and before it
-    /// installs its seccomp filter. `ENODEV`: a processor or kernel without FSGSBASE or XSAVE; `EBUSY`: a supervisor of this process
-    /// has a seccomp listener already; `EINVAL`: a kernel before Linux 6.6; `EPERM`: the host does not let processes trace
-    /// their own children.
+    /// As it fits the host: [`Handover::Notify`] where that works, or else [`Handover::Futex`].
     pub fn new() -> Result<Trap, Errno> {
         Trap::with(Options::default())
     }
 
-    /// The same with options.
-    pub fn with(options: Options) -> Result<Trap, Errno> {
+    /// Makes the zygote. To be called when the sentry has its final identity (namespaces, user, capabilities) and before it
+    /// installs its seccomp filter. `ENODEV`: a processor or kernel without FSGSBASE or XSAVE; `EPERM`: the host does not let processes
+    /// trace their own children. By notifications alone, `EBUSY`: a supervisor of this process has a seccomp listener already; `EINVAL`: a
+    /// kernel before Linux 6.6.
+    pub fn with(mut options: Options) -> Result<Trap, Errno> {
+        if options.handover == Handover::Auto {
+            options.handover = Handover::Notify;
+            match Trap::with(options) {
+                Ok(trap) => return Ok(trap),
+                Err(e) => {
+                    tracing::info!("no notifications ({e}): stubs and sentry hand over by futexes");
+                    options.handover = Handover::Futex;
+                }
+            }
+        }
         // SAFETY: reads the auxiliary vector.
         if unsafe { libc::getauxval(libc::AT_HWCAP2) } & FSGSBASE == 0 {
             return Err(Errno::ENODEV);
@@ -115,7 +142,7 @@ impl Trap {
         let geometry = frame::Geometry::new(xfeatures);
         ptrace::quiet_child_signals()?;
         let placement = Placement::new();
-        let spawner = Spawner::new(&placement, Workshop::new(geometry, Slots::new()?, &placement))?;
+        let spawner = Spawner::new(&placement, Workshop::new(geometry, Slots::new()?, &placement, options.handover))?;
         // With one processor there is never one to spare.
         let load = Load::new(match placement.cpus() {
             1 => 0,

@@ -4,7 +4,7 @@ use super::Spawner;
 use crate::AddressSpace;
 use crate::ops::{Op, Queue};
 use crate::spawner::Id;
-use crate::stub::{self, Entry, OP_LEN, OPS, OPS_LEN};
+use crate::stub::{self, Entry, LIST_LEN, OP_LEN, OPS};
 use crate::tracee::{run, sys};
 use abi::{Errno, mm::Prot};
 use std::os::fd::RawFd;
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Idle threads a process keeps; more than these end instead.
 const IDLE: usize = 16;
 /// Operations carried out at one go.
-const BATCH: usize = (OPS_LEN / OP_LEN) as usize;
+const BATCH: usize = (LIST_LEN / OP_LEN) as usize;
 
 /// A stub process. It is killed when the last of its address space and the contexts in it is dropped.
 pub struct Process {

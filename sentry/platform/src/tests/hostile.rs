@@ -147,7 +147,6 @@ fn outside(space: &Arc<dyn AddressSpace>) -> (String, Vec<String>) {
         "PPid:",
         "Uid:",
         "Gid:",
-        "FDSize:",
         "Groups:",
         "VmLck:",
         "Threads:",

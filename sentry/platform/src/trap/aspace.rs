@@ -209,11 +209,21 @@ impl Process {
     fn carry_out(&self, thread: &mut HostThread, calls: &[[u64; 8]]) -> (usize, Result<(), Errno>) {
         let mut begin = 0;
         while let Some(rest) = calls.get(begin..).filter(|r| !r.is_empty()) {
-            match self.write_ops(rest).and_then(|()| thread.operate(rest)) {
+            let outcome = self.write_ops(rest).and_then(|()| {
+                if thread.is_silent() {
+                    // The process's first thread, which stands still, does it.
+                    let done = self.shared.spawner.operate(self.id, rest.len() as u64)?;
+                    return Ok(Outcome::Done(done.0 as usize, done.1));
+                }
+                thread.operate(rest)
+            });
+            match outcome {
                 // All of them can be repeated without harm, and no other thread changes the memory map meanwhile.
                 Ok(Outcome::Interrupted(approved)) => begin += approved.saturating_sub(1),
                 Ok(Outcome::Done(n, _)) if n == rest.len() => break,
-                Ok(Outcome::Done(n, result)) => return (begin + n, Err(run::result(result).err().unwrap_or(Errno::EIO))),
+                Ok(Outcome::Done(n, result)) => {
+                    return (begin + n, Err(run::result(result).err().unwrap_or(Errno::EIO)));
+                }
                 Err(e) => return (begin, Err(e)),
             }
         }
@@ -240,7 +250,14 @@ impl Process {
         if self.is_dead() || threads.used != 1 {
             return Err(threads);
         }
-        let Some(mut thread) = threads.idle.pop() else { return Err(threads) };
+        let Some(mut thread) = threads.idle.pop() else {
+            return Err(threads);
+        };
+        if thread.is_silent() {
+            // Whether it stands still there is only its own word.
+            threads.idle.push(thread);
+            return Err(threads);
+        }
         let everything = [libc::SYS_munmap as u64, 0, CODE, 0, 0, 0, 0, 0];
         let cleared = thread
             .hold(self.id.pid)
@@ -268,7 +285,9 @@ impl Drop for Process {
         let mut threads = std::mem::take(self.threads.get_mut().unwrap_or_else(PoisonError::into_inner));
         let coming = std::mem::take(&mut threads.coming);
         threads.idle.extend(coming.into_iter().filter_map(|c| c.recv().ok()?.ok()));
-        let Err(threads) = self.recycle(threads) else { return };
+        let Err(threads) = self.recycle(threads) else {
+            return;
+        };
         // Before their listeners close: a thread that nobody holds would go astray.
         self.kill();
         let slots = threads.berths.into_iter().filter_map(|b| b.slot).map(Remains::Slot);

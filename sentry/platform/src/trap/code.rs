@@ -18,32 +18,35 @@
 //! same. Each order has a new number, and a ring tells the last one that the thread has seen, so that the sentry knows a ring that its
 //! order has crossed.
 //!
+//! **Without a listener**, where the host has none that suits, the handler shows every event in its slot, and both sides sleep on words of the memory that
+//! they share (futex(2)). Such a thread carries out no operations; nothing depends on what it does but itself.
+//!
 //! **No rt_sigreturn.** Handlers block no signal, so that there is no mask to restore; XRSTOR, WRFSBASE and IRETQ do the rest. So every
-//! host call of such a thread, without exception, is a notification or a trap.
+//! host call of such a thread, without exception, is a notification or a trap; without a listener, the two calls of futex(2) on the thread's own words are
+//! let through.
 
 use super::frame;
 use super::slots::SLOT;
 use super::thread::THREADS;
-use crate::stub::{self, CODE, OPS, OPS_LEN};
+use crate::stub::{self, CODE, LIST_LEN, OPS, OPS_LEN};
 
 /// The number of the call that rings. Never carried out.
 pub const RING_NR: i64 = libc::SYS_getpid;
-/// Where in the operations file's part of a process the lines of orders are: one for each of its first slots. The stub can
-/// only read them.
-pub const LINES: u64 = 3 * abi::PAGE_SIZE;
+/// Where in the operations file's part of a process the lines of orders are, one for each of its slots. The stub can only read them.
+pub const LINES: u64 = LIST_LEN;
 /// Bytes of a line; what the processors pass between them.
 pub const LINE: u64 = 64;
-/// The line of all slots that have none of their own. It stays zero.
-pub const NO_LINE: u64 = 62;
 /// In a line, from its beginning: the last order, a number that each order changes.
 pub const ORDER: u64 = 0;
 /// In a line: not zero while the sentry looks at the slot, so that there is no need to ring.
 pub const WATCH: u64 = 4;
 /// In a line: how often the stub looks for an order before it rings all the same.
 pub const PATIENCE: u64 = 8;
+/// In a line: not zero while the sentry sleeps until the slot shows something, where there is no listener.
+pub const ASLEEP: u64 = 12;
 /// In an order: the extended state is in the processor, not in the frame.
 pub const LIVE: u32 = 1;
-/// In an order: ring, then you get another one.
+/// In an order: ring, then you get another one. Without a listener: end.
 pub const KICK: u32 = 2;
 /// In an order: registers are as a call leaves them, go back by a jump.
 pub const JUMP: u32 = 4;
@@ -51,24 +54,28 @@ pub const JUMP: u32 = 4;
 pub const STEP: u32 = 8;
 /// Where in a slot a thread shows what it would ring for: the bases of fs and gs, why, and its last order.
 pub const POST: u64 = SLOT - frame::OWN;
+/// Where in a slot is not zero while the thread sleeps until there is an order, where there is no listener.
+pub const POST_ASLEEP: u64 = POST + 28;
 /// Where in a slot the answers to calls are, in the order of their numbers: 32 bits each, zero for none, or else one more than the answer.
 pub const ANSWERS: u64 = SLOT - ANSWER_COUNT * 4;
 /// How many there are.
 pub const ANSWER_COUNT: u64 = 192;
 const _: () = assert!(POST + 32 <= ANSWERS);
 /// Where in the operations file's part of a process the argument of sigaltstack(2) is.
-pub const STACK: u64 = OPS_LEN - 64;
+pub const STACK: u64 = LIST_LEN - 64;
 /// Where in it the number of operations is.
-pub const COUNT: u64 = OPS_LEN - 8;
+pub const COUNT: u64 = LIST_LEN - 8;
+/// Where in it the filter of a new thread is.
+pub const FILTER: u64 = STACK - 1024;
 /// Where the operations are that equip a new thread.
-pub const EQUIP: u64 = LINES - EQUIP_COUNT * stub::OP_LEN;
+pub const EQUIP: u64 = FILTER - EQUIP_COUNT * stub::OP_LEN;
 /// So many.
 pub const EQUIP_COUNT: u64 = 3;
 /// Operations that fit before these.
 pub const BATCH: usize = (EQUIP / stub::OP_LEN) as usize;
 /// Where the slots of a process are mapped, one behind the other.
-pub const SLOTS_BEGIN: u64 = CODE + 0x10_0000;
-const _: () = assert!(LINES + (NO_LINE + 1) * LINE <= STACK && STACK + 24 <= COUNT && OPS + OPS_LEN <= SLOTS_BEGIN);
+pub const SLOTS_BEGIN: u64 = CODE + 0x20_0000;
+const _: () = assert!(LINES + THREADS * LINE <= OPS_LEN && STACK + 24 <= COUNT && OPS + OPS_LEN <= SLOTS_BEGIN);
 /// What is added to a frame's address in an order to carry out operations first.
 pub const ORDER_BATCH: u64 = 1;
 
@@ -92,11 +99,15 @@ core::arch::global_asm!(
     // The crate may be compiled in several units.
     ".globl caisson_trap_begin", ".hidden caisson_trap_begin",
     ".globl caisson_trap_fault", ".hidden caisson_trap_fault",
-    ".globl caisson_trap_ring", ".hidden caisson_trap_ring",
     ".globl caisson_trap_rung", ".hidden caisson_trap_rung",
     ".globl caisson_trap_operated", ".hidden caisson_trap_operated",
     ".globl caisson_trap_done", ".hidden caisson_trap_done",
     ".globl caisson_trap_interrupt", ".hidden caisson_trap_interrupt",
+    ".globl caisson_trap_entered", ".hidden caisson_trap_entered",
+    ".globl caisson_trap_woken", ".hidden caisson_trap_woken",
+    ".globl caisson_trap_slept", ".hidden caisson_trap_slept",
+    ".globl caisson_trap_ended", ".hidden caisson_trap_ended",
+    ".globl caisson_trap_silent", ".hidden caisson_trap_silent",
     ".globl caisson_trap_xfeatures", ".hidden caisson_trap_xfeatures",
     ".globl caisson_trap_xsave", ".hidden caisson_trap_xsave",
     ".globl caisson_trap_frame", ".hidden caisson_trap_frame",
@@ -119,19 +130,16 @@ core::arch::global_asm!(
     "mov r9, rdi",
     "sub r9, rcx",
     "shr r9, {slot_shift}",
-    "mov ecx, {no_line}",
-    "cmp r9, rcx",
-    "cmova r9, rcx",
     "shl r9, 6",
     "movabs rcx, {lines}",
     "add r9, rcx",
     ".endm",
     // A fault, or a system call of the application. rsp: the frame.
     "caisson_trap_fault:",
-    "xor r10d, r10d",
+    "xor r15d, r15d",
     "caisson_trap_why_known:",
     "mov rdi, rsp",
-    // rdi: the frame, r10: why. The order that was carried out last goes to r8.
+    // rdi: the frame, r15: why. The order that was carried out last goes to r8.
     "5: caisson_trap_line",
     "mov r8d, [r9]",
     "caisson_trap_entered:",
@@ -140,6 +148,8 @@ core::arch::global_asm!(
     "rdfsbase rsi",
     "rdgsbase rdx",
     "caisson_trap_line",
+    "cmp byte ptr [rip + caisson_trap_silent], 0",
+    "jne caisson_trap_silently",
     // Is the sentry looking at this thread's memory just now? Then show it there, and look for its answer for a while.
     "cmp dword ptr [r9 + {watch}], 0",
     "je caisson_trap_complete",
@@ -147,7 +157,7 @@ core::arch::global_asm!(
     "and rbx, -{slot}",
     "mov [rbx + {post}], rsi",
     "mov [rbx + {post} + 8], rdx",
-    "mov [rbx + {post} + 16], r10",
+    "mov [rbx + {post} + 16], r15",
     "mov [rbx + {post} + 24], r8d",
     "mov ecx, [r9 + {patience}]",
     "3: mov eax, [r9]",
@@ -167,12 +177,67 @@ core::arch::global_asm!(
     "mov rax, rdi",
     "jz caisson_trap_rung",
     "jmp caisson_trap_live",
+    // Without a listener: shows what has happened, wakes the sentry if it sleeps, looks for the order for a while, and sleeps. The registers of
+    // the application are in the frame; its extended state goes there too. Order (r8) and reason (r15) stay where the interrupt's handler finds them.
+    "caisson_trap_silently:",
+    "mov rbx, rdi",
+    "and rbx, -{slot}",
+    "mov [rbx + {post}], rsi",
+    "mov [rbx + {post} + 8], rdx",
+    "mov [rbx + {post} + 16], r15",
+    "cmp r15d, {call}",
+    "jb caisson_trap_whole",
+    "mov eax, [rip + caisson_trap_xfeatures]",
+    "mov edx, [rip + caisson_trap_xfeatures + 4]",
+    "mov rcx, [rip + caisson_trap_xsave]",
+    "xsave64 [rdi + rcx]",
+    "caisson_trap_whole: mov r12, rdi",
+    "mov eax, r8d",
+    "xchg [rbx + {post} + 24], eax",
+    "cmp dword ptr [r9 + {asleep}], 0",
+    "je caisson_trap_look",
+    "lea rdi, [rbx + {post} + 24]",
+    "mov esi, {wake}",
+    "mov edx, 1",
+    "mov eax, {futex}",
+    "syscall",
+    "caisson_trap_woken:",
+    "caisson_trap_look: mov ecx, [r9 + {patience}]",
+    "caisson_trap_turn: mov eax, [r9]",
+    "cmp eax, r8d",
+    "jne caisson_trap_told",
+    "pause",
+    "dec ecx",
+    "jg caisson_trap_turn",
+    "mov eax, 1",
+    "xchg [rbx + {post_asleep}], eax",
+    "caisson_trap_sleep: mov eax, [r9]",
+    "cmp eax, r8d",
+    "jne caisson_trap_told",
+    "mov rdi, r9",
+    "xor esi, esi",
+    "mov edx, r8d",
+    "xor r10d, r10d",
+    "mov eax, {futex}",
+    "syscall",
+    "caisson_trap_slept:",
+    "jmp caisson_trap_sleep",
+    "caisson_trap_told: mov dword ptr [rbx + {post_asleep}], 0",
+    "test al, {kick}",
+    "mov rax, r12",
+    "jz caisson_trap_rung",
+    // There is to be an end.
+    "xor edi, edi",
+    "mov eax, {exit}",
+    "syscall",
+    "caisson_trap_ended:",
+    "ud2",
     // Before it rings, the extended state goes to the frame if it is still in the processor: after a call, or where the
     // sentry's signal came while an order was carried out that had left it there.
     "caisson_trap_complete:",
-    "cmp r10d, {call}",
+    "cmp r15d, {call}",
     "jae 3f",
-    "cmp r10d, {order_interrupted}",
+    "cmp r15d, {order_interrupted}",
     "jne caisson_trap_ring",
     "test r8b, {live}",
     "jz caisson_trap_ring",
@@ -182,8 +247,9 @@ core::arch::global_asm!(
     "mov rcx, [rip + caisson_trap_xsave]",
     "xsave64 [rdi + rcx]",
     "mov rdx, rbx",
-    // Rings. rdi: the frame, rsi and rdx: the bases, r10: why, r8: the last order.
+    // Rings. rdi: the frame, rsi and rdx: the bases, r15: why, r8: the last order.
     "caisson_trap_ring:",
+    "mov r10, r15",
     "mov eax, {ring}",
     "syscall",
     "caisson_trap_rung:",
@@ -383,7 +449,7 @@ core::arch::global_asm!(
     "mov [rsp + {regs} + 96], rdx",
     "caisson_trap_kept:",
     "mov rdi, rsp",
-    "mov r10d, {call}",
+    "mov r15d, {call}",
     "jmp 5b",
     // The sentry's signal. rsp: its frame. If it interrupted the application, that is all; if it interrupted this page, the
     // application's frame is the one at the top of the stack. Up to `decided` rsp stays, so that one which interrupts this begins again.
@@ -391,12 +457,12 @@ core::arch::global_asm!(
     "caisson_trap_interrupt:",
     "mov r12, [rsp + {regs} + 128]",
     "mov r11, [rsp + {regs}]",
-    "mov rbx, [rsp + {regs} + 16]",
+    "mov rbx, [rsp + {regs} + 56]",
     "lea rcx, [rip + caisson_trap_begin]",
     "mov rdx, r12",
     "xor rdx, rcx",
     "shr rdx, 12",
-    "mov r10d, {interrupted}",
+    "mov r15d, {interrupted}",
     "mov rdi, rsp",
     "jnz 5b",
     "lea rcx, [rip + caisson_trap_leaving]",
@@ -436,7 +502,7 @@ core::arch::global_asm!(
     "mov eax, {call}",
     "cmovae ebx, eax",
     "jae 8f",
-    "mov r10d, {order_interrupted}",
+    "mov r15d, {order_interrupted}",
     "lea rcx, [rip + caisson_trap_rung]",
     "cmp r12, rcx",
     "jae 5b",
@@ -455,16 +521,16 @@ core::arch::global_asm!(
     "mov ecx, [r9]",
     "cmp ecx, r11d",
     "jne 5b",
-    "mov r10d, {event_interrupted}",
+    "mov r15d, {event_interrupted}",
     "mov eax, {call_interrupted}",
     "cmp ebx, {call}",
-    "cmovae r10d, eax",
+    "cmovae r15d, eax",
     "mov r8d, r11d",
     "jmp 2b",
-    "8: mov r10d, {event_interrupted}",
+    "8: mov r15d, {event_interrupted}",
     "mov eax, {call_interrupted}",
     "cmp ebx, {call}",
-    "cmovae r10d, eax",
+    "cmovae r15d, eax",
     "jmp 5b",
     "caisson_trap_decided:",
     ".balign 8",
@@ -472,6 +538,7 @@ core::arch::global_asm!(
     "caisson_trap_xsave: .quad 0",
     "caisson_trap_frame: .quad 0",
     "caisson_trap_slots: .quad {slots}",
+    "caisson_trap_silent: .quad 0",
     "caisson_trap_end:",
     ".purgem caisson_trap_line",
     ".popsection",
@@ -489,9 +556,13 @@ core::arch::global_asm!(
     slot_shift = const SLOT.trailing_zeros(),
     slots = const SLOTS_BEGIN,
     lines = const OPS + LINES,
-    no_line = const NO_LINE,
     watch = const WATCH,
     patience = const PATIENCE,
+    asleep = const ASLEEP,
+    post_asleep = const POST_ASLEEP,
+    futex = const libc::SYS_futex,
+    exit = const libc::SYS_exit,
+    wake = const libc::FUTEX_WAKE,
     post = const POST,
     kick = const KICK,
     live = const LIVE,

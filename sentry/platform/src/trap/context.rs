@@ -8,6 +8,7 @@ use super::thread::{HostThread, Ring};
 use super::{Shared, code};
 use crate::activity::Activity;
 use crate::interrupt::Interrupter;
+use crate::placement::Seat;
 use crate::stub::{INTERRUPT, USER_END};
 use crate::wake;
 use crate::{AddressSpace, Answers, Context, Event, Fault, FpState, Interrupt, UserRegs};
@@ -29,6 +30,11 @@ const PF_FETCH: u64 = 1 << 4;
 /// In the flags: a trap after each instruction.
 const TRAP_FLAG: u64 = 0x100;
 
+/// Naps after which a thread that does not answer an interrupt is given up: some five seconds.
+const NAPS: u32 = 50;
+/// Turns of a thread after which it looks whether it should be on another processor.
+const LOOK_EVERY: u32 = 256;
+
 /// A guest thread's execution state.
 pub struct TrapContext {
     shared: Arc<Shared>,
@@ -40,6 +46,12 @@ pub struct TrapContext {
     /// The serving thread has said so.
     begun: bool,
     spin: Spin,
+    /// Where both sides sleep on words that they share: the processor that they share then.
+    seat: Option<Seat>,
+    /// The other side is on another processor than that.
+    apart: bool,
+    /// Turns until the next look at the processor.
+    until_look: u32,
     /// Where the last call of a patched site goes back to, and the bases of fs and gs.
     last_call: Option<[u64; 3]>,
     hot: Option<u64>,
@@ -56,6 +68,9 @@ impl TrapContext {
             activity: Activity::new(&shared.load, &shared.placement),
             begun: false,
             spin: Spin::new(shared.options.looking),
+            seat: None,
+            apart: false,
+            until_look: LOOK_EVERY,
             last_call: None,
             hot: None,
             answers: None,
@@ -101,6 +116,7 @@ impl TrapContext {
 
     /// Gives the host thread back. The extended state that it had is forgotten.
     fn leave(&mut self) {
+        self.apart = true;
         if let Some((thread, process)) = self.thread.take() {
             process.give_thread(thread);
         }
@@ -175,8 +191,17 @@ impl TrapContext {
             && regs.eflags & TRAP_FLAG == 0;
         let blocked = self.activity.take_has_blocked();
         self.activity.goes_on();
-        let keeps = wake::any_kept();
-        let way = if thread.has_line() { self.spin.way(self.activity.load(), blocked, thread.is_posted()) } else { Way::Bell };
+        let mut keeps = wake::any_kept();
+        let way = self.spin.way(self.activity.load(), blocked, thread.is_awake()?);
+        if thread.is_silent() {
+            // There is nothing that it could wait for a moment for.
+            if std::mem::take(&mut keeps) {
+                wake::release();
+            }
+            // It may have been called to another processor meanwhile.
+            self.apart |= blocked;
+            self.sit(thread, way);
+        }
         thread.set_watched(way != Way::Bell)?;
         if matches!(way, Way::Begin(_)) {
             thread.set_together(false)?;
@@ -186,12 +211,7 @@ impl TrapContext {
             self.interrupter.repeat();
         }
         let turns = match way {
-            Way::Bell => {
-                if keeps {
-                    thread.wait_patiently()?;
-                }
-                return thread.wait();
-            }
+            Way::Bell => return self.wait(thread, keeps),
             Way::Begin(turns) => {
                 thread.set_together(true)?;
                 turns
@@ -199,7 +219,7 @@ impl TrapContext {
             Way::Look(turns) => turns,
         };
         let found = thread.look(turns)?;
-        if matches!(way, Way::Begin(_)) {
+        if matches!(way, Way::Begin(_)) && !thread.is_silent() {
             self.shared.placement.release(thread.tid);
         }
         self.spin.result(found.is_some());
@@ -207,11 +227,49 @@ impl TrapContext {
             Some(ring) => Ok(ring),
             None => {
                 thread.set_watched(false)?;
-                if keeps {
-                    thread.wait_patiently()?;
-                }
-                thread.wait()
+                self.wait(thread, keeps)
             }
+        }
+    }
+
+    /// Waits for what comes next. `keeps`: the calling thread keeps wake-ups back.
+    fn wait(&self, thread: &mut HostThread, keeps: bool) -> Result<Ring, Errno> {
+        if !thread.is_silent() {
+            if keeps {
+                thread.wait_patiently()?;
+            }
+            return thread.wait();
+        }
+        let mut ignored = 0;
+        loop {
+            if let Some(ring) = thread.nap()? {
+                return Ok(ring);
+            }
+            // What it showed may have been overwritten by the application, which then has its own word against it for ever.
+            ignored = if self.interrupter.repeat() { ignored + 1 } else { 0 };
+            if ignored > NAPS {
+                return Err(Errno::EPROTO);
+            }
+        }
+    }
+
+    /// Keeps both sides on one processor, unless they are about to look for each other: the host wakes sleepers where they slept, which on another
+    /// processor takes long.
+    fn sit(&mut self, thread: &HostThread, way: Way) {
+        let new = self.seat.is_none();
+        let seat = self.seat.get_or_insert_with(|| Seat::new(&self.shared.placement));
+        self.until_look -= 1;
+        if self.until_look == 0 {
+            self.until_look = LOOK_EVERY;
+            seat.look();
+        }
+        match way {
+            Way::Bell if new || self.apart => {
+                seat.set_stub(thread.tid);
+                self.apart = false;
+            }
+            Way::Begin(_) => self.apart = true,
+            Way::Bell | Way::Look(_) => {}
         }
     }
 
@@ -254,6 +312,10 @@ impl TrapContext {
                         _ => {}
                     }
                     Some(Event::Fault(fault))
+                }
+                None if process.is_patched() => {
+                    process.patches().put_back(regs);
+                    None
                 }
                 event => event,
             },
@@ -375,6 +437,9 @@ impl Context for TrapContext {
 
     fn set_blocked(&mut self, blocked: bool) {
         self.activity.set_running(!blocked);
+        if let Some(seat) = &mut self.seat {
+            seat.set_blocked(blocked);
+        }
     }
 
     fn take_hot_call(&mut self) -> Option<u64> {

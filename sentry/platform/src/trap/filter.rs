@@ -2,7 +2,8 @@
 //!
 //! The first is every stub thread's. It lets the tracer's entries make what a stub is made of, and traps everything else. The second is
 //! installed by each thread for application code, with a listener of its own: from then on the three calls of the
-//! [stub's code](super::code) are notifications, and every other call from wherever is a trap.
+//! [stub's code](super::code) are notifications, and every other call from wherever is a trap. Without a listener, two calls of futex(2) are
+//! allowed, with exactly the arguments that the stub's code gives them, and the end of the thread itself.
 
 use super::code::RING_NR;
 use super::image::Place;
@@ -45,12 +46,13 @@ fn begin() -> Vec<sock_filter> {
     vec![load(ARCH), skip_if(AUDIT_ARCH_X86_64), trap, load(IP_HIGH), skip_if((CODE >> 32) as u32), trap, load(IP_LOW)]
 }
 
-/// The filter of all threads of a stub.
-pub fn of_stub() -> Vec<sock_filter> {
+/// The filter of all threads of a stub. `silent`: threads for application code have no listener, and may go on to [`of_silent_thread`].
+pub fn of_stub(silent: bool) -> Vec<sock_filter> {
     let mut f = begin();
     let page = !(abi::PAGE_SIZE as u32 - 1);
     f.extend([statement(BPF_ALU | BPF_AND | BPF_K, page), skip_if(CODE as u32), answer(libc::SECCOMP_RET_TRAP), load(NR)]);
-    for nr in [RING_NR, libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mprotect, libc::SYS_exit, libc::SYS_sigaltstack, libc::SYS_seccomp] {
+    let own = [RING_NR, libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mprotect, libc::SYS_exit, libc::SYS_sigaltstack, libc::SYS_seccomp];
+    for nr in own.into_iter().chain(silent.then_some(libc::SYS_futex)) {
         f.extend([next_if(nr as u32), answer(libc::SECCOMP_RET_ALLOW)]);
     }
     let trap = answer(libc::SECCOMP_RET_TRAP);
@@ -62,7 +64,53 @@ pub fn of_stub() -> Vec<sock_filter> {
     f
 }
 
-/// The filter of a thread for application code, on top.
+/// Goes on if argument `n` is `value`, of which the host takes 32 bits or all 64; else the call is a trap.
+fn must_be(n: u32, value: u64, wide: bool) -> Vec<sock_filter> {
+    let at = ARG0 + 8 * n;
+    let trap = answer(libc::SECCOMP_RET_TRAP);
+    let mut f = vec![load(at), skip_if(value as u32), trap];
+    if wide {
+        f.extend([load(at + 4), skip_if((value >> 32) as u32), trap]);
+    }
+    f
+}
+
+/// The filter of a thread without a listener, on top of [`of_stub`]: it may wake who sleeps on the word at `shown`, sleep itself on the
+/// one at `order`, and end itself.
+pub fn of_silent_thread(shown: u64, order: u64) -> Vec<sock_filter> {
+    let mut f = begin();
+    let call = |place: Place, nr: i64, arguments: Vec<sock_filter>| {
+        let mut rest = vec![load(NR), skip_if(nr as u32), answer(libc::SECCOMP_RET_TRAP)];
+        rest.extend(arguments);
+        rest.push(answer(libc::SECCOMP_RET_ALLOW));
+        let code = (BPF_JMP | BPF_JEQ | BPF_K) as u16;
+        rest.insert(0, sock_filter { code, jt: 0, jf: rest.len() as u8, k: place.address() as u32 });
+        rest
+    };
+    let op = |op: i32| must_be(1, op as u64, false);
+    let wake = [must_be(0, shown, true), op(libc::FUTEX_WAKE), must_be(2, 1, false)].concat();
+    let sleep = [must_be(0, order, true), op(libc::FUTEX_WAIT), must_be(3, 0, true)].concat();
+    f.extend(call(Place::Woken, libc::SYS_futex, wake));
+    f.extend(call(Place::Slept, libc::SYS_futex, sleep));
+    f.extend(call(Place::Ended, libc::SYS_exit, must_be(0, 0, false)));
+    f.push(answer(libc::SECCOMP_RET_TRAP));
+    f
+}
+
+/// A filter as seccomp(2) takes it, to lie `at` an address: `struct sock_fprog`, and behind it what that points to.
+pub fn program(filter: &[sock_filter], at: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(16 + 8 * filter.len());
+    bytes.extend((filter.len() as u64).to_le_bytes());
+    bytes.extend((at + 16).to_le_bytes());
+    for f in filter {
+        bytes.extend(f.code.to_le_bytes());
+        bytes.extend([f.jt, f.jf]);
+        bytes.extend(f.k.to_le_bytes());
+    }
+    bytes
+}
+
+/// The filter of a thread for application code, on top of [`of_stub`].
 pub fn of_threads() -> Vec<sock_filter> {
     let mut f = begin();
     for place in [Place::Rung, Place::Operated, Place::Done] {

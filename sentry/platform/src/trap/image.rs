@@ -12,8 +12,12 @@ const FILTER: usize = 3072;
 unsafe extern "C" {
     static caisson_trap_begin: u8;
     static caisson_trap_fault: u8;
-    static caisson_trap_ring: u8;
     static caisson_trap_rung: u8;
+    static caisson_trap_entered: u8;
+    static caisson_trap_woken: u8;
+    static caisson_trap_slept: u8;
+    static caisson_trap_ended: u8;
+    static caisson_trap_silent: u8;
     static caisson_trap_operated: u8;
     static caisson_trap_done: u8;
     static caisson_trap_interrupt: u8;
@@ -41,7 +45,13 @@ pub enum Place {
     /// The handler of the sentry's signal.
     Interrupt,
     /// Where a new thread begins.
-    Ring,
+    Entered,
+    /// Behind the call that wakes the sentry.
+    Woken,
+    /// Behind the call that sleeps until there is an order.
+    Slept,
+    /// Behind the call that ends a thread without a listener.
+    Ended,
     /// Behind the call that rings.
     Rung,
     /// Behind the call of an operation.
@@ -62,7 +72,10 @@ impl Place {
         let label = match self {
             Place::Fault => &raw const caisson_trap_fault,
             Place::Interrupt => &raw const caisson_trap_interrupt,
-            Place::Ring => &raw const caisson_trap_ring,
+            Place::Entered => &raw const caisson_trap_entered,
+            Place::Woken => &raw const caisson_trap_woken,
+            Place::Slept => &raw const caisson_trap_slept,
+            Place::Ended => &raw const caisson_trap_ended,
             Place::Rung => &raw const caisson_trap_rung,
             Place::Operated => &raw const caisson_trap_operated,
             Place::Done => &raw const caisson_trap_done,
@@ -84,7 +97,9 @@ const LOW_FLAGS: u64 = 0xd5;
 /// Whether a thread that a signal found in the page with the application's stack pointer was about something of ours: mends its flags and number, and
 /// puts it in front of its call or, if that is done, behind it. What the registers say is the application's word, and only it will be deceived.
 pub fn underway(regs: &mut UserRegs) -> bool {
-    let Some(at) = regs.rip.checked_sub(CODE).and_then(|o| usize::try_from(o).ok()) else { return false };
+    let Some(at) = regs.rip.checked_sub(CODE).and_then(|o| usize::try_from(o).ok()) else {
+        return false;
+    };
     let within = |from: *const u8, to: *const u8| (offset(from)..offset(to)).contains(&at);
     if !within(&raw const caisson_trap_leaving, &raw const caisson_trap_entering) {
         return false;
@@ -145,8 +160,8 @@ fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
     }
 }
 
-/// The content of the stub page.
-pub fn image(geometry: &frame::Geometry) -> Vec<u8> {
+/// The content of the stub page. `silent`: threads have no listener.
+pub fn image(geometry: &frame::Geometry, silent: bool) -> Vec<u8> {
     let mut image = vec![0; abi::PAGE_SIZE as usize];
     put(&mut image, 0, stub::code());
     let begin = &raw const caisson_trap_begin;
@@ -156,15 +171,9 @@ pub fn image(geometry: &frame::Geometry) -> Vec<u8> {
     put(&mut image, offset(&raw const caisson_trap_xfeatures), &geometry.xfeatures.to_le_bytes());
     put(&mut image, offset(&raw const caisson_trap_xsave), &geometry.xsave.to_le_bytes());
     put(&mut image, offset(&raw const caisson_trap_frame), &geometry.frame.to_le_bytes());
-    let filter = super::filter::of_threads();
-    put(&mut image, FILTER, &(filter.len() as u16).to_le_bytes());
-    put(&mut image, FILTER + 8, &(PROGRAM + 16).to_le_bytes());
-    for (i, f) in filter.iter().enumerate() {
-        let at = FILTER + 16 + 8 * i;
-        put(&mut image, at, &f.code.to_le_bytes());
-        put(&mut image, at + 2, &[f.jt, f.jf]);
-        put(&mut image, at + 4, &f.k.to_le_bytes());
-    }
+    put(&mut image, offset(&raw const caisson_trap_silent), &[silent.into()]);
+    let program = super::filter::program(&super::filter::of_threads(), PROGRAM);
+    put(&mut image, FILTER, &program);
     image
 }
 
@@ -177,12 +186,14 @@ mod tests {
         assert!(stub::code().len() <= BEGIN);
         assert!(offset(&raw const caisson_trap_end) <= FILTER);
         assert!(FILTER + 16 + 8 * super::super::filter::of_threads().len() <= abi::PAGE_SIZE as usize);
-        let image = image(&frame::Geometry { xfeatures: 7, xsave: 448, frame: 0x3000, xsave_len: 832 });
-        for p in [Place::Rung, Place::Operated, Place::Done] {
+        let geometry = frame::Geometry { xfeatures: 7, xsave: 448, frame: 0x3000, xsave_len: 832 };
+        let image = image(&geometry, false);
+        for p in [Place::Rung, Place::Operated, Place::Done, Place::Woken, Place::Slept, Place::Ended] {
             let at = (p.address() - CODE) as usize;
             assert_eq!(image[at - 2..at], [0x0f, 0x05], "{p:?}");
-            assert_eq!(Place::of(p.address()), Some(p));
+            let notifies = !matches!(p, Place::Woken | Place::Slept | Place::Ended);
+            assert_eq!(Place::of(p.address()), notifies.then_some(p));
         }
-        assert_eq!(Place::of(Place::Ring.address()), None);
+        assert_eq!(Place::of(Place::Entered.address()), None);
     }
 }

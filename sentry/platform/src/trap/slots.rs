@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Bytes of a slot: four frames with all that a processor saves today without asking. A power of two, so that the stub finds its
 /// slot's beginning from its stack pointer.
 pub const SLOT: u64 = 16 << 10;
+/// How long the sentry sleeps before it looks whether a thread is still there.
+const NAP: std::time::Duration = std::time::Duration::from_millis(100);
 /// Stub threads that there can be at once.
 const SLOTS: u64 = 1 << 18;
 
@@ -72,6 +74,11 @@ impl Slot {
     /// Loads an aligned word.
     pub fn load(&self, offset: u64) -> Result<u32, Errno> {
         self.slots.memory.load_u32(self.index * SLOT + offset)
+    }
+
+    /// Sleeps while an aligned word holds `value`, not long.
+    pub fn sleep(&self, offset: u64, value: u32) -> Result<(), Errno> {
+        self.slots.memory.sleep_u32(self.index * SLOT + offset, value, NAP)
     }
 
     /// Frees what is in the slot, which then reads as zero.

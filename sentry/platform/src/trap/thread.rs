@@ -1,6 +1,7 @@
 //! A stub thread for application code, and how it is made.
 
-use super::code::{self, ANSWERS, POST, SLOTS_BEGIN};
+use super::Handover;
+use super::code::{self, ANSWERS, POST, POST_ASLEEP, SLOTS_BEGIN};
 use super::filter;
 use super::frame::{Geometry, STACK_LEN};
 use super::image::{self, Place};
@@ -24,6 +25,8 @@ const _: () = assert!(SLOTS_BEGIN + THREADS * SLOT <= stub::USER_END);
 
 /// How often a stub looks for an order before it rings all the same: some 50 µs, which most calls that do not wait are shorter than.
 const STUB_PATIENCE: u32 = 2000;
+/// How long a thread without a listener may take to end.
+const EXIT_TIME: std::time::Duration = std::time::Duration::from_secs(5);
 /// How long a thread that waits for an order may take to ring when it is told to, in milliseconds.
 const HOLD_MS: i32 = 20;
 
@@ -44,7 +47,10 @@ pub struct HostThread {
     /// What it shares with the sentry.
     pub slot: Slot,
     number: u64,
-    listener: Listener,
+    /// The process that it is of.
+    process: i32,
+    /// `None`: both sides sleep on words that they share.
+    listener: Option<Listener>,
     /// The call that it is held in, if the sentry has received the notification.
     held: Option<u64>,
     /// It waits for an order in its line, unless it has lost patience.
@@ -56,7 +62,7 @@ pub struct HostThread {
     /// The last order.
     word: u32,
     /// The line of orders: offset in the operations file.
-    line: Option<u64>,
+    line: u64,
     ops: Arc<MemoryFile>,
     /// The address of its frame in the stub.
     frame: u64,
@@ -83,12 +89,50 @@ pub enum Outcome {
 }
 
 impl HostThread {
+    /// `EPROTO` where there is none.
+    fn listener(&self) -> Result<&Listener, Errno> {
+        self.listener.as_ref().ok_or(Errno::EPROTO)
+    }
+
+    /// Whether both sides sleep on words that they share. Such a thread carries out no operations.
+    pub fn is_silent(&self) -> bool {
+        self.listener.is_none()
+    }
+
+    /// Sleeps until the thread shows that it has seen the last order, and something has happened; `None`: not yet. `ESRCH`: it is gone.
+    pub fn nap(&mut self) -> Result<Option<Ring>, Errno> {
+        if let Some(ring) = self.look(1)? {
+            return Ok(Some(ring));
+        }
+        self.ops.swap_u32(self.line + code::ASLEEP, 1)?;
+        let shown = self.slot.load(POST + 24)?;
+        if shown != self.word {
+            self.slot.sleep(POST + 24, shown)?;
+        }
+        self.ops.swap_u32(self.line + code::ASLEEP, 0)?;
+        let ring = self.look(1)?;
+        if ring.is_none() {
+            host::signals::tgkill(self.process, self.tid, 0)?;
+        }
+        Ok(ring)
+    }
+
+    /// Sleeps until a thread that runs no application code shows that it waits.
+    fn wait_silently(&mut self) -> Result<Ring, Errno> {
+        loop {
+            if let Some(ring) = self.nap()? {
+                return Ok(ring);
+            }
+        }
+    }
+
     /// Waits until the thread makes one of its calls. `ESRCH`: it is gone.
     fn receive(&self) -> Result<Notification, Errno> {
         loop {
-            match self.listener.receive() {
+            let listener = self.listener()?;
+            match listener.receive() {
                 Err(Errno::EINTR) => {}
-                Err(Errno::ENOENT) if self.listener.is_deserted() => return Err(Errno::ESRCH),
+                Err(Errno::ENOENT) if listener.is_deserted() => return Err(Errno::ESRCH),
                 Err(Errno::ENOENT) => {}
                 r => return r,
             }
@@ -97,10 +141,13 @@ impl HostThread {
 
     /// Waits until it rings. `EPROTO`: it did something else, that is, the application did.
     pub fn wait(&mut self) -> Result<Ring, Errno> {
+        if self.is_silent() {
+            return self.wait_silently();
+        }
         loop {
             let n = self.receive()?;
             let ring = self.ring(&n)?;
-            if n.args[4] == u64::from(self.word) || self.line.is_none() {
+            if n.args[4] == u64::from(self.word) {
                 return Ok(ring);
             }
             // It rang before it saw the last order.
@@ -115,7 +162,7 @@ impl HostThread {
 
     /// Waits until it rings, for a moment at most: after that, whoever the calling thread keeps from waking up is woken.
     pub fn wait_patiently(&self) -> Result<(), Errno> {
-        if !self.listener.wait_ns(wake::PATIENCE)? {
+        if !self.listener()?.wait_ns(wake::PATIENCE)? {
             wake::release();
         }
         Ok(())
@@ -142,8 +189,9 @@ impl HostThread {
                 let word = |i: usize| bytes.get(8 * i..8 * i + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
                 self.posted = true;
                 let why = word(2);
-                self.live =
-                    matches!(why, code::CALL | code::CALL_INTERRUPTED) || why == code::ORDER_INTERRUPTED && self.word & code::LIVE != 0;
+                self.live = !self.is_silent()
+                    && (matches!(why, code::CALL | code::CALL_INTERRUPTED)
+                        || why == code::ORDER_INTERRUPTED && self.word & code::LIVE != 0);
                 return Ok(Some(Ring { why, fs_base: word(0), gs_base: word(1) }));
             }
             std::hint::spin_loop();
@@ -151,37 +199,38 @@ impl HostThread {
         Ok(None)
     }
 
-    /// Whether it can be served without ringing.
-    pub fn has_line(&self) -> bool {
-        self.line.is_some()
-    }
-
     /// Says whether the sentry will [`look`](Self::look).
     pub fn set_watched(&mut self, watched: bool) -> Result<(), Errno> {
-        match self.line {
-            Some(line) if self.watched != watched => {
-                self.watched = watched;
-                self.ops.swap_u32(line + code::WATCH, watched.into()).map(drop)
-            }
-            _ => Ok(()),
+        if self.watched == watched {
+            return Ok(());
         }
+        self.watched = watched;
+        let (place, value) = match (self.is_silent(), watched) {
+            (false, _) => (code::WATCH, watched.into()),
+            // It shows all that happens; the question is how long it looks before it sleeps.
+            (true, true) => (code::PATIENCE, STUB_PATIENCE),
+            (true, false) => (code::PATIENCE, 1),
+        };
+        self.ops.swap_u32(self.line + place, value).map(drop)
     }
 
     /// Lets both sides wake each other on one processor, or wherever there is room.
     pub fn set_together(&self, together: bool) -> Result<(), Errno> {
-        self.listener.set_sync_wake_up(together)
+        match &self.listener {
+            Some(listener) => listener.set_sync_wake_up(together),
+            None => Ok(()),
+        }
     }
 
-    /// Lets the new thread, which is stopped, ring for the first time.
+    /// Lets the new thread, which is stopped, say for the first time that it waits for an order.
     fn begin(&mut self) -> Result<(), Errno> {
         // An ended thread may have had the line before.
-        if let Some(line) = self.line {
-            self.ops.swap_u32(line + code::WATCH, 0)?;
-            self.ops.swap_u32(line + code::PATIENCE, STUB_PATIENCE)?;
-        }
+        self.ops.swap_u32(self.line + code::WATCH, 0)?;
+        let patience = if self.is_silent() { 1 } else { STUB_PATIENCE };
+        self.ops.swap_u32(self.line + code::PATIENCE, patience)?;
         self.next_order(0)?;
         let mut regs: UserRegs = Entry::Idle.regs();
-        (regs.rip, regs.rsp, regs.rdi, regs.r8) = (Place::Ring.address(), self.frame, self.frame, self.word.into());
+        (regs.rip, regs.rsp, regs.rdi, regs.r8) = (Place::Entered.address(), self.frame, self.frame, self.word.into());
         sys::set_regs(self.tid, &regs)?;
         sys::detach(self.tid)
     }
@@ -189,21 +238,21 @@ impl HostThread {
     fn next_order(&mut self, kind: u32) -> Result<(), Errno> {
         // The lowest bits are the kind.
         self.word = (self.word & !(code::STEP - 1)).wrapping_add(code::STEP) | kind;
-        match self.line {
-            Some(line) => self.ops.swap_u32(line + code::ORDER, self.word).map(drop),
-            None => Ok(()),
-        }
+        self.ops.swap_u32(self.line + code::ORDER, self.word).map(drop)
     }
 
     /// Sees to it that it is held at the doorbell, as a thread is that does not run application code.
     pub fn hold(&mut self, process: i32) -> Result<(), Errno> {
-        if self.held.is_some() {
+        if self.held.is_some() || self.is_silent() && self.posted {
             return Ok(());
+        }
+        if self.is_silent() {
+            return self.wait_silently().map(drop);
         }
         if self.posted {
             self.set_watched(false)?;
             self.next_order(code::KICK | if self.live { code::LIVE } else { 0 })?;
-            if !self.listener.wait(HOLD_MS)? {
+            if !self.listener()?.wait(HOLD_MS)? {
                 // The application has forged what the slot shows, and runs. Out of this it cannot talk itself.
                 host::signals::tgkill(process, self.tid, INTERRUPT)?;
             }
@@ -213,12 +262,12 @@ impl HostThread {
     }
 
     fn answer(&self, id: u64, order: u64) -> Result<(), Errno> {
-        self.listener.answer(id, order.cast_signed()).map_err(gone)
+        self.listener()?.answer(id, order.cast_signed()).map_err(gone)
     }
 
     /// Whether it looks for an order, on a processor of its own, or did so a moment ago.
-    pub fn is_posted(&self) -> bool {
-        self.posted
+    pub fn is_awake(&self) -> Result<bool, Errno> {
+        Ok(self.posted && (!self.is_silent() || self.slot.load(POST_ASLEEP)? == 0))
     }
 
     /// Whether the application's extended state is in the processor: [`hold`](Self::hold) it before reading or writing the frame's.
@@ -248,6 +297,9 @@ impl HostThread {
             (true, true) => code::LIVE | code::JUMP,
         };
         self.next_order(kind)?;
+        if self.is_silent() && self.slot.load(POST_ASLEEP)? != 0 {
+            self.ops.wake_u32(self.line + code::ORDER)?;
+        }
         match self.held.take() {
             Some(id) => self.answer(id, self.frame).map(|()| false),
             None if std::mem::take(&mut self.posted) => Ok(true),
@@ -265,7 +317,7 @@ impl HostThread {
             let n = self.receive()?;
             match (Place::of(n.ip), calls.get(approved)) {
                 (Some(Place::Operated), Some([nr, args @ .., _])) if n.nr.cast_unsigned() == *nr && n.args == *args => {
-                    self.listener.approve(n.id).map_err(gone)?;
+                    self.listener()?.approve(n.id).map_err(gone)?;
                     approved += 1;
                 }
                 (Some(Place::Done), _) => {
@@ -286,14 +338,37 @@ impl HostThread {
 
     /// Lets it end itself: the list holds [`EXIT`](Self::EXIT). Returns what it leaves behind.
     pub fn exit(mut self) -> Result<Berth, (HostThread, Errno)> {
+        if self.is_silent() {
+            return match self.exit_silently() {
+                Ok(()) => Ok(Berth { number: self.number, slot: Some(self.slot) }),
+                Err(e) => Err((self, e)),
+            };
+        }
         loop {
             match self.operate(&[Self::EXIT]) {
-                Err(Errno::ESRCH) => return Ok(Berth { number: self.number, slot: Some(self.slot) }),
+                Err(Errno::ESRCH) => {
+                    return Ok(Berth { number: self.number, slot: Some(self.slot) });
+                }
                 Ok(Outcome::Interrupted(0)) => {}
                 Ok(_) => return Err((self, Errno::EPROTO)),
                 Err(e) => return Err((self, e)),
             }
         }
+    }
+}
+
+impl HostThread {
+    fn exit_silently(&mut self) -> Result<(), Errno> {
+        self.next_order(code::KICK)?;
+        self.ops.wake_u32(self.line + code::ORDER)?;
+        let begin = std::time::Instant::now();
+        while host::signals::tgkill(self.process, self.tid, 0).is_ok() {
+            if begin.elapsed() > EXIT_TIME {
+                return Err(Errno::EPROTO);
+            }
+            std::thread::yield_now();
+        }
+        Ok(())
     }
 }
 
@@ -323,12 +398,13 @@ pub struct Workshop {
     geometry: Geometry,
     slots: Arc<Slots>,
     placement: Arc<Placement>,
+    handover: Handover,
 }
 
 impl Workshop {
     /// With the memory for all slots.
-    pub fn new(geometry: Geometry, slots: Arc<Slots>, placement: &Arc<Placement>) -> Workshop {
-        Workshop { geometry, slots, placement: Arc::clone(placement) }
+    pub fn new(geometry: Geometry, slots: Arc<Slots>, placement: &Arc<Placement>, handover: Handover) -> Workshop {
+        Workshop { geometry, slots, placement: Arc::clone(placement), handover }
     }
 
     /// Everything that a new thread, stopped before its first instruction, needs.
@@ -351,9 +427,17 @@ impl Workshop {
         let stack: Vec<u8> = [begin, 0, STACK_LEN].iter().flat_map(|w| w.to_le_bytes()).collect();
         site.ops.copy_out(part + code::STACK, &stack)?;
         calls.push([libc::SYS_sigaltstack as u64, OPS + code::STACK, 0, 0, 0, 0, 0, 0]);
-        let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+        let line = code::LINES + berth.number * code::LINE;
+        let (flags, program) = match self.handover {
+            Handover::Futex => {
+                let program = filter::program(&filter::of_silent_thread(begin + POST + 24, OPS + line), OPS + code::FILTER);
+                site.ops.copy_out(part + code::FILTER, &program)?;
+                (0, OPS + code::FILTER)
+            }
+            _ => (libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, image::PROGRAM),
+        };
         let mode = u64::from(libc::SECCOMP_SET_MODE_FILTER);
-        calls.push([libc::SYS_seccomp as u64, mode, flags, image::PROGRAM, 0, 0, 0, 0]);
+        calls.push([libc::SYS_seccomp as u64, mode, flags, program, 0, 0, 0, 0]);
         let list: Vec<u8> = calls.iter().flatten().flat_map(|w| w.to_le_bytes()).collect();
         site.ops.copy_out(part + code::EQUIP, &list)?;
         let mut regs = Entry::Batch.regs();
@@ -370,18 +454,25 @@ impl Workshop {
                 return Err(e);
             }
         };
-        // SAFETY: the host has just made this descriptor in the table that stubs share with this process.
-        let listener = unsafe { Listener::from_raw(i32::try_from(fd).map_err(|_| Errno::EIO)?) };
-        listener.set_sync_wake_up(true)?;
+        let listener = match self.handover {
+            Handover::Futex => None,
+            _ => {
+                let fd = i32::try_from(fd).map_err(|_| Errno::EIO)?;
+                // SAFETY: the host has just made this descriptor in the table that stubs share with this process.
+                let listener = unsafe { Listener::from_raw(fd) };
+                listener.set_sync_wake_up(true)?;
+                Some(listener)
+            }
+        };
         // It was pinned for the making.
         self.placement.release(tid);
         let frame = begin + self.geometry.frame;
-        let line = (berth.number < code::NO_LINE).then_some(site.slot * OPS_LEN + code::LINES + berth.number * code::LINE);
         let ops = Arc::clone(site.ops);
         let mut thread = HostThread {
             tid,
             slot,
             number: berth.number,
+            process: site.pid,
             listener,
             held: None,
             frame,
@@ -389,7 +480,7 @@ impl Workshop {
             watched: false,
             live: false,
             word: 0,
-            line,
+            line: part + line,
             ops,
         };
         thread.begin()?;
@@ -406,7 +497,11 @@ impl Kind for Workshop {
         let faults = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS];
         let mut handlers: Vec<(i32, u64)> = faults.iter().map(|&s| (s, Place::Fault.address())).collect();
         handlers.push((INTERRUPT, Place::Interrupt.address()));
-        Confinement { image: image::image(&self.geometry), filter: filter::of_stub(), handlers }
+        Confinement {
+            image: image::image(&self.geometry, self.handover == Handover::Futex),
+            filter: filter::of_stub(self.handover == Handover::Futex),
+            handlers,
+        }
     }
 
     fn make_thread(&mut self, site: Site<'_>, berth: Berth) -> Result<HostThread, Errno> {
