@@ -89,6 +89,7 @@ impl Net {
         let mut p = Program::new(root::debian()?, &all).timeout(240);
         p.volumes.push(Volume { source: dir, target: "/mnt".to_string() });
         p.network = Some(Path::new("/run/netns").join(self.name(n)));
+        p.nofile = (20_000, 20_000);
         Ok(p)
     }
 
