@@ -343,6 +343,11 @@ impl SocketOps for HostSock {
         hostfd::poll_now(&self.fd)
     }
 
+    fn has_pending_error(&self) -> bool {
+        // The host keeps it.
+        self.poll().contains(PollEvents::ERR)
+    }
+
     fn queue(&self) -> &WaitQueue {
         self.watch.queue()
     }

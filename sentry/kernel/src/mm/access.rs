@@ -86,7 +86,14 @@ impl Mm {
         let end = s.pages.at_or_after(at).map_or(range.end, |(next, _)| next.start.min(range.end));
         let within = addr - at;
         let want = abi::page_up((within + len as u64).min(end - at)).unwrap_or(PAGE_SIZE);
-        let pages = backing.mappable.pages(vma.offset + (at - range.start), want, vma.writes_through()).map_err(|_| Missing::Denied)?;
+        let offset = vma.offset + (at - range.start);
+        if let (PAGE_SIZE, Some(map)) = (want, backing.mappable.file_map()) {
+            // Paths and small structures, by far the most of it: the file's size, which costs a call of the host, need not be known. A copy
+            // from a page behind the end faults, as it must.
+            let len = len.min((PAGE_SIZE - within) as usize);
+            return map.span(offset + within, len).map(Piece::Window).map_err(|_| Missing::Denied);
+        }
+        let pages = backing.mappable.pages(offset, want, vma.writes_through()).map_err(|_| Missing::Denied)?;
         let len = len.min(usize::try_from(pages.len.min(want).saturating_sub(within)).unwrap_or(usize::MAX));
         if len == 0 {
             return Err(Missing::Denied);

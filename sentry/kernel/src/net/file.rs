@@ -57,7 +57,7 @@ impl FileOps for SocketFile {
     }
 
     fn has_pending_error(&self) -> bool {
-        self.ops.options().has_error()
+        self.ops.has_pending_error()
     }
 
     fn wait_limit(&self, write: bool) -> Option<Duration> {

@@ -121,6 +121,10 @@ pub trait SocketOps: Send + Sync + Any {
     }
     /// Events that are true now.
     fn poll(&self) -> PollEvents;
+    /// Whether an error waits for the next call: a send that has sent a part ends then, and leaves it.
+    fn has_pending_error(&self) -> bool {
+        self.options().has_error()
+    }
     /// Where changes are notified.
     fn queue(&self) -> &WaitQueue;
     /// ioctl(2)

@@ -168,7 +168,13 @@ fn write_stream(task: &Task, file: &Arc<File>, buf: &mut IoBuffer<'_>, nonblocki
     let ops = file.ops();
     let mut done = 0;
     loop {
-        match wait_for(task, file, PollEvents::WRITABLE, nonblocking, || Ok(ops.write(file, buf, 0, false)?.0)) {
+        let attempt = || {
+            if done > 0 && ops.has_pending_error() {
+                return Ok(0);
+            }
+            Ok(ops.write(file, buf, 0, false)?.0)
+        };
+        match wait_for(task, file, PollEvents::WRITABLE, nonblocking, attempt) {
             Ok(n) => done += n,
             Err(_) if done > 0 => return Ok(done),
             Err(e) => return Err(e),

@@ -32,6 +32,9 @@ fn send(t: &CurrentTask, s: &Open, ranges: &[UserRange], mut message: Message, f
     let mut sent = 0;
     loop {
         let step = wait::until(t, &s.sock, PollEvents::WRITABLE, nonblocking, limit, || {
+            if sent > 0 && s.sock.has_pending_error() {
+                return Ok(0);
+            }
             s.sock.send(Some(&t.task), &mut buf, message.clone(), flags)
         });
         match step {
@@ -44,7 +47,7 @@ fn send(t: &CurrentTask, s: &Open, ranges: &[UserRange], mut message: Message, f
                 return Err(e);
             }
         }
-        if !stream || nonblocking || buf.remaining() == 0 || s.sock.options().has_error() {
+        if !stream || nonblocking || buf.remaining() == 0 || s.sock.has_pending_error() {
             return Ok(sent);
         }
         // What goes along has gone with the first bytes.

@@ -399,7 +399,7 @@ fn fcntl_getfl() {
     show(O_RDONLY, O_APPEND);
     show(O_WRONLY | O_APPEND, 0);
     show(O_RDWR | O_NONBLOCK, O_NONBLOCK | O_APPEND);
-    show(O_RDWR | O_TRUNC | O_EXCL & 0, O_RDONLY | O_CREAT | O_TRUNC);
+    show(O_RDWR | O_TRUNC, O_RDONLY | O_CREAT | O_TRUNC);
     show(O_RDWR | O_SYNC, 0);
     show(O_RDWR | O_DSYNC, 0);
     show(O_RDONLY | O_NOATIME, 0);
