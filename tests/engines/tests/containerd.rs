@@ -101,14 +101,14 @@ fn terminals(c: &mut Containerd) -> Result<()> {
     let quoted: Vec<String> = words.split('\u{1f}').map(|word| format!("'{word}'")).collect();
     let command = format!("stty rows 31 cols 97; exec {}", quoted.join(" "));
     let output = c.machine.run(&["script", "-qec", &command, "/dev/null"])?;
-    let text = output.text().replace('\r', "");
+    let text = output.terminal_text();
     ensure!(output.status == 0, "{output}");
     ensure!(text.contains("/dev/pts/0\n") && text.contains("yes\n"), "{text:?}");
     c.run_ok(&["-d"], "c", &["sleep", "1000"])?;
     let inner = "ctr task exec -t --exec-id e c sh -c \"sleep 1; stty size; tty; exit 3\"";
     let command = format!("stty rows 31 cols 97; exec {inner}");
     let output = c.machine.run(&["script", "-qec", &command, "/dev/null"])?;
-    let text = output.text().replace('\r', "");
+    let text = output.terminal_text();
     ensure!(output.status == 3, "{output}");
     ensure!(text.contains("31 97\n") && text.contains("/dev/pts/"), "{text:?}");
     Ok(())

@@ -163,12 +163,12 @@ fn logs(d: &Docker) -> Result<()> {
 fn terminal(d: &Docker) -> Result<()> {
     let inner = format!("docker --host unix:///run/docker.sock run --rm -it {BUSYBOX} sh -c \"tty; sleep 1; stty size; exit 3\"");
     let output = d.machine.run(&["script", "-qec", &format!("stty rows 31 cols 97; {inner}"), "/dev/null"])?;
-    let text = output.text().replace('\r', "");
+    let text = output.terminal_text();
     ensure!(output.status == 3 && text.contains("/dev/pts/0\n") && text.contains("31 97\n"), "{output}");
     d.ok(&["run", "-dt", "--name", "box", BUSYBOX, "sh", "-c", "test -t 1 && echo terminal; sleep 1000"])?;
     let inner = "docker --host unix:///run/docker.sock exec -it box sh -c \"tty; test -t 0 && echo yes; exit 4\"";
     let output = d.machine.run(&["script", "-qec", inner, "/dev/null"])?;
-    let text = output.text().replace('\r', "");
+    let text = output.terminal_text();
     ensure!(output.status == 4 && text.contains("/dev/pts/1\nyes\n"), "{output}");
     let text = d.ok(&["logs", "box"])?.replace('\r', "");
     ensure!(text == "terminal\n", "{text:?}");

@@ -91,7 +91,7 @@ fn terminal(p: &Podman) -> Result<()> {
     let words = p.words(&["run", "--rm", "-it", NONE, BUSYBOX, "sh", "-c", "tty; sleep 1; stty size; exit 3"]);
     let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
     let output = p.machine.run(&["script", "-qec", &format!("stty rows 31 cols 97; {}", quoted.join(" ")), "/dev/null"])?;
-    let text = output.text().replace('\r', "");
+    let text = output.terminal_text();
     ensure!(output.status == 3 && text.contains("/dev/pts/0\n") && text.contains("31 97\n"), "{output}");
     Ok(())
 }
@@ -141,7 +141,7 @@ fn pod_shares(p: &Podman) -> Result<()> {
     let words = p.words(&["run", "--rm", "-it", "--pod", "pod", BUSYBOX, "sh", "-c", "tty; ls /dev/pts; exit 3"]);
     let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
     let output = p.machine.run(&["script", "-qec", &quoted.join(" "), "/dev/null"])?;
-    let text = output.text().replace('\r', "");
+    let text = output.terminal_text();
     ensure!(output.status == 3 && text.contains("/dev/pts/0\n"), "{output}");
     p.ok(&["pod", "rm", "--force", "--time", "0", "pod"])?;
     ensure!(p.ok(&["ps", "-aq"])?.is_empty(), "containers are left");

@@ -27,6 +27,12 @@ impl Output {
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
+
+    /// What a program at script(1)'s terminal has shown: without carriage returns, and without the echo of what script types when its own
+    /// input ends, an end-of-file character that is a NUL to programs if the terminal becomes raw before it is read.
+    pub fn terminal_text(&self) -> String {
+        self.text().replace('\r', "").replace("^@", "")
+    }
 }
 
 impl fmt::Display for Output {
