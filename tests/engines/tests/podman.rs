@@ -137,8 +137,9 @@ fn pod_shares(p: &Podman) -> Result<()> {
     eventually(30, || (p.run(&ask).ok()?.text() == "hello\n").then_some(())).context("loopback is not shared")?;
     let list = p.ok(&["run", "--rm", "--pod", "pod", BUSYBOX, "ps"])?;
     ensure!(list.contains("nc -ll") && list.contains("sleep 1000"), "{list}");
-    // A terminal of its own, beside the other containers'.
-    let words = p.words(&["run", "--rm", "-it", "--pod", "pod", BUSYBOX, "sh", "-c", "tty; ls /dev/pts; exit 3"]);
+    // A terminal of its own, beside the other containers'. (Podman attaches to it when the program runs already: what that says at once may
+    // be lost, with every runtime.)
+    let words = p.words(&["run", "--rm", "-it", "--pod", "pod", BUSYBOX, "sh", "-c", "sleep 1; tty; ls /dev/pts; sleep 1; exit 3"]);
     let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
     let output = p.machine.run(&["script", "-qec", &quoted.join(" "), "/dev/null"])?;
     let text = output.terminal_text();
