@@ -63,6 +63,14 @@ pub struct Listed {
     pub kind: FileType,
 }
 
+impl Listed {
+    /// An entry whose name is its number: a process, a thread, a descriptor.
+    #[must_use]
+    pub fn numbered(number: u64, kind: FileType) -> Listed {
+        Listed { number, name: number.to_string().into_bytes(), kind }
+    }
+}
+
 /// A directory that computes its entries.
 pub trait Directory: Send + Sync {
     /// The entry of this name; `ENOENT` if there is none.

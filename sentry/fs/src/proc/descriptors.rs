@@ -61,13 +61,7 @@ impl Directory for Descriptors {
     fn list(&self) -> Result<Vec<Listed>> {
         self.check()?;
         let kind = if self.info { FileType::Regular } else { FileType::Symlink };
-        Ok(self
-            .task
-            .files()
-            .list()
-            .into_iter()
-            .map(|fd| Listed { number: u64::from(fd.0), name: fd.0.to_string().into_bytes(), kind })
-            .collect())
+        Ok(self.task.files().list().into_iter().map(|fd| Listed::numbered(u64::from(fd.0), kind)).collect())
     }
 }
 

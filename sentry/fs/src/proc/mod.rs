@@ -16,8 +16,8 @@ mod sysvipc;
 pub use pid::cmdline;
 pub use system::cpus;
 
-use crate::synthetic::{self, Directory, Entry, Listed};
-use abi::{Result, bail, fs::FileType};
+use crate::synthetic::{self, Directory, Entry, Fixed, Listed};
+use abi::{Errno, Result, fs::FileType};
 use kernel::{
     Container,
     container::PidNamespace,
@@ -49,7 +49,7 @@ impl FsType for Proc {
     }
     fn mount(&self, container: &Arc<Container>, _: &Credentials, source: MountSource<'_>) -> Result<Arc<SuperBlock>> {
         let flags = SbFlags::NO_DCACHE | SbFlags::NODEV;
-        let root = Root { pids: container.pids.clone(), fixed: system::entries(container) };
+        let root = Root { pids: container.pids.clone(), fixed: Fixed::new(system::entries(container)) };
         Ok(synthetic::superblock("proc", source.source, flags, PROC_SUPER_MAGIC, Entry::dir(root)))
     }
 }
@@ -57,7 +57,7 @@ impl FsType for Proc {
 /// `/proc`: the fixed files, and a directory for each process.
 struct Root {
     pids: Arc<PidNamespace>,
-    fixed: Vec<(&'static str, Entry)>,
+    fixed: Fixed,
 }
 
 /// Numbers of processes in the listing begin here, as on Linux (`FIRST_PROCESS_ENTRY`).
@@ -65,27 +65,24 @@ const FIRST_PROCESS: u64 = 256;
 
 impl Directory for Root {
     fn lookup(&self, name: &FsStr) -> Result<Entry> {
-        if let Some(e) = self.fixed.iter().find(|e| e.0.as_bytes() == name) {
-            return Ok(e.1.clone());
-        }
-        // A thread's directory can be named too, though it is not listed.
-        match parse_id(name).and_then(|id| self.pids.task(id)) {
-            Some(task) => Ok(pid::directory(task, true)),
-            None => bail!(ENOENT),
+        match self.fixed.lookup(name) {
+            // A thread's directory can be named too, though it is not listed.
+            Err(e) if e.is(Errno::ENOENT) => {
+                parse_id(name).and_then(|id| self.pids.task(id)).map(|task| pid::directory(task, true)).ok_or(e)
+            }
+            found => found,
         }
     }
 
     fn list(&self) -> Result<Vec<Listed>> {
-        let fixed =
-            (0..).zip(&self.fixed).map(|(number, (name, e))| Listed { number, name: name.as_bytes().to_vec(), kind: e.file_type() });
+        let mut all = self.fixed.list()?;
         let mut ids: Vec<i32> = self.pids.processes().iter().map(|p| p.tgid).collect();
         ids.sort_unstable();
-        let ids = ids.into_iter().map(|id| Listed {
-            number: FIRST_PROCESS + id as u64,
-            name: id.to_string().into_bytes(),
-            kind: FileType::Directory,
-        });
-        Ok(fixed.chain(ids).collect())
+        all.extend(ids.into_iter().map(|id| {
+            let listed = Listed::numbered(id as u64, FileType::Directory);
+            Listed { number: FIRST_PROCESS + listed.number, ..listed }
+        }));
+        Ok(all)
     }
 
     fn nlink(&self) -> u32 {

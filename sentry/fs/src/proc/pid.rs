@@ -248,7 +248,7 @@ impl Directory for Threads {
             ids.push(self.0.tid());
         }
         ids.sort_unstable();
-        Ok(ids.into_iter().map(|id| Listed { number: id as u64, name: id.to_string().into_bytes(), kind: FileType::Directory }).collect())
+        Ok(ids.into_iter().map(|id| Listed::numbered(id as u64, FileType::Directory)).collect())
     }
     fn nlink(&self) -> u32 {
         2 + self.0.group().thread_count() as u32
