@@ -117,6 +117,30 @@ const CONFIGURATIONS: &[(Change, i32, &[&str])] = &[
     ),
     (|c| c["linux"]["intelRdt"] = json!({"closID": "x"}), 104, &["linux.intelRdt"]),
     (|c| c["linux"]["personality"] = json!({"domain": "SOLARIS"}), 102, &["linux.personality.domain"]),
+    (|c| mapped(c, json!([{"containerID": 0, "hostID": 0, "size": 0}])), 104, &["linux.uidMappings[0].size"]),
+    (|c| mapped(c, json!([{"containerID": 5, "hostID": 0, "size": 9}])), 104, &["linux.uidMappings", "ID 0"]),
+    (|c| mapped(c, json!([{"containerID": 0, "hostID": 4_294_967_295_u32, "size": 2}])), 104, &["linux.uidMappings[0].size", "greatest"]),
+    (
+        |c| mapped(c, json!([{"containerID": 0, "hostID": 0, "size": 9}, {"containerID": 5, "hostID": 50, "size": 9}])),
+        104,
+        &["linux.uidMappings[1]", "already"],
+    ),
+    (
+        |c| {
+            mapped(c, json!([{"containerID": 0, "hostID": 0, "size": 9}]));
+            drop(take(&mut c["linux"], "gidMappings"));
+        },
+        104,
+        &["linux.gidMappings", "missing"],
+    ),
+    (
+        |c| {
+            mapped(c, json!([{"containerID": 0, "hostID": 0, "size": 9}]));
+            c["linux"]["namespaces"].as_array_mut().expect("a list").retain(|namespace| namespace["type"] != "user");
+        },
+        104,
+        &["linux.uidMappings", "namespace of type user"],
+    ),
     (|c| c["hooks"] = json!({"prestart": [{"path": "true"}]}), 104, &["hooks.prestart[0].path", "absolute"]),
     (|c| c["hooks"] = json!({"poststop": [{"path": "/bin/true", "timeout": 0}]}), 104, &["hooks.poststop[0].timeout"]),
     (|c| c["hooks"] = json!({"createRuntime": [{"path": "/no/such/hook"}]}), 122, &["createRuntime hook #0", "/no/such/hook"]),
@@ -136,6 +160,12 @@ fn double(list: &mut Value) {
 
 fn mount(config: &mut Value, mount: Value) {
     config["mounts"].as_array_mut().expect("mounts").push(mount);
+}
+
+fn mapped(config: &mut Value, map: Value) {
+    config["linux"]["namespaces"].as_array_mut().expect("a list").push(json!({"type": "user"}));
+    config["linux"]["gidMappings"] = map.clone();
+    config["linux"]["uidMappings"] = map;
 }
 
 fn rule(config: &mut Value, rule: Value) {

@@ -32,6 +32,12 @@ pub struct BootSpec {
     pub seccomp: Option<Seccomp>,
     /// What the sandbox may use.
     pub limits: Limits,
+    /// Which IDs of the host stand behind those of users; empty: the same. The gofer translates, the sentry only tells.
+    #[serde(default)]
+    pub uid_map: Vec<IdRange>,
+    /// The same of groups.
+    #[serde(default)]
+    pub gid_map: Vec<IdRange>,
     /// How application code runs.
     pub platform: Platform,
     /// What network the application sees.
@@ -275,6 +281,18 @@ pub enum SeccompOp {
     Ge,
     Gt,
     MaskedEq,
+}
+
+/// A line of a map of IDs (user_namespaces(7)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdRange {
+    /// The first ID in the container.
+    pub inside: u32,
+    /// The first one on the host.
+    pub outside: u32,
+    /// How many.
+    pub size: u32,
 }
 
 /// What a sandbox may use; the host's control groups hold it to that, and the application sees it.

@@ -68,6 +68,8 @@ pub enum Request {
     Status,
     /// What has been used. Answered by [`Event::Usage`].
     Usage,
+    /// These are the limits now; one that is not there is none. The host keeps them, the sentry tells them.
+    Limits(crate::Limits),
 }
 
 /// From the sentry to the runtime.

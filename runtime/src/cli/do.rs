@@ -57,7 +57,7 @@ fn plan(args: &Args, settings: &Settings) -> Result<Plan> {
         .ok_or_else(|| Failure::new(Status::NoRootfs, format!("--root: {} is not a directory", root.display())))?;
     // The host's own /proc, /sys and /dev lie under the sandbox's; the gofer shall not reach them either.
     let masked = ["proc", "sys", "dev"].map(Into::into).to_vec();
-    let mut attaches = vec![Attach { source: root, readonly: true, recursive: true, masked }];
+    let mut attaches = vec![Attach { source: root, readonly: true, recursive: true, masked, ..Attach::default() }];
     let mut mounts = system_mounts();
     for volume in &args.volume {
         mounts.push(self::volume(volume, settings, &mut attaches)?);
@@ -76,6 +76,8 @@ fn plan(args: &Args, settings: &Settings) -> Result<Plan> {
         sysctl: Vec::new(),
         seccomp: None,
         limits: Limits::default(),
+        uid_map: Vec::new(),
+        gid_map: Vec::new(),
         platform: settings.platform,
         network: settings.network,
         interfaces: Vec::new(),

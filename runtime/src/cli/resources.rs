@@ -4,6 +4,7 @@ use super::Settings;
 use crate::container::{Container, Lifecycle};
 use crate::exit::{Failure, Result, Status};
 use crate::process::PATIENCE;
+use crate::spec;
 use control::{Event, Request};
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Map, Value, json};
@@ -99,7 +100,28 @@ pub fn update(args: &UpdateArgs, settings: &Settings) -> Result {
         return Err(Failure::new(Status::Cgroup, "the container has no control group whose limits could be changed"));
     }
     container.record.cgroup.set(&resources)?;
+    tell(&mut container, &resources)?;
     Ok(0)
+}
+
+/// Tells the application, too: what is in the update changes, the rest stays.
+fn tell(container: &mut Container, resources: &LinuxResources) -> Result<()> {
+    let (new, limits) = (spec::limits_of(resources), &mut container.record.limits);
+    if resources.memory().as_ref().is_some_and(|memory| memory.limit().is_some_and(|limit| limit != 0)) {
+        limits.memory = new.memory;
+    }
+    if resources.cpu().as_ref().is_some_and(|cpu| cpu.quota().is_some_and(|quota| quota != 0)) {
+        (limits.cpus, limits.cpu_quota) = (new.cpus, new.cpu_quota);
+    }
+    if resources.pids().as_ref().is_some_and(|pids| pids.limit() != 0) {
+        limits.tasks = new.tasks;
+    }
+    let limits = container.record.limits;
+    container.save()?;
+    match container.client()? {
+        Some(client) => client.command(&Request::Limits(limits), PATIENCE),
+        None => Err(Failure::new(Status::NotRunning, "container not running")),
+    }
 }
 
 fn resources(args: &UpdateArgs) -> Result<LinuxResources> {

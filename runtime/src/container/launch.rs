@@ -166,6 +166,7 @@ fn prepare(launch: &Launch<'_>) -> Result<(Bundle, Container, Option<Pod>)> {
         sandbox: pod.as_ref().map(|pod| pod.sandbox.record.id.clone()),
         network: pod::network_of(&bundle.plan),
         cgroup: Cgroup::place(&bundle.spec, launch.id, launch.settings)?,
+        limits: bundle.plan.boot.limits,
         ready: false,
         started: false,
     };

@@ -424,6 +424,7 @@ mod tests {
             sandbox: None,
             network: None,
             cgroup: Default::default(),
+            limits: Default::default(),
             ready: false,
             started: false,
         }

@@ -62,6 +62,9 @@ pub struct Record {
     pub network: Option<NamespaceId>,
     /// Its control groups.
     pub cgroup: Cgroup,
+    /// What the application is told that it may use.
+    #[serde(default)]
+    pub limits: control::Limits,
     /// It has been made completely.
     pub ready: bool,
     /// It was started, when last heard of.

@@ -43,6 +43,15 @@ pub fn program(text: &str) -> Option<String> {
     parse(text).ok()?.get("runtimes")?.get(HANDLER)?.get("path")?.as_str().map(str::to_owned)
 }
 
+/// What is worth knowing about a configuration with the entry, on a host with systemd and control groups of version 2.
+pub fn remark(text: &str) -> Option<String> {
+    let options = parse(text).ok()?.get("exec-opts").cloned().unwrap_or_default();
+    let by_file = options.as_array().is_some_and(|list| list.iter().any(|option| option == "native.cgroupdriver=cgroupfs"));
+    (!by_file).then(|| {
+        "Docker's cgroup driver is systemd here unless \"exec-opts\" has \"native.cgroupdriver=cgroupfs\", which caisson needs".into()
+    })
+}
+
 fn parse(text: &str) -> Edit<Map<String, Value>> {
     // Docker takes an empty file for an empty object.
     if text.trim().is_empty() {
@@ -83,6 +92,12 @@ mod tests {
         let gone: Value = serde_json::from_str(&without(&with).unwrap()).unwrap();
         assert_eq!(gone, serde_json::from_str::<Value>(text).unwrap());
         assert_eq!(without(text).unwrap(), text);
+    }
+
+    #[test]
+    fn the_driver_is_asked_for() {
+        assert!(remark("{\"exec-opts\": [\"native.cgroupdriver=systemd\"]}").is_some() && remark("{}").is_some());
+        assert!(remark("{\"exec-opts\": [\"native.cgroupdriver=cgroupfs\"]}").is_none());
     }
 
     #[test]

@@ -86,7 +86,10 @@ impl Engine {
     /// What whoever installs should know.
     fn remark(self, text: &str) -> Option<String> {
         match self {
-            Engine::Docker => None,
+            Engine::Docker => {
+                let systemd = Path::new("/run/systemd/system").is_dir() && Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+                if systemd { docker::remark(text) } else { None }
+            }
             Engine::Containerd => containerd::remark(text),
         }
     }

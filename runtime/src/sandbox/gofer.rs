@@ -5,7 +5,7 @@ use super::{clone_failure, idmap, jail, null, sealed};
 use crate::exit::{Failure, Result, Status};
 use crate::logging::Log;
 use crate::spec::Plan;
-use ::gofer::{Attach, GoferSpec, LogFormat};
+use ::gofer::{Attach, GoferSpec, LogFormat, Propagation};
 use control::logging::Format;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -31,6 +31,10 @@ pub struct Starting {
 /// Starts it.
 pub fn start(plan: &Plan, connection: OwnedFd, executable: &File, log: &Log, rootless: bool) -> Result<Starting> {
     let (ready, readiness) = io::pipe().map_err(Failure::internal("pipe"))?;
+    // Without privileges there is one ID to map, whatever the configuration says.
+    let ids = (&plan.boot.uid_map, &plan.boot.gid_map);
+    let mapped_ids = !rootless && !ids.0.is_empty();
+    let own_ids = rootless || mapped_ids;
     // What goes wrong is told through the pipe; standard error is for panics only.
     let stderr = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3).map_err(Failure::internal("dup"))?;
     let errors = if log.level >= LevelFilter::DEBUG { stderr } else { null()? };
@@ -38,7 +42,7 @@ pub fn start(plan: &Plan, connection: OwnedFd, executable: &File, log: &Log, roo
         (0, null()?),
         (1, null()?),
         (2, errors),
-        (SPEC, sealed("gofer-spec", &spec(plan, log, rootless)?)?),
+        (SPEC, sealed("gofer-spec", &spec(plan, log, own_ids)?)?),
         (CONNECTION, connection),
         (READY, readiness.into()),
         (LOG, log.descriptor()?.into()),
@@ -48,7 +52,7 @@ pub fn start(plan: &Plan, connection: OwnedFd, executable: &File, log: &Log, roo
         None => None,
     };
     let mut namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWNET;
-    if rootless {
+    if own_ids {
         namespaces |= libc::CLONE_NEWUSER;
     }
     let numbers = [SPEC, CONNECTION, READY].map(|number| number.to_string());
@@ -58,7 +62,7 @@ pub fn start(plan: &Plan, connection: OwnedFd, executable: &File, log: &Log, roo
         jail::Fork::Parent(pid) => pid,
         jail::Fork::Child => {
             drop(go);
-            let error = match enter(&mut mapped, mounts, rootless) {
+            let error = match enter(&mut mapped, mounts, own_ids) {
                 Ok(()) => child::execute(executable, &args, fds),
                 Err(error) => error,
             };
@@ -69,6 +73,8 @@ pub fn start(plan: &Plan, connection: OwnedFd, executable: &File, log: &Log, roo
     drop(fds);
     if rootless {
         idmap::map_to_self(pid)?;
+    } else if mapped_ids {
+        idmap::map_ranges(pid, ids.0, ids.1)?;
     }
     go.write_all(&[1]).map_err(Failure::internal("the gofer ended before it began"))?;
     Ok(Starting { child, ready })
@@ -88,9 +94,9 @@ impl Starting {
 }
 
 /// In the child: waits for its IDs, and takes on its session and mount namespace.
-fn enter(mapped: &mut io::PipeReader, mounts: Option<File>, rootless: bool) -> io::Result<()> {
+fn enter(mapped: &mut io::PipeReader, mounts: Option<File>, own_ids: bool) -> io::Result<()> {
     mapped.read_exact(&mut [0])?;
-    if rootless {
+    if own_ids {
         idmap::become_root()?;
     }
     child::detach_from_terminal()?;
@@ -102,15 +108,16 @@ fn enter(mapped: &mut io::PipeReader, mounts: Option<File>, rootless: bool) -> i
 }
 
 /// The gofer's specification.
-fn spec(plan: &Plan, log: &Log, rootless: bool) -> Result<Vec<u8>> {
+fn spec(plan: &Plan, log: &Log, own_ids: bool) -> Result<Vec<u8>> {
     let attach = plan
         .attaches
         .iter()
         .map(|attach| Attach {
             readonly: attach.readonly,
             // In a user namespace of one's own, a tree cannot be had without what is mounted on it.
-            recursive: attach.recursive || rootless,
+            recursive: attach.recursive || own_ids,
             masked: attach.masked.clone(),
+            propagation: if attach.follows_host { Propagation::Slave } else { Propagation::Private },
             ..Attach::new(&attach.source)
         })
         .collect();

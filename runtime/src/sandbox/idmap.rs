@@ -4,6 +4,7 @@
 //! do what root may; without root it is the user who runs it.
 
 use crate::exit::{Failure, Result, Status};
+use control::IdRange;
 use std::fmt::Display;
 
 /// The host's user and group `nobody`, by the convention of all distributions.
@@ -27,6 +28,16 @@ pub fn map_to_self(pid: i32) -> Result<()> {
     write(pid, "setgroups", "deny").map_err(failed)?;
     write(pid, "uid_map", one(rustix::process::geteuid().as_raw())).map_err(failed)?;
     write(pid, "gid_map", one(rustix::process::getegid().as_raw())).map_err(failed)
+}
+
+/// Maps the IDs of a container.
+pub fn map_ranges(pid: i32, users: &[IdRange], groups: &[IdRange]) -> Result<()> {
+    let lines = |ranges: &[IdRange]| -> String {
+        ranges.iter().map(|range| format!("{} {} {}\n", range.inside, range.outside, range.size)).collect()
+    };
+    let failed = |field| move |error: std::io::Error| Failure::new(Status::Host, format!("{field}: the host refuses it: {error}"));
+    write(pid, "uid_map", lines(users)).map_err(failed("linux.uidMappings"))?;
+    write(pid, "gid_map", lines(groups)).map_err(failed("linux.gidMappings"))
 }
 
 fn one(host: u32) -> String {

@@ -158,7 +158,8 @@ pub fn limits(linux: Option<&Linux>) -> Limits {
     linux.and_then(|linux| linux.resources().as_ref()).map(of_resources).unwrap_or_default()
 }
 
-fn of_resources(resources: &LinuxResources) -> Limits {
+/// The same of resources alone.
+pub fn of_resources(resources: &LinuxResources) -> Limits {
     let positive = |value: i64| u64::try_from(value).ok().filter(|value| *value > 0);
     let cpu = resources.cpu().as_ref();
     let cpu_quota = cpu.and_then(|cpu| {

@@ -5,12 +5,14 @@
 
 mod caps;
 mod hooks;
+mod ids;
 mod linux;
 mod mounts;
 mod namespaces;
 mod process;
 
 pub use caps::{ALL as ALL_CAPABILITIES, NAMES as CAPABILITIES, bit as capability};
+pub use linux::of_resources as limits_of;
 pub use mounts::{OPTIONS as MOUNT_OPTIONS, bind};
 pub use process::{Preserve, convert as convert_process};
 
@@ -70,7 +72,7 @@ pub struct Bundle {
 }
 
 /// A host tree or file that the gofer serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Attach {
     /// Absolute host path.
     pub source: PathBuf,
@@ -80,6 +82,8 @@ pub struct Attach {
     pub recursive: bool,
     /// Directories below the source that show nothing: file systems of the host's kernel.
     pub masked: Vec<PathBuf>,
+    /// What the host mounts there later shows.
+    pub follows_host: bool,
 }
 
 /// Loads the bundle in `bundle`.
@@ -175,9 +179,10 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
     }
     warn_of_what_is_ignored(spec);
     let mut attaches =
-        vec![Attach { source: rootfs, readonly: root_overlay == control::Overlay::Memory, recursive: true, masked: Vec::new() }];
+        vec![Attach { source: rootfs, readonly: root_overlay == control::Overlay::Memory, recursive: true, ..Attach::default() }];
     let mounts = mounts::convert(spec.mounts().as_deref().unwrap_or(&[]), bundle, settings, &mut attaches)?;
     let linux = spec.linux().as_ref();
+    let (uid_map, gid_map) = ids::convert(spec)?;
     let paths = |list: Option<&Vec<String>>, field: &str| -> Result<Vec<String>> {
         list.into_iter().flatten().map(|path| guest_path(path).map_err(|what| bad(field, what))).collect()
     };
@@ -194,6 +199,8 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
         sysctl: linux::sysctl(linux)?,
         seccomp: linux::seccomp(linux)?,
         limits: linux::limits(linux),
+        uid_map,
+        gid_map,
         platform: settings.platform,
         network: settings.network,
         interfaces: Vec::new(),

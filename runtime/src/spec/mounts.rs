@@ -53,6 +53,8 @@ struct Options {
     flags: MountFlags,
     bind: bool,
     recursive: bool,
+    /// What the host mounts later shows; with or without `r`, as every source is taken with what is mounted below it, or alone.
+    follows_host: bool,
     data: Vec<String>,
 }
 
@@ -80,6 +82,9 @@ pub fn convert(mounts: &[OciMount], bundle: &Path, settings: &Settings, attaches
             let source = mount.source().as_ref().ok_or_else(|| bad(format_args!("{field}.source"), "is missing"))?;
             let source = resolve(bundle, source);
             converted.push(bind(&field, source, destination, options.flags, options.recursive, settings, attaches)?);
+            if let Some(attach) = attaches.last_mut() {
+                attach.follows_host = options.follows_host;
+            }
             continue;
         }
         let kind = kind(typ, &destination).ok_or_else(|| {
@@ -113,7 +118,7 @@ pub fn bind(
         .map_err(|error| Failure::new(Status::NoMountSource, format!("{field}.source: {}: {error}", source.display())))?;
     let overlay = if flags.readonly { Overlay::None } else { settings.bind_overlay };
     let attach = u32::try_from(attaches.len()).map_err(|_| bad(field, "there are too many bind mounts"))?;
-    attaches.push(Attach { source, readonly: flags.readonly || overlay == Overlay::Memory, recursive, masked: Vec::new() });
+    attaches.push(Attach { source, readonly: flags.readonly || overlay == Overlay::Memory, recursive, ..Attach::default() });
     let kind = MountKind::Bind { attach, directory: metadata.is_dir(), overlay };
     Ok(Mount { destination, kind, flags, data: Vec::new() })
 }
@@ -151,8 +156,9 @@ fn options(list: &[String]) -> Options {
             "defaults" => *flags = MountFlags::default(),
             "bind" => options.bind = true,
             "rbind" => (options.bind, options.recursive) = (true, true),
-            // Propagation ends at the sandbox: nothing that the host mounts later appears in it.
-            "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" | "unbindable" | "runbindable" => {}
+            // What the sandbox mounts never appears on the host; what the host mounts appears in it if asked for.
+            "shared" | "rshared" | "slave" | "rslave" => options.follows_host = true,
+            "private" | "rprivate" | "unbindable" | "runbindable" => options.follows_host = false,
             // Times of access are kept as relatime says, whatever is asked for.
             "relatime" | "norelatime" | "strictatime" | "nostrictatime" | "diratime" | "nodiratime" => {}
             // Everything is as durable as the host's cache, and the sentry has no quota or interval of its own.

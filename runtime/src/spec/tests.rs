@@ -44,7 +44,7 @@ fn the_default_configuration_is_accepted() {
     assert_eq!(plan.boot.mounts[1].kind, MountKind::Dev);
     assert_eq!(plan.boot.mounts[3].data, ["mode=1777", "size=65536k"]);
     assert!(plan.boot.mounts[3].flags.noexec);
-    assert_eq!(plan.attaches, [Attach { source: "/".into(), readonly: true, recursive: true, masked: Vec::new() }]);
+    assert_eq!(plan.attaches, [Attach { source: "/".into(), readonly: true, recursive: true, ..Attach::default() }]);
 }
 
 #[test]
@@ -105,8 +105,8 @@ fn bind_mounts_are_served_by_the_gofer() {
         ]);
     })
     .unwrap();
-    assert_eq!(plan.attaches[1], Attach { source: "/usr".into(), readonly: true, recursive: true, masked: Vec::new() });
-    assert_eq!(plan.attaches[2], Attach { source: "/etc/passwd".into(), readonly: false, recursive: false, masked: Vec::new() });
+    assert_eq!(plan.attaches[1], Attach { source: "/usr".into(), readonly: true, recursive: true, ..Attach::default() });
+    assert_eq!(plan.attaches[2], Attach { source: "/etc/passwd".into(), readonly: false, recursive: false, ..Attach::default() });
     assert_eq!(plan.boot.mounts[0].kind, MountKind::Dev);
     assert_eq!(plan.boot.mounts[2].destination, "/c");
     let expected = MountKind::Bind { attach: 2, directory: false, overlay: Overlay::None };

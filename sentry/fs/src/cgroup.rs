@@ -28,17 +28,11 @@ impl FsType for Cgroup2 {
 }
 
 fn tree(container: &Arc<Container>) -> Entry {
-    let limits = &container.config;
-    let or_max = |value: Option<u64>| value.map_or_else(|| "max\n".to_owned(), |value| format!("{value}\n"));
-    let constant = |text: String| Entry::text(move || Ok(text.clone().into_bytes()));
     let weak = Arc::downgrade(container);
     let now = |show: fn(&Container) -> String| {
         let weak: Weak<Container> = weak.clone();
         Entry::text(move || Ok(weak.upgrade().map(|container| show(&container)).unwrap_or_default().into_bytes()))
     };
-    let (quota, period) = limits.cpu.map_or((None, 100_000), |(quota, period)| (Some(quota), period));
-    let cpus = crate::proc::cpus().saturating_sub(1);
-    let cpus = if cpus == 0 { "0\n".to_owned() } else { format!("0-{cpus}\n") };
     Entry::dir(Fixed::new(vec![
         ("cgroup.controllers", Entry::fixed("cpuset cpu memory pids\n")),
         ("cgroup.events", Entry::fixed("populated 1\nfrozen 0\n")),
@@ -50,24 +44,40 @@ fn tree(container: &Arc<Container>) -> Entry {
         ("cgroup.subtree_control", Entry::fixed("")),
         ("cgroup.threads", now(threads)),
         ("cgroup.type", Entry::fixed("domain\n")),
-        ("cpu.max", constant(format!("{} {period}\n", or_max(quota).trim_end()))),
+        ("cpu.max", now(cpu_max)),
         ("cpu.max.burst", Entry::fixed("0\n")),
         ("cpu.stat", now(cpu_stat)),
         ("cpu.weight", Entry::fixed("100\n")),
-        ("cpuset.cpus.effective", constant(cpus)),
+        ("cpuset.cpus.effective", Entry::text(|| Ok(cpu_list().into_bytes()))),
         ("cpuset.mems.effective", Entry::fixed("0\n")),
         ("memory.current", now(|container| format!("{}\n", container.memory_used()))),
         ("memory.events", Entry::fixed("low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n")),
         ("memory.high", Entry::fixed("max\n")),
         ("memory.low", Entry::fixed("0\n")),
-        ("memory.max", constant(or_max(limits.memory))),
+        ("memory.max", now(|container| or_max(container.limits().memory))),
         ("memory.min", Entry::fixed("0\n")),
         ("memory.stat", now(|container| format!("anon {}\nfile 0\nkernel 0\nshmem 0\n", container.memory_used()))),
         ("memory.swap.current", Entry::fixed("0\n")),
         ("memory.swap.max", Entry::fixed("0\n")),
         ("pids.current", now(|container| format!("{}\n", container.task_count()))),
-        ("pids.max", constant(or_max(limits.tasks))),
+        ("pids.max", now(|container| or_max(container.limits().tasks))),
     ]))
+}
+
+fn or_max(value: Option<u64>) -> String {
+    value.map_or_else(|| "max\n".to_owned(), |value| format!("{value}\n"))
+}
+
+fn cpu_max(container: &Container) -> String {
+    let (quota, period) = container.limits().cpu.map_or((None, 100_000), |(quota, period)| (Some(quota), period));
+    format!("{} {period}\n", or_max(quota).trim_end())
+}
+
+fn cpu_list() -> String {
+    match crate::proc::cpus().saturating_sub(1) {
+        0 => "0\n".to_owned(),
+        last => format!("0-{last}\n"),
+    }
 }
 
 fn processes(container: &Container) -> String {

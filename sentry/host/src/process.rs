@@ -59,7 +59,7 @@ fn cpus() -> (usize, bool) {
 /// As many CPUs as are shown at most: see [`limit_cpus`].
 static CPU_LIMIT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(usize::MAX);
 
-/// Shows no more than `limit` CPUs from now on. To be called before anybody has asked.
+/// Shows no more than `limit` CPUs from now on.
 pub fn limit_cpus(limit: usize) {
     CPU_LIMIT.store(limit.max(1), std::sync::atomic::Ordering::Relaxed);
 }

@@ -10,7 +10,7 @@
 
 use crate::Kernel;
 use crate::task::tree::Tree;
-use crate::task::{ExitStatus, Freezer, ProcessGroup, Task, ThreadGroup, Usage, Waker};
+use crate::task::{ExitStatus, Freezer, ProcessGroup, Task, TaskInfo, ThreadGroup, Usage, Waker};
 use crate::vfs::{Attachments, Namespace};
 use abi::poll::PollEvents;
 use abi::signal::Signal;
@@ -132,6 +132,17 @@ pub struct Shared {
     pub ipc: Option<Arc<IpcNamespace>>,
 }
 
+/// What a container may use; `None`: as much as there is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Bytes of memory.
+    pub memory: Option<u64>,
+    /// Microseconds of processor time, and in which period.
+    pub cpu: Option<(u64, u64)>,
+    /// Processes and threads.
+    pub tasks: Option<u64>,
+}
+
 /// What the configuration of a container says of it as a whole.
 #[derive(Clone, Debug, Default)]
 pub struct ContainerConfig {
@@ -141,12 +152,8 @@ pub struct ContainerConfig {
     pub hostname: Vec<u8>,
     /// The NIS domain name, likewise.
     pub domainname: Vec<u8>,
-    /// Bytes of memory that it may use.
-    pub memory: Option<u64>,
-    /// Microseconds of processor time, and in which period.
-    pub cpu: Option<(u64, u64)>,
-    /// Processes and threads that it may have.
-    pub tasks: Option<u64>,
+    /// Its limits at first.
+    pub limits: Limits,
     /// Every call is logged.
     pub strace: bool,
 }
@@ -156,6 +163,8 @@ pub struct Container {
     kernel: Arc<Kernel>,
     /// What its configuration says.
     pub config: ContainerConfig,
+    /// What it may use now.
+    limits: Mutex<Limits>,
     /// The processes that its processes see.
     pub pids: Arc<PidNamespace>,
     /// The names that they see.
@@ -193,6 +202,7 @@ impl Container {
             shared.ipc.unwrap_or_else(|| Arc::new(IpcNamespace { number: number(Namespace::Ipc), attachments: Attachments::default() }));
         let container = Arc::new(Container {
             kernel: kernel.clone(),
+            limits: Mutex::new(Rank::Leaf, config.limits),
             config,
             pids,
             uts,
@@ -228,6 +238,11 @@ impl Container {
         }
     }
 
+    /// Whether the sandbox was made for it.
+    pub fn is_first(&self) -> bool {
+        self.namespace_number(Namespace::Mnt) == Namespace::Mnt.first_number()
+    }
+
     /// Its processes, zombies included.
     pub fn processes(&self) -> Vec<Arc<ThreadGroup>> {
         let mut all = self.pids.processes();
@@ -244,9 +259,26 @@ impl Container {
         self.tasks.load(Ordering::Relaxed)
     }
 
+    /// What it may use now.
+    pub fn limits(&self) -> Limits {
+        *self.limits.lock()
+    }
+
+    /// It may use so much from now on. As when a cpuset changes, the CPUs that its tasks have asked for are forgotten when others are shown.
+    pub fn set_limits(&self, limits: Limits) {
+        let before = std::mem::replace(&mut *self.limits.lock(), limits);
+        if before.cpu == limits.cpu {
+            return;
+        }
+        let affinity = TaskInfo::default().affinity;
+        for task in self.processes().iter().flat_map(|group| group.threads()) {
+            task.info().affinity = affinity;
+        }
+    }
+
     /// Whether it may have one more task.
     pub(crate) fn has_room(&self) -> bool {
-        let own = self.config.tasks.is_none_or(|limit| (self.task_count() as u64) < limit);
+        let own = self.limits().tasks.is_none_or(|limit| (self.task_count() as u64) < limit);
         own && self.kernel.has_room()
     }
 
@@ -272,7 +304,7 @@ impl Container {
     /// Bytes of memory that it may use: its limit, or else the sandbox's.
     pub fn memory_total(&self) -> u64 {
         let total = self.kernel.config.memory;
-        self.config.memory.map_or(total, |limit| limit.min(total))
+        self.limits().memory.map_or(total, |limit| limit.min(total))
     }
 
     /// Bytes of application memory that it uses. Alone it uses all that is used; beside others, what its processes have in memory.

@@ -7,7 +7,7 @@ use abi::signal::{SI_KERNEL, SI_USER, SigInfo, Signal};
 use control::{BootSpec, FailureKind, Phase, Process, ProcessInfo};
 use kernel::{
     Kernel,
-    container::{ContainerConfig, Shared},
+    container::{ContainerConfig, Limits, Shared},
     seccomp::rules::Rules,
     signal::{DefaultAction, default_action},
     task::{ExitStatus, ThreadGroup},
@@ -197,6 +197,14 @@ impl Container {
         })
     }
 
+    /// Other limits from now on. How many CPUs are shown is the sandbox's matter, and the first container's to say.
+    pub fn set_limits(&self, limits: control::Limits) {
+        if self.inner.is_first() {
+            host::process::limit_cpus(limits.cpus.map_or(usize::MAX, |cpus| cpus as usize));
+        }
+        self.inner.set_limits(shown(limits));
+    }
+
     /// Processor time in application and sentry, bytes of memory, and tasks.
     pub fn usage(&self) -> ([u64; 2], u64, u64) {
         let sum = self.inner.usage();
@@ -267,14 +275,17 @@ fn wait_for(group: &ThreadGroup) -> i32 {
     group.exit_status().map_or(libc::SIGKILL, ExitStatus::wait_status)
 }
 
+/// Limits as the container's files show them.
+fn shown(limits: control::Limits) -> Limits {
+    Limits { memory: limits.memory, cpu: limits.cpu_quota, tasks: limits.tasks }
+}
+
 fn config(spec: &BootSpec) -> ContainerConfig {
     ContainerConfig {
         id: spec.id.clone(),
         hostname: spec.hostname.clone().into(),
         domainname: spec.domainname.clone().into(),
-        memory: spec.limits.memory,
-        cpu: spec.limits.cpu_quota,
-        tasks: spec.limits.tasks,
+        limits: shown(spec.limits),
         strace: spec.strace,
     }
 }

@@ -55,6 +55,7 @@ pub fn boot(
 /// Makes every part known to the kernel.
 fn register(kernel: &Arc<Kernel>, spec: &BootSpec, host: fs::proc::HostInfo) {
     kernel.attachments.get_or_insert_with(|| host);
+    kernel.attachments.get_or_insert_with(|| fs::proc::IdMaps { uid: id_map(&spec.uid_map), gid: id_map(&spec.gid_map) });
     fs::register(kernel);
     net::register(kernel, spec.network == Network::Host);
     kernel.set_dispatcher(syscalls::register());
@@ -120,6 +121,15 @@ impl Sandbox {
     pub fn end_further(&self) {
         let all: Vec<Arc<Container>> = self.further.lock().values().flatten().cloned().collect();
         all.iter().for_each(|container| container.kill());
+    }
+}
+
+/// The lines of `/proc/PID/uid_map`.
+fn id_map(ranges: &[control::IdRange]) -> String {
+    let line = |range: &control::IdRange| format!("{:>10} {:>10} {:>10}\n", range.inside, range.outside, range.size);
+    match ranges {
+        [] => line(&control::IdRange { inside: 0, outside: 0, size: u32::MAX }),
+        ranges => ranges.iter().map(line).collect(),
     }
 }
 

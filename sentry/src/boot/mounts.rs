@@ -116,13 +116,26 @@ impl Builder<'_> {
 
     /// A tmpfs that begins with what is in the directory below it: runc copies that, here it is a layer that is never written.
     fn copied_up(&self, namespace: &MountNamespace, wanted: &Wanted) -> Result<Arc<SuperBlock>> {
-        if let Some(below) = self.existing(namespace, &wanted.destination)? {
-            let lower = Mount::bind(&below);
-            lower.set_flags(lower.flags() | MountFlags::RDONLY)?;
-            return self.file_system("overlay", "", Some(Box::new(Layers { lowers: vec![lower], size: None })));
-        }
         let own: Vec<&str> = wanted.data.iter().map(String::as_str).filter(|option| *option != COPY_UP).collect();
-        self.file_system("tmpfs", &own.join(","), None)
+        let options = own.join(",");
+        let Some(below) = self.existing(namespace, &wanted.destination)? else { return self.file_system("tmpfs", &options, None) };
+        let lower = Mount::bind(&below);
+        lower.set_flags(lower.flags() | MountFlags::RDONLY)?;
+        let parsed = fs::tmpfs::Options::parse(&options)?;
+        let layers = Layers { lowers: vec![lower], size: parsed.size };
+        let sb = self.file_system("overlay", "", Some(Box::new(layers)))?;
+        let has = |name: &str| own.iter().any(|option| option.starts_with(name));
+        let change = SetAttr {
+            perm: has("mode=").then_some(parsed.mode),
+            uid: has("uid=").then_some(parsed.uid),
+            gid: has("gid=").then_some(parsed.gid),
+            ..SetAttr::default()
+        };
+        if change != SetAttr::default() {
+            let root = sb.root()?;
+            root.ops.set_attr(&root, &change)?;
+        }
+        Ok(sb)
     }
 
     /// The place to mount at; what is missing of it is made, as runc does.

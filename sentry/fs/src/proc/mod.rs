@@ -30,6 +30,22 @@ use std::sync::Arc;
 /// `f_type` of statfs(2).
 const PROC_SUPER_MAGIC: i64 = 0x9fa0;
 
+/// What `/proc/PID/uid_map` and `gid_map` say, attached to the kernel.
+#[derive(Clone, Debug)]
+pub struct IdMaps {
+    /// Of users.
+    pub uid: String,
+    /// Of groups.
+    pub gid: String,
+}
+
+impl Default for IdMaps {
+    fn default() -> Self {
+        let all = "         0          0 4294967295\n";
+        IdMaps { uid: all.into(), gid: all.into() }
+    }
+}
+
 /// What is taken from the host once, before the sentry loses sight of it.
 #[derive(Clone, Debug, Default)]
 pub struct HostInfo {

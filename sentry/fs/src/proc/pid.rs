@@ -45,6 +45,11 @@ impl Directory for TaskDir {
     }
 }
 
+/// The one user namespace's maps.
+fn id_maps(task: &Task) -> Arc<super::IdMaps> {
+    task.kernel().attachments.get_or_insert_with(super::IdMaps::default)
+}
+
 /// `ESRCH` if the task has been reaped.
 fn alive(task: &Task) -> Result {
     match task.pids().task(task.tid()) {
@@ -108,8 +113,8 @@ fn entries(task: &Arc<Task>, process: bool) -> Vec<(&'static str, Entry)> {
             private(|_| Ok(b"rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\ncancelled_write_bytes: 0\n".to_vec()))
                 .perm(0o400),
         ),
-        ("uid_map", Entry::fixed("         0          0 4294967295\n")),
-        ("gid_map", Entry::fixed("         0          0 4294967295\n")),
+        ("uid_map", text(|t| Ok(id_maps(t).uid.clone().into_bytes()))),
+        ("gid_map", text(|t| Ok(id_maps(t).gid.clone().into_bytes()))),
         ("setgroups", Entry::fixed("allow\n")),
         ("cwd", place(task, |t| Ok(t.fs().cwd()))),
         ("root", place(task, |t| Ok(t.fs().root()))),
