@@ -16,6 +16,7 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 
 mod activity;
+mod cpu;
 mod fpu;
 mod interrupt;
 mod ops;
@@ -157,6 +158,9 @@ pub trait AddressSpace: Send + Sync {
     }
     /// The sentry has changed the content of these pages past their protection: what was patched there is as it was mapped again.
     fn unpatch(&self, _addr: u64, _len: u64) {}
+    /// CPU time that application code has used here, in nanoseconds. Of a thread that runs just now on another processor it may lack what the host has
+    /// not yet counted, a few milliseconds. Never goes back.
+    fn cpu_ns(&self) -> u64;
     /// For a platform's own use.
     fn as_any(&self) -> &dyn std::any::Any;
 }
@@ -184,6 +188,8 @@ pub trait Context: Send {
     }
     /// Lets the platform answer these calls itself from now on; `None`: not any more.
     fn set_answers(&mut self, _answers: Option<Answers>) {}
+    /// Sees to it that [`AddressSpace::cpu_ns`] counts all that this context has used.
+    fn settle_cpu(&mut self) {}
     /// A handle by which any thread interrupts [`switch`](Self::switch).
     fn interrupter(&self) -> Arc<dyn Interrupt>;
     /// The application is about to leave this host thread for a blocking call (`true`) or is back (`false`): a hint for placement on CPUs.

@@ -214,6 +214,7 @@ impl Rusage {
 }
 
 pub fn getrusage(t: &mut CurrentTask, who: i32, to: UserRef<Rusage>) -> Result<()> {
+    t.context.settle_cpu();
     let mut usage = match who {
         0 => t.group().usage(),
         -1 => t.group().children_usage(),
@@ -230,6 +231,7 @@ pub fn getrusage(t: &mut CurrentTask, who: i32, to: UserRef<Rusage>) -> Result<(
 const TICK_NS: u64 = 10_000_000;
 
 pub fn times(t: &mut CurrentTask, to: UserRef<[u64; 4]>) -> Result<u64> {
+    t.context.settle_cpu();
     let (own, children) = (t.group().usage(), t.group().children_usage());
     if let Some(to) = to.non_null() {
         let ticks = [own.user_ns, own.system_ns, children.user_ns, children.system_ns].map(|ns| ns / TICK_NS);

@@ -37,7 +37,11 @@ pub(crate) const ROWS: &[Entry] = &[
 ];
 
 pub fn clock_gettime(t: &mut CurrentTask, clock: i32, to: UserRef<Timespec>) -> Result<()> {
-    let now = Clock::from_id(&t.task, clock)?.now();
+    let clock = Clock::from_id(&t.task, clock)?;
+    if matches!(clock, Clock::Cpu(_)) {
+        t.context.settle_cpu();
+    }
+    let now = clock.now();
     t.kernel().vdso.refresh();
     t.mm().write(to, &Timespec::from_nanos(now))
 }

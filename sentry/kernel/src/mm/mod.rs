@@ -34,6 +34,7 @@ pub use shared::SharedMemory;
 pub use show::VmSizes;
 pub use vma::{Backing, ObjectId, Vma, VmaFlags};
 
+use crate::task::{CpuShares, CpuTime};
 use crate::{user::UserAddr, vfs::File};
 use abi::{PAGE_SIZE, Result, mm::Prot};
 use platform::{AddressSpace, Context, Platform};
@@ -142,6 +143,7 @@ pub struct Mm {
     barrier: AtomicBool,
     /// Several processes have run in it at once.
     crowded: AtomicBool,
+    cpu: CpuShares,
     state: RwLock<State>,
 }
 
@@ -172,6 +174,7 @@ impl Mm {
             has_deferred: AtomicBool::new(false),
             barrier: AtomicBool::new(false),
             crowded: AtomicBool::new(false),
+            cpu: CpuShares::default(),
             state: RwLock::new(Rank::Mm, state),
         })
     }
@@ -194,6 +197,21 @@ impl Mm {
     /// The memory that private pages come from.
     pub fn memory(&self) -> &Arc<MemoryPool> {
         &self.memory
+    }
+
+    /// A task will run here: to be called by its creator, or by itself.
+    pub(crate) fn join_cpu(&self, task: &Arc<CpuTime>) {
+        self.cpu.join(task, || self.aspace.cpu_ns());
+    }
+
+    /// A task will run here no more.
+    pub(crate) fn leave_cpu(&self, task: &Arc<CpuTime>) {
+        self.cpu.leave(task, || self.aspace.cpu_ns());
+    }
+
+    /// Shares out the CPU time used here until now among the tasks.
+    pub(crate) fn settle_cpu(&self) {
+        self.cpu.settle(|| self.aspace.cpu_ns());
     }
 
     /// Carries out what is queued, and then frees the memory that was unmapped. To be called by a task before it runs
@@ -402,6 +420,9 @@ impl AddressSpace for NoSpace {
     fn protect(&self, _: u64, _: u64, _: Prot) {}
     fn is_dirty(&self) -> bool {
         false
+    }
+    fn cpu_ns(&self) -> u64 {
+        0
     }
     fn as_any(&self) -> &dyn std::any::Any {
         self

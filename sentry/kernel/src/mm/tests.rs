@@ -59,6 +59,9 @@ impl AddressSpace for FakeSpace {
     fn is_dirty(&self) -> bool {
         false
     }
+    fn cpu_ns(&self) -> u64 {
+        0
+    }
     fn as_any(&self) -> &dyn std::any::Any {
         self
     }

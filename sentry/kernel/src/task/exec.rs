@@ -118,6 +118,7 @@ impl Task {
         let Program { image, cred, secure } = program;
         crate::futex::exit_robust_list(self);
         self.release_memory();
+        image.mm.join_cpu(&self.clock);
         *self.mm.lock() = Some(image.mm);
         let group = self.group();
         let handlers: SigHandlers = group.handlers().duplicate();

@@ -47,7 +47,6 @@ impl Task {
             crate::ipc::sem::exit_process(self.group());
         }
         self.exit_notify(status);
-        self.clock.block();
     }
 
     /// Gives up the memory: execve(2) and exit (`mm_release`, `exit_mm`).
@@ -55,6 +54,10 @@ impl Task {
         let clear = std::mem::take(&mut self.info().clear_child_tid);
         let mm = self.mm.lock().take();
         if let Some(mm) = mm {
+            mm.leave_cpu(&self.clock);
+            if Arc::strong_count(&mm) == 1 {
+                self.group().max_rss.fetch_max(mm.resident_roughly(), Ordering::Relaxed);
+            }
             // pthread_join waits for this word; nobody does where the memory ends with the thread.
             if clear != 0 && Arc::strong_count(&mm) > 1 {
                 crate::futex::clear_tid(self, &mm, clear);
@@ -123,8 +126,10 @@ impl Task {
         state.threads.retain(|t| !std::ptr::eq(&**t, self));
         let dropped = self.own_queued();
         state.queued = state.queued.saturating_sub(dropped);
+        self.clock.end();
+        let usage = self.usage();
         let mut dead = self.group().dead_usage.lock();
-        *dead = dead.plus(self.usage());
+        *dead = dead.plus(usage);
         drop(dead);
         let last = state.threads.is_empty();
         let pending = state.shared.set();

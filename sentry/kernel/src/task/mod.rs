@@ -6,6 +6,7 @@
 //! * `run` – the loop of a task thread; `clone`, `exec`, `exit`, `wait` – the life of a process.
 
 mod clone;
+mod cpu_time;
 pub mod creds;
 mod current;
 mod exec;
@@ -25,6 +26,7 @@ pub mod tree;
 mod wait;
 
 pub use clone::CloneRequest;
+pub(crate) use cpu_time::{CpuShares, CpuTime};
 pub use current::{CurrentTask, RestartBlock, SyscallDispatcher, blank_regs, current, set_current};
 pub use exec::ExecRequest;
 pub use freeze::Freezer;
@@ -72,7 +74,7 @@ pub struct Task {
     /// It has filters of calls.
     filtered: AtomicBool,
     run_state: AtomicU8,
-    clock: task_state::CpuTime,
+    clock: Arc<CpuTime>,
     info: Mutex<TaskInfo>,
     /// Asked to end alone with this status (exit(2)).
     leave_status: Mutex<Option<ExitStatus>>,
@@ -169,6 +171,13 @@ impl Task {
     }
     /// CPU time until now.
     pub fn usage(&self) -> Usage {
+        if let Some(mm) = self.try_mm() {
+            mm.settle_cpu();
+        }
+        self.clock.usage()
+    }
+    /// The same, where the time of its [address space](Mm::settle_cpu) has just been shared out.
+    pub(crate) fn settled_usage(&self) -> Usage {
         self.clock.usage()
     }
 
@@ -216,17 +225,15 @@ impl Task {
     /// Parks the task thread until it is woken or `deadline` has come; shows it as sleeping meanwhile. May return without cause.
     pub fn park(&self, deadline: Option<Instant>) {
         let before = self.run_state.swap(RunState::Sleeping as u8, Ordering::Relaxed);
-        self.clock.block();
+        self.clock.count_switch();
         self.waker.park(deadline);
-        self.clock.unblock();
         self.run_state.store(before, Ordering::Relaxed);
     }
 
     /// As [`park`](Self::park), for a task that is shown as stopped.
     pub(crate) fn park_stopped(&self) {
-        self.clock.block();
+        self.clock.count_switch();
         self.waker.park(None);
-        self.clock.unblock();
     }
 
     pub(crate) fn set_state(&self, state: RunState) {
@@ -301,6 +308,8 @@ pub(crate) struct NewTask {
 impl Task {
     /// A task that is not yet entered anywhere.
     pub(crate) fn new(kernel: &Arc<Kernel>, new: NewTask) -> Arc<Task> {
+        let clock = Arc::default();
+        new.mm.join_cpu(&clock);
         Arc::new(Task {
             kernel: kernel.clone(),
             tid: AtomicI32::new(new.tid),
@@ -317,7 +326,7 @@ impl Task {
             dying: AtomicBool::new(false),
             filtered: AtomicBool::new(new.info.seccomp.mode() != 0),
             run_state: AtomicU8::new(RunState::Running as u8),
-            clock: task_state::CpuTime::default(),
+            clock,
             info: Mutex::new(Rank::TaskState, new.info),
             leave_status: Mutex::new(Rank::Leaf, None),
             vfork_done: Mutex::new(Rank::Leaf, None),

@@ -93,7 +93,7 @@ impl Start {
 
 impl CurrentTask {
     fn run_loop(mut self) {
-        self.task.clock.enter(false);
+        self.task.clock.begin();
         let mut state = State::Return(None);
         loop {
             state = match state {
@@ -133,9 +133,9 @@ impl CurrentTask {
             task.in_application.store(false, Ordering::SeqCst);
             return State::Return(None);
         }
-        task.clock.enter(true);
+        task.clock.enter_application();
         let event = self.context.switch(mm.address_space(), &mut self.regs);
-        task.clock.enter(false);
+        task.clock.leave_application();
         task.in_application.store(false, Ordering::SeqCst);
         platform::set_handing_over(event == Event::Syscall && mostly_waits(self.regs.orig_rax));
         match event {

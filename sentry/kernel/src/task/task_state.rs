@@ -1,8 +1,6 @@
-//! Small parts of a [`super::Task`]: its state letter, CPU time, what wakes it, and settings of prctl(2) and the scheduler.
+//! Small parts of a [`super::Task`]: its state letter, what wakes it, and settings of prctl(2) and the scheduler.
 
-use super::Usage;
 use abi::poll::PollEvents;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 use sync::{Listener, Parker};
 
@@ -81,64 +79,6 @@ impl RunState {
             RunState::Zombie => "zombie",
             RunState::Dead => "dead",
         }
-    }
-}
-
-/// CPU time of one task, by the monotonic clock between its changes between application, sentry and waiting.
-#[derive(Debug, Default)]
-pub(crate) struct CpuTime {
-    user: AtomicU64,
-    system: AtomicU64,
-    /// When the present phase began; 0: waiting, or not begun.
-    since: AtomicU64,
-    /// Whether the present phase is the application's.
-    in_user: std::sync::atomic::AtomicBool,
-    switches: AtomicU64,
-}
-
-impl CpuTime {
-    /// Ends the present phase now and begins one of the application (`user`) or the sentry.
-    pub fn enter(&self, user: bool) {
-        let now = host::time::monotonic_ns();
-        self.close(now);
-        self.in_user.store(user, Ordering::Relaxed);
-        self.since.store(now, Ordering::Relaxed);
-    }
-
-    /// The task waits.
-    pub fn block(&self) {
-        self.close(host::time::monotonic_ns());
-        self.since.store(0, Ordering::Relaxed);
-        self.switches.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The task goes on in the sentry.
-    pub fn unblock(&self) {
-        self.since.store(host::time::monotonic_ns(), Ordering::Relaxed);
-    }
-
-    fn close(&self, now: u64) {
-        let since = self.since.load(Ordering::Relaxed);
-        if since != 0 {
-            let sum = if self.in_user.load(Ordering::Relaxed) { &self.user } else { &self.system };
-            sum.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
-        }
-    }
-
-    /// Totals, the present phase included.
-    pub fn usage(&self) -> Usage {
-        let mut u = Usage {
-            user_ns: self.user.load(Ordering::Relaxed),
-            system_ns: self.system.load(Ordering::Relaxed),
-            voluntary_switches: self.switches.load(Ordering::Relaxed),
-            max_rss: 0,
-        };
-        let since = self.since.load(Ordering::Relaxed);
-        if since != 0 {
-            let running = host::time::monotonic_ns().saturating_sub(since);
-            if self.in_user.load(Ordering::Relaxed) { u.user_ns += running } else { u.system_ns += running }
-        }
-        u
     }
 }
 

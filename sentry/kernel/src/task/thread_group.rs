@@ -144,6 +144,8 @@ pub struct ThreadGroup {
     /// The signal its parent gets when it ends; 0: none.
     pub exit_signal: AtomicI32,
     rlimits: Mutex<Rlimits>,
+    /// The largest resident set of the address spaces that it has given up, in bytes.
+    pub(super) max_rss: AtomicU64,
     /// Of threads that have ended.
     pub(super) dead_usage: Mutex<Usage>,
     /// Of children that were waited for.
@@ -186,6 +188,7 @@ impl ThreadGroup {
             thread_queue: WaitQueue::new(),
             exit_signal: AtomicI32::new(exit_signal),
             rlimits: Mutex::new(Rank::Leaf, rlimits),
+            max_rss: AtomicU64::new(0),
             dead_usage: Mutex::new(Rank::Leaf, Usage::default()),
             children_usage: Mutex::new(Rank::Leaf, Usage::default()),
             start_ns: host::time::boottime_ns(),
@@ -333,8 +336,23 @@ impl ThreadGroup {
 
     /// Usage of all its threads, ended ones included.
     pub fn usage(&self) -> Usage {
-        let dead = *self.dead_usage.lock();
-        self.threads().iter().fold(dead, |u, t| u.plus(t.usage()))
+        let (mut sum, threads) = {
+            let state = self.lock();
+            (*self.dead_usage.lock(), state.threads.clone())
+        };
+        let mut settled = None;
+        for thread in threads {
+            let mm = thread.try_mm().map(|mm| (mm.id(), mm));
+            if let Some((id, mm)) = mm
+                && settled != Some(id)
+            {
+                mm.settle_cpu();
+                settled = Some(id);
+            }
+            sum = sum.plus(thread.settled_usage());
+        }
+        sum.max_rss = sum.max_rss.max(self.max_rss.load(Ordering::Relaxed));
+        sum
     }
 
     /// Usage of its children that were waited for.

@@ -2,6 +2,7 @@
 
 use super::Spawner;
 use crate::AddressSpace;
+use crate::cpu::CpuMeter;
 use crate::ops::{Op, Queue};
 use crate::spawner::Id;
 use crate::stub::{self, Entry, LIST_LEN, OP_LEN, OPS};
@@ -24,6 +25,7 @@ pub struct Process {
     /// Held while operations are carried out: there is one list for all threads of a process.
     flush: Mutex<()>,
     threads: Mutex<Threads>,
+    cpu: CpuMeter,
     /// It was killed from outside.
     dead: AtomicBool,
 }
@@ -180,6 +182,7 @@ impl PtraceAddressSpace {
                 queue: Queue::default(),
                 flush: Mutex::new(()),
                 threads: Mutex::new(threads),
+                cpu: CpuMeter::new(stub.pid),
                 dead: AtomicBool::new(false),
             }),
         })
@@ -201,6 +204,10 @@ impl AddressSpace for PtraceAddressSpace {
 
     fn is_dirty(&self) -> bool {
         self.process.queue.is_dirty()
+    }
+
+    fn cpu_ns(&self) -> u64 {
+        self.process.cpu.read()
     }
 
     fn as_any(&self) -> &dyn std::any::Any {

@@ -4,6 +4,7 @@ use super::Shared;
 use super::code::{BATCH, COUNT};
 use super::patch::Patches;
 use super::thread::{Berth, HostThread, Outcome, Remains};
+use crate::cpu::CpuMeter;
 use crate::ops::{Op, Queue};
 use crate::spawner::{Id, Stub};
 use crate::stub::{CODE, OP_LEN};
@@ -36,6 +37,7 @@ pub struct Process {
     is_patched: AtomicBool,
     /// Bytes of the list that were ever written.
     listed: AtomicUsize,
+    cpu: CpuMeter,
     /// It was killed, from outside or because the application tampered with the stub.
     dead: AtomicBool,
 }
@@ -317,6 +319,7 @@ impl TrapAddressSpace {
                 patches: Mutex::default(),
                 is_patched: AtomicBool::new(false),
                 listed: AtomicUsize::new(0),
+                cpu: CpuMeter::new(stub.pid),
                 dead: AtomicBool::new(false),
             }),
         })
@@ -381,6 +384,10 @@ impl AddressSpace for TrapAddressSpace {
 
     fn is_dirty(&self) -> bool {
         self.process.queue.is_dirty()
+    }
+
+    fn cpu_ns(&self) -> u64 {
+        self.process.cpu.read()
     }
 
     fn as_any(&self) -> &dyn std::any::Any {

@@ -455,6 +455,16 @@ impl Context for TrapContext {
         }
     }
 
+    fn settle_cpu(&mut self) {
+        // One that looks for its order runs, and the host counts what runs elsewhere at its next tick only.
+        if let Some((thread, process)) = &mut self.thread
+            && let Err(e) = thread.hold(process.pid())
+        {
+            tracing::debug!(tid = thread.tid, "a stub thread does not stand still: {e}");
+            process.kill();
+        }
+    }
+
     fn interrupter(&self) -> Arc<dyn Interrupt> {
         Arc::clone(&self.interrupter) as Arc<dyn Interrupt>
     }

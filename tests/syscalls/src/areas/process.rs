@@ -4,7 +4,7 @@ use crate::sys::*;
 use crate::{check, eq, err, list, ok, say, sys};
 
 pub const TESTS: &[crate::Test] = list!["process";
-    exit_codes, exit_signals, wait4_options, waitid_options, waitid_fields, wait_errors, wait_rusage, wait_blocks, wait_pgid, wait_no_child_ignored, wait_wall_clone,
+    exit_codes, exit_signals, wait4_options, waitid_options, waitid_fields, wait_errors, wait_rusage, wait_max_rss, wait_blocks, wait_pgid, wait_no_child_ignored, wait_wall_clone,
     wait_nowait, orphan_reparent, subreaper, zombie_visible, exit_group_threads, groups, sessions, setpgid_errors, orphaned_group, setuid_calls, setreuid_rules,
     setgroups_calls, caps_calls, caps_dropped_by_setuid, fsuid, rlimits, rlimit_nproc, prlimit_calls, prctl_calls, pdeathsig, pidfd_calls, pidfd_send, pidfd_getfd_call,
     clone_flags, clone_args, clone3_calls, clone_parent, clone_vm, clone_settid, vfork_blocks, many_children, deep_forks, fork_fds, uname_call,
@@ -140,6 +140,28 @@ fn wait_errors() {
     err!(sys!(wait4, child, 8, 0, 0), EFAULT);
     // the child was reaped all the same
     err!(sys!(wait4, child, m(&mut st), 0, 0), ECHILD);
+}
+
+fn wait_max_rss() {
+    const LEN: usize = 24 << 20;
+    let pid = fork(|| {
+        let at = ok!(sys!(mmap, 0, LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) as *mut u8;
+        for i in (0..LEN).step_by(4096) {
+            unsafe { at.add(i).write_volatile(1) };
+        }
+    });
+    let mut ru = unsafe { std::mem::zeroed::<rusage>() };
+    eq!(ok!(sys!(wait4, pid, 0, 0, m(&mut ru))), pid as i64);
+    let kib = (LEN >> 10) as i64;
+    check!((kib..3 * kib).contains(&ru.ru_maxrss));
+    ok!(sys!(getrusage, RUSAGE_CHILDREN, m(&mut ru)));
+    check!((kib..3 * kib).contains(&ru.ru_maxrss));
+    // The largest of all, not the sum.
+    let pid = fork(|| unsafe { libc::_exit(0) });
+    ok!(sys!(wait4, pid, 0, 0, m(&mut ru)));
+    check!(ru.ru_maxrss > 0 && ru.ru_maxrss < kib);
+    ok!(sys!(getrusage, RUSAGE_CHILDREN, m(&mut ru)));
+    check!((kib..3 * kib).contains(&ru.ru_maxrss));
 }
 
 fn wait_rusage() {

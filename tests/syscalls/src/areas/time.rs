@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 pub const TESTS: &[crate::Test] = list!["time";
     clocks, clock_args, vdso_agrees, vdso_functions, vdso_other_clocks, vdso_pages, nanosleep_calls, nanosleep_args, itimer_real, itimer_virtual_prof, itimer_args, alarm_call, posix_timers, posix_timer_args, timer_sigev_thread_id,
-    timer_overrun, timerfd_once, timerfd_interval, timerfd_abs, timerfd_args, timerfd_nonblock, clock_settime_refused, time_calls, cpu_clocks, monotonic, timers_not_inherited, process_clock_of_other,
+    timer_overrun, timerfd_once, timerfd_interval, timerfd_abs, timerfd_args, timerfd_nonblock, clock_settime_refused, time_calls, cpu_clocks, cpu_time_is_run_time, cpu_time_of_threads, monotonic, timers_not_inherited, process_clock_of_other,
 ];
 
 static HITS: AtomicUsize = AtomicUsize::new(0);
@@ -497,6 +497,72 @@ fn cpu_clocks() {
         t.join().unwrap();
     }
     check!(now(CLOCK_THREAD_CPUTIME_ID) - before < 0.04);
+}
+
+/// Twice as many processes as keep all processors busy.
+fn busy_children() -> Vec<i32> {
+    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let busy = || loop {
+        std::hint::black_box(0);
+    };
+    (0..2 * cpus).map(|_| fork(busy)).collect()
+}
+
+fn cpu_time_is_run_time() {
+    // Being ready to run is not running: with three processes for each processor nobody gets all of one.
+    let others = busy_children();
+    let (cpu, wall) = (now(CLOCK_PROCESS_CPUTIME_ID), now(CLOCK_MONOTONIC));
+    let (mut used, mut passed) = (0.0, 0.0);
+    // Until it is certain, for 20 s at most.
+    while passed < 20.0 && (passed < 0.5 || used > 0.8 * passed) {
+        for i in 0..200_000u64 {
+            std::hint::black_box(i);
+        }
+        (used, passed) = (now(CLOCK_PROCESS_CPUTIME_ID) - cpu, now(CLOCK_MONOTONIC) - wall);
+    }
+    check!(used <= 0.8 * passed);
+    check!(used > 0.0);
+    for pid in others {
+        ok!(sys!(kill, pid, SIGKILL));
+        let mut ru = unsafe { std::mem::zeroed::<rusage>() };
+        ok!(sys!(wait4, pid, 0, 0, m(&mut ru)));
+        check!(ru.ru_utime.tv_sec * 1_000_000 + ru.ru_utime.tv_usec > 0);
+    }
+}
+
+fn cpu_time_of_threads() {
+    // One burns, one waits, and the first thread asks for the clocks of both.
+    static IDS: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+    static END: AtomicUsize = AtomicUsize::new(0);
+    let all = threads(2, |i| {
+        IDS[i].store(gettid() as usize, SeqCst);
+        while END.load(SeqCst) == 0 {
+            if i == 1 {
+                ms(5);
+            }
+        }
+    });
+    until("both threads run", || IDS.iter().all(|id| id.load(SeqCst) != 0));
+    let clocks = [0, 1].map(|i: usize| !(IDS[i].load(SeqCst) as i32) << 3 | 6);
+    let before = clocks.map(now);
+    until("the burning thread has burned", || now(clocks[0]) - before[0] > 0.2);
+    check!(now(clocks[1]) - before[1] < (now(clocks[0]) - before[0]) / 2.0);
+    // What all have used together is not less than what one has.
+    let one = now(clocks[0]);
+    check!(now(CLOCK_PROCESS_CPUTIME_ID) >= one);
+    // It never goes back.
+    let mut last = clocks.map(now);
+    for _ in 0..1000 {
+        let next = clocks.map(now);
+        check!(next[0] >= last[0] && next[1] >= last[1]);
+        last = next;
+    }
+    END.store(1, SeqCst);
+    for t in all {
+        t.join().unwrap();
+    }
+    err!(sys!(clock_gettime, clocks[0], m(&mut ts(0))), EINVAL);
+    check!(now(CLOCK_PROCESS_CPUTIME_ID) >= one);
 }
 
 fn process_clock_of_other() {
