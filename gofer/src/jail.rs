@@ -38,6 +38,9 @@ const KEPT: &[CapabilitySet] = &[
     CapabilitySet::SETFCAP,
 ];
 
+/// What is needed besides where sockets are: whoever connects to one is told by its own user and groups.
+const KEPT_FOR_SOCKETS: &[CapabilitySet] = &[CapabilitySet::SETUID, CapabilitySet::SETGID];
+
 /// Takes over an inherited descriptor.
 ///
 /// # Errors
@@ -205,8 +208,8 @@ fn set_flags(tree: impl AsFd, attrs: u64, private: bool) -> Result<()> {
     if result != 0 { Err(std::io::Error::last_os_error()).context("set mount flags") } else { Ok(()) }
 }
 
-/// Gives up what serving files does not need. Threads made later inherit it.
-pub fn drop_privileges() -> Result<()> {
+/// Gives up what serving files does not need; `sockets` if an attach point allows connections. Threads made later inherit it.
+pub fn drop_privileges(sockets: bool) -> Result<()> {
     let have = rustix::thread::capabilities(None).context("read capabilities")?;
     for bit in 0..64 {
         let Some(capability) = CapabilitySet::from_bits(1 << bit) else { break };
@@ -217,7 +220,12 @@ pub fn drop_privileges() -> Result<()> {
     }
     // Fails where there are none, on old kernels; what is not permitted cannot be ambient anyway.
     let _ = rustix::thread::clear_ambient_capability_set();
-    let keep = KEPT.iter().fold(CapabilitySet::empty(), |all, c| all | *c) & have.permitted;
+    if sockets && have.effective.contains(CapabilitySet::SETGID) {
+        // What it goes back to after it was somebody else. Where groups are denied (a user's own namespace), there are none to take on.
+        let _ = rustix::thread::set_thread_groups(&[]);
+    }
+    let sockets = if sockets { KEPT_FOR_SOCKETS } else { &[] };
+    let keep = KEPT.iter().chain(sockets).fold(CapabilitySet::empty(), |all, c| all | *c) & have.permitted;
     let sets = CapabilitySets { effective: keep, permitted: keep, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets).context("drop capabilities")?;
     rustix::thread::set_no_new_privs(true).context("set no_new_privs")?;

@@ -109,11 +109,12 @@ fn begin(args: &Args) -> Result<(Arc<Server>, Vec<OwnedFd>)> {
     rustix::process::umask(rustix::fs::Mode::empty());
 
     let roots = jail::enter(&spec)?;
-    jail::drop_privileges()?;
+    let sockets = spec.attach.iter().any(|a| a.allow_unix_bind || a.allow_unix_connect);
+    jail::drop_privileges(sockets)?;
     let settings = Settings { jailed: true, channels: (spec.channels as usize).max(conns.len()).max(16), descriptors };
     let server = Server::start(roots, &settings).context("start the server")?;
     let watched = conns.iter().map(OwnedFd::try_clone).collect::<std::io::Result<Vec<_>>>()?;
-    filter::install(spec.attach.iter().any(|a| a.allow_unix_bind || a.allow_unix_connect))?;
+    filter::install(sockets)?;
     for conn in conns {
         server.serve(Channel::from(conn))?;
     }

@@ -298,6 +298,7 @@ fn carry_out(request: Request, about: &About) -> Result<Vec<Event>, Failure> {
             let (cpu_ns, memory, tasks) = container.usage();
             return Ok(vec![Event::Usage { cpu_ns, memory, tasks }]);
         }
+        Request::Ready => return Ok(vec![Event::Ready { line: container.wait_ready()? }]),
         Request::Limits(limits) => container.set_limits(limits),
         Request::Exec | Request::Create | Request::Select { .. } => {
             return Err(Failure::new(FailureKind::Internal, "carried out elsewhere"));

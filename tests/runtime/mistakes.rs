@@ -115,6 +115,7 @@ const CONFIGURATIONS: &[(Change, i32, &[&str])] = &[
         102,
         &["linux.seccomp.syscalls[0].args[0].op"],
     ),
+    (|c| c["annotations"] = json!({"io.caisson.host-uds": "all"}), 104, &["annotations[\"io.caisson.host-uds\"]", "none nor open"]),
     (|c| c["linux"]["intelRdt"] = json!({"closID": "x"}), 104, &["linux.intelRdt"]),
     (|c| c["linux"]["personality"] = json!({"domain": "SOLARIS"}), 102, &["linux.personality.domain"]),
     (|c| mapped(c, json!([{"containerID": 0, "hostID": 0, "size": 0}])), 104, &["linux.uidMappings[0].size"]),

@@ -323,8 +323,8 @@ impl Client {
     }
 
     /// [`Request::Connect`].
-    pub fn connect(&self, node: NodeId, kind: u32) -> Result<OwnedFd> {
-        expect!(self.call(&Request::Connect { node, kind })?, (Reply::Opened {}, Some(fd)) => fd)
+    pub fn connect(&self, node: NodeId, kind: u32, uid: u32, gid: u32, groups: Vec<u32>) -> Result<OwnedFd> {
+        expect!(self.call(&Request::Connect { node, kind, uid, gid, groups })?, (Reply::Opened {}, Some(fd)) => fd)
     }
 
     /// [`Request::TmpFile`].

@@ -79,8 +79,9 @@ messages! {
         Fsync = 20 { node: NodeId, data_only: bool },
         /// A socket of `kind` (`SOCK_STREAM` …) bound to a new name. Not listening. → `Node` with a descriptor
         Bind = 21 { dir: NodeId, name: Name<'a>, kind: u32, mode: u32, uid: u32, gid: u32 },
-        /// A socket of `kind` connected to the one at `node`. → `Opened` with a descriptor
-        Connect = 22 { node: NodeId, kind: u32 },
+        /// A socket of `kind` connected to the one at `node`, by this user with these groups: whom the other side sees. → `Opened` with a
+        /// descriptor
+        Connect = 22 { node: NodeId, kind: u32, uid: u32, gid: u32, groups: Vec<u32> },
         /// A file without a name in `dir` (`O_TMPFILE`). → `Node` with a descriptor
         TmpFile = 23 { dir: NodeId, open: OpenMode, mode: u32, uid: u32, gid: u32 },
         /// Gives nodes back. Unknown ones are ignored. → `Done`
@@ -113,6 +114,7 @@ impl<'a> Request<'a> {
         match &request {
             Request::Walk { names, .. } if names.len() > MAX_BATCH => Err(Malformed::TooLong("walk")),
             Request::Close { nodes } if nodes.len() > MAX_BATCH => Err(Malformed::TooLong("close")),
+            Request::Connect { groups, .. } if groups.len() > MAX_BATCH => Err(Malformed::TooLong("groups")),
             _ => Ok((request, header.tag)),
         }
     }

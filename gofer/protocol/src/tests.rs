@@ -63,7 +63,7 @@ fn requests() -> Vec<Request<'static>> {
         Request::RemoveXattr { node: n, name: b"user.a" },
         Request::Fsync { node: n, data_only: false },
         Request::Bind { dir: n, name: name("s"), kind: 1, mode: 0o755, uid: 0, gid: 0 },
-        Request::Connect { node: n, kind: 5 },
+        Request::Connect { node: n, kind: 5, uid: 1, gid: 2, groups: vec![3, u32::MAX] },
         Request::TmpFile { dir: n, open, mode: 0o600, uid: 0, gid: 0 },
         Request::Close { nodes: vec![n, NodeId(0)] },
         Request::NewChannel {},

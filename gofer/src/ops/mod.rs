@@ -50,7 +50,7 @@ pub fn dispatch(server: &Server, session: &mut Session, request: &Request<'_>) -
         Request::ListXattr { node } => xattr::list(server, node)?,
         Request::RemoveXattr { node, name } => xattr::remove(server, node, name)?,
         Request::Bind { dir, name, kind, mode, uid, gid } => return socket::bind(server, dir, name, kind, create::New { mode, uid, gid }),
-        Request::Connect { node, kind } => return socket::connect(server, node, kind),
+        Request::Connect { node, kind, uid, gid, ref groups } => return socket::connect(server, node, kind, uid, gid, groups),
         Request::Close { ref nodes } => {
             for node in nodes {
                 server.tree.close(*node);

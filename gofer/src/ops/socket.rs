@@ -52,17 +52,49 @@ pub fn bind(server: &Server, dir: NodeId, name: Name<'_>, kind: u32, new: New) -
     Ok((Reply::Node { entry, readonly: false }, Some(socket)))
 }
 
-/// A socket connected to the one at `node`. It does not block.
+/// A socket connected to the one at `node`, as this user. It does not block.
 ///
 /// # Errors
-/// `ECONNREFUSED` where it is not allowed, or nobody listens; otherwise as connect(2) of a non-blocking socket.
-pub fn connect(server: &Server, node: NodeId, kind: u32) -> Result<Answer> {
+/// `ECONNREFUSED` where it is not allowed, or nobody listens; `EACCES` if the host knows no such user; otherwise as connect(2) of a
+/// non-blocking socket.
+pub fn connect(server: &Server, node: NodeId, kind: u32, uid: u32, gid: u32, groups: &[u32]) -> Result<Answer> {
     let (node, fd) = super::attr::reach(server, node)?;
     if node.kind != FileType::Socket || !server.attach_of(&node)?.allow_unix_connect {
         return Err(Errno::ECONNREFUSED);
     }
     let socket = socket(server, kind, SocketFlags::NONBLOCK)?;
     let address = SocketAddrUnix::new(server.fds.path(&*fd).as_str()).map_err(errno)?;
-    rustix::net::connect(&socket, &address).map_err(errno)?;
+    as_user(uid, gid, groups, || rustix::net::connect(&socket, &address).map_err(errno))?;
     Ok((Reply::Opened {}, Some(socket)))
+}
+
+/// Does something with these credentials, which this thread alone takes on: the other side of a connection is told who made it, and decides
+/// by that what it may do.
+fn as_user(uid: u32, gid: u32, groups: &[u32], act: impl FnOnce() -> Result<()>) -> Result<()> {
+    use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+    // -1 would mean that nothing changes.
+    if uid == u32::MAX || gid == u32::MAX || groups.contains(&u32::MAX) {
+        return Err(Errno::EINVAL);
+    }
+    if uid == rustix::process::geteuid().as_raw() && gid == rustix::process::getegid().as_raw() && groups.is_empty() {
+        return act();
+    }
+    let (own_uid, own_gid) = (rustix::process::getuid(), rustix::process::getgid());
+    let groups: Vec<Gid> = groups.iter().map(|&group| Gid::from_raw(group)).collect();
+    let put = |uid: Uid, gid: Gid, groups: &[Gid]| {
+        set_thread_groups(groups)?;
+        set_thread_res_gid(own_gid, gid, own_gid)?;
+        set_thread_res_uid(own_uid, uid, own_uid)
+    };
+    // Users that the namespace does not map, or no right to be anybody else.
+    let taken = put(Uid::from_raw(uid), Gid::from_raw(gid), &groups).map_err(|_| Errno::EACCES);
+    let done = taken.and_then(|()| act());
+    // The user first: the right to change the rest comes back with it.
+    let back = set_thread_res_uid(own_uid, own_uid, own_uid).and_then(|()| put(own_uid, own_gid, &[]));
+    // Without the right to be anybody else, nothing has changed, and nothing can.
+    if rustix::process::geteuid() != own_uid || rustix::process::getegid() != own_gid || done.is_ok() && back.is_err() {
+        tracing::error!("credentials cannot be given back");
+        std::process::abort();
+    }
+    done
 }

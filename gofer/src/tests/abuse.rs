@@ -41,7 +41,7 @@ fn seeds(root: NodeId) -> Vec<Vec<u8>> {
         Request::RemoveXattr { node: root, name: b"user.a" },
         Request::Fsync { node: root, data_only: true },
         Request::Bind { dir: root, name: n, kind: 1, mode: 0o755, uid: 0, gid: 0 },
-        Request::Connect { node: root, kind: 1 },
+        Request::Connect { node: root, kind: 1, uid: 0, gid: 0, groups: vec![] },
         Request::TmpFile { dir: root, open, mode: 0o644, uid: 0, gid: 0 },
         Request::Close { nodes: vec![NodeId(1000)] },
     ];

@@ -204,14 +204,30 @@ fn sockets_only_where_allowed() {
     let (uid, gid) = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let closed = Fixture::new();
     let _listener = std::os::unix::net::UnixListener::bind(closed.dir.path("s")).expect("listen");
-    assert_eq!(closed.client.connect(closed.find("s").node, 1).map(|_| ()), Err(Errno::ECONNREFUSED));
+    assert_eq!(closed.client.connect(closed.find("s").node, 1, uid, gid, vec![]).map(|_| ()), Err(Errno::ECONNREFUSED));
     assert_eq!(closed.client.bind(closed.root, name("t"), 1, 0o755, uid, gid).map(|_| ()), Err(Errno::EPERM));
 
     let allow = |a: &mut Attach| (a.allow_unix_bind, a.allow_unix_connect) = (true, true);
     let f = Fixture::with(allow, &Settings::default());
     let listener = std::os::unix::net::UnixListener::bind(f.dir.path("s")).expect("listen");
-    let fd = f.client.connect(f.find("s").node, libc::SOCK_STREAM as u32).expect("connect");
+    let stream = libc::SOCK_STREAM as u32;
+    let fd = f.client.connect(f.find("s").node, stream, uid, gid, vec![]).expect("connect");
     let (mut peer, _) = listener.accept().expect("accept");
+    if uid == 0 {
+        // Whoever asked is who the other side sees; the host's permissions are for that user, and the gofer's thread is itself again.
+        fs::set_permissions(f.dir.path("s"), fs::Permissions::from_mode(0o660)).expect("chmod");
+        std::os::unix::fs::chown(f.dir.path("s"), Some(0), Some(777)).expect("chown");
+        let as_user = |groups| f.client.connect(f.find("s").node, stream, 1234, 1235, groups);
+        assert_eq!(as_user(vec![]).map(|_| ()), Err(Errno::EACCES));
+        let _connected = as_user(vec![5, 777]).expect("connect as a member of the group");
+        let (other, _) = listener.accept().expect("accept");
+        let cred = rustix::net::sockopt::socket_peercred(&other).expect("SO_PEERCRED");
+        assert_eq!((cred.uid.as_raw(), cred.gid.as_raw()), (1234, 1235));
+        assert_eq!(f.client.connect(f.find("s").node, stream, u32::MAX, 0, vec![]).map(|_| ()), Err(Errno::EINVAL));
+        let _own = f.client.connect(f.find("s").node, stream, uid, gid, vec![]).expect("connect again");
+        let (other, _) = listener.accept().expect("accept");
+        assert_eq!(rustix::net::sockopt::socket_peercred(&other).expect("SO_PEERCRED").uid.as_raw(), 0);
+    }
     std::os::unix::net::UnixStream::from(fd).write_all(b"hi").expect("write");
     let mut text = String::new();
     peer.read_to_string(&mut text).expect("read");

@@ -4,6 +4,9 @@ use crate::message::Error;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv4Addr};
 
+/// Where an application finds the socket of its service manager: as with runc, alone in its directory.
+pub const NOTIFY_SOCKET: &str = "/run/notify/notify.sock";
+
 /// Everything a sentry needs to boot one container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,6 +41,9 @@ pub struct BootSpec {
     /// The same of groups.
     #[serde(default)]
     pub gid_map: Vec<IdRange>,
+    /// The application tells at [`NOTIFY_SOCKET`] when it is ready.
+    #[serde(default)]
+    pub notify: bool,
     /// How application code runs.
     pub platform: Platform,
     /// What network the application sees.

@@ -12,7 +12,7 @@ mod message;
 
 pub use boot::{
     Address, BootSpec, Capabilities, Credentials, Device, ExecSpec, FdLayout, IdRange, Interface, JoinSpec, Limits, Mount, MountFlags,
-    MountKind, Network, Overlay, Platform, Process, ResourceLimit, Root, Route, Seccomp, SeccompArg, SeccompOp, SeccompRule,
+    MountKind, NOTIFY_SOCKET, Network, Overlay, Platform, Process, ResourceLimit, Root, Route, Seccomp, SeccompArg, SeccompOp, SeccompRule,
     SharedNamespaces, WindowSize,
 };
 pub use message::{Error, Event, FailureKind, MAX_DESCRIPTORS, MAX_MESSAGE, Phase, ProcessInfo, Request, decode, encode};

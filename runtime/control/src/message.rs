@@ -68,6 +68,8 @@ pub enum Request {
     Status,
     /// What has been used. Answered by [`Event::Usage`].
     Usage,
+    /// Waits until the application says that it is ready, or ends. Answered by [`Event::Ready`].
+    Ready,
     /// These are the limits now; one that is not there is none. The host keeps them, the sentry tells them.
     Limits(crate::Limits),
 }
@@ -108,6 +110,11 @@ pub enum Event {
     Status {
         /// Its phase.
         phase: Phase,
+    },
+    /// The application is ready, or has ended.
+    Ready {
+        /// As it said that it is ready: `READY=` and what follows on that line.
+        line: Option<String>,
     },
     /// What has been used.
     Usage {

@@ -78,6 +78,7 @@ fn plan(args: &Args, settings: &Settings) -> Result<Plan> {
         limits: Limits::default(),
         uid_map: Vec::new(),
         gid_map: Vec::new(),
+        notify: false,
         platform: settings.platform,
         network: settings.network,
         interfaces: Vec::new(),

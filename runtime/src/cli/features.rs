@@ -2,7 +2,7 @@
 
 use crate::container::Moment;
 use crate::exit::{Failure, Result};
-use crate::spec::{CAPABILITIES, MOUNT_OPTIONS, OCI_VERSION};
+use crate::spec::{CAPABILITIES, HOST_UDS, MOUNT_OPTIONS, OCI_VERSION};
 use serde_json::{Value, json};
 
 /// Prints it.
@@ -42,6 +42,7 @@ fn document() -> Value {
             "mountExtensions": {"idmap": {"enabled": false}},
         },
         "annotations": {"io.caisson.version": env!("CARGO_PKG_VERSION")},
-        "potentiallyUnsafeConfigAnnotations": [],
+        // With it, an application reaches services of the host.
+        "potentiallyUnsafeConfigAnnotations": [HOST_UDS],
     })
 }

@@ -31,6 +31,9 @@ pub struct Globals {
     /// Where writes to host files go: none (to the host), root:memory or all:memory
     #[arg(long, visible_alias = "overlay2", value_name = "OVERLAY", default_value = "root:memory", global = true)]
     overlay: String,
+    /// Whether unix sockets of the host in volumes can be connected to: none or open
+    #[arg(long, value_name = "WHICH", default_value = "none", global = true)]
+    host_uds: String,
     /// Run without privileges of the host: true, false or auto
     #[arg(
         long,
@@ -63,6 +66,8 @@ pub struct Settings {
     pub root_overlay: Overlay,
     /// Where writes to bind mounts go.
     pub bind_overlay: Overlay,
+    /// Whether unix sockets of the host in volumes can be connected to.
+    pub host_uds: bool,
     /// Whether we have no privileges on the host, or shall not use them.
     pub rootless: bool,
     /// Log system calls.
@@ -110,6 +115,8 @@ impl Globals {
             network: network(&self.network)?,
             root_overlay,
             bind_overlay,
+            host_uds: host_uds(&self.host_uds)
+                .ok_or_else(|| Failure::new(Status::Usage, format!("--host-uds: {:?} is neither none nor open", self.host_uds)))?,
             rootless,
             strace: self.strace,
         })
@@ -152,6 +159,15 @@ fn network(name: &str) -> Result<Network> {
         "host" => Ok(Network::Host),
         "sandbox" => Ok(Network::Sandbox),
         other => Err(Failure::new(Status::Usage, format!("--network: {other:?} is none of none, host and sandbox"))),
+    }
+}
+
+/// Whether sockets of the host can be connected to, as the flag and the annotation say it.
+pub fn host_uds(value: &str) -> Option<bool> {
+    match value {
+        "none" => Some(false),
+        "open" => Some(true),
+        _ => None,
     }
 }
 

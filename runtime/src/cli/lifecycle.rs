@@ -43,7 +43,7 @@ pub struct DeleteArgs {
 pub fn start(args: &Args, settings: &Settings) -> Result {
     let mut container = Container::open(&settings.state_root, &args.id)?;
     container.lock()?;
-    container::start(&mut container)?;
+    container::start_and_tell(&mut container)?;
     Ok(0)
 }
 

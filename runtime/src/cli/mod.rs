@@ -16,7 +16,7 @@ mod syscalls;
 use crate::exit::{self, Status};
 use crate::logging::{self, Log};
 use clap::{Parser, Subcommand};
-pub use flags::{Globals, Settings};
+pub use flags::{Globals, Settings, host_uds};
 use std::process::ExitCode;
 
 /// An OCI container runtime that runs applications on a kernel of its own, in user space.

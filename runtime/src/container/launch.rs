@@ -6,6 +6,7 @@
 //!
 //! The two talk over a pair of pipes: see [`Report`].
 
+use super::notify::{self, Notify};
 use super::pod::{self, Pod};
 use super::{Container, Lifecycle, Moment, ProcessId, Record, State, run_hooks};
 use crate::cgroup::Cgroup;
@@ -73,9 +74,11 @@ pub fn run(launch: &Launch<'_>, detach: bool, keep: bool) -> Result {
             return abandon(&container, no_console());
         }
         let (mut container, child) = make(launch, &bundle, container, pod, None, true)?;
-        return match start(&mut container) {
-            Ok(_) => {
+        let notify = Notify::of(&container);
+        return match notify.and_then(|notify| start(&mut container).map(|_| notify)) {
+            Ok(notify) => {
                 child.release();
+                forward(&mut container, notify)?;
                 Ok(0)
             }
             Err(failure) => {
@@ -93,7 +96,14 @@ pub fn run(launch: &Launch<'_>, detach: bool, keep: bool) -> Result {
         (None, None)
     };
     let (mut container, child) = make(launch, &bundle, container, pod, slave, false)?;
-    let connection = match start(&mut container) {
+    let notify = Notify::of(&container);
+    let started = notify.and_then(|notify| {
+        let client = start(&mut container)?;
+        // The manager watches this process, which passes everything on.
+        notify.map_or(Ok(()), |notify| notify::forward_meanwhile(notify, &container))?;
+        Ok(client)
+    });
+    let connection = match started {
         Ok(client) => client.into_socket(),
         Err(failure) => {
             drop((child, proxy));
@@ -139,6 +149,18 @@ pub fn start(container: &mut Container) -> Result<client::Client> {
     Ok(client)
 }
 
+/// Starts a container, and if a service manager wants to know when it is ready, waits for that with the lock given back.
+pub fn start_and_tell(container: &mut Container) -> Result<()> {
+    let notify = Notify::of(container)?;
+    start(container)?;
+    forward(container, notify)
+}
+
+fn forward(container: &mut Container, notify: Option<Notify>) -> Result<()> {
+    container.unlock();
+    notify.map_or(Ok(()), |notify| notify.forward(container, None))
+}
+
 fn no_console() -> Failure {
     Failure::new(
         Status::Console,
@@ -153,6 +175,7 @@ fn prepare(launch: &Launch<'_>) -> Result<(Bundle, Container, Option<Pod>)> {
         return Err(Failure::new(Status::Console, "--console-socket: process.terminal is false, so that there is no terminal to send"));
     }
     bundle.plan.boot.process.preserve(launch.preserve_fds)?;
+    notify::prepare(&mut bundle.plan);
     let annotations = bundle.spec.annotations().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     let pod = pod::find(&launch.settings.state_root, &bundle.plan, &annotations)?;
     let record = Record {
@@ -166,6 +189,7 @@ fn prepare(launch: &Launch<'_>) -> Result<(Bundle, Container, Option<Pod>)> {
         sandbox: pod.as_ref().map(|pod| pod.sandbox.record.id.clone()),
         network: pod::network_of(&bundle.plan),
         cgroup: Cgroup::place(&bundle.spec, launch.id, launch.settings)?,
+        notify: bundle.plan.boot.notify,
         limits: bundle.plan.boot.limits,
         ready: false,
         started: false,

@@ -14,12 +14,13 @@
 mod exec;
 mod hooks;
 mod launch;
+mod notify;
 mod pod;
 mod state;
 
 pub use exec::Exec;
 pub use hooks::{Moment, run as run_hooks};
-pub use launch::{Launch, create, run, start};
+pub use launch::{Launch, create, run, start_and_tell};
 pub use state::{Lifecycle, ProcessId, Record, State};
 
 use crate::cgroup::Cgroup;
@@ -424,6 +425,7 @@ mod tests {
             sandbox: None,
             network: None,
             cgroup: Default::default(),
+            notify: false,
             limits: Default::default(),
             ready: false,
             started: false,

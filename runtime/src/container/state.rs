@@ -62,6 +62,9 @@ pub struct Record {
     pub network: Option<NamespaceId>,
     /// Its control groups.
     pub cgroup: Cgroup,
+    /// It was made for a service manager that wants to know when it is ready.
+    #[serde(default)]
+    pub notify: bool,
     /// What the application is told that it may use.
     #[serde(default)]
     pub limits: control::Limits,

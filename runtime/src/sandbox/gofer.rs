@@ -117,6 +117,7 @@ fn spec(plan: &Plan, log: &Log, own_ids: bool) -> Result<Vec<u8>> {
             // In a user namespace of one's own, a tree cannot be had without what is mounted on it.
             recursive: attach.recursive || own_ids,
             masked: attach.masked.clone(),
+            allow_unix_connect: attach.sockets,
             propagation: if attach.follows_host { Propagation::Slave } else { Propagation::Private },
             ..Attach::new(&attach.source)
         })

@@ -84,6 +84,8 @@ pub struct Attach {
     pub masked: Vec<PathBuf>,
     /// What the host mounts there later shows.
     pub follows_host: bool,
+    /// Unix sockets of the host can be connected to.
+    pub sockets: bool,
 }
 
 /// Loads the bundle in `bundle`.
@@ -180,7 +182,9 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
     warn_of_what_is_ignored(spec);
     let mut attaches =
         vec![Attach { source: rootfs, readonly: root_overlay == control::Overlay::Memory, recursive: true, ..Attach::default() }];
+    let host_uds = host_uds(spec, settings)?;
     let mounts = mounts::convert(spec.mounts().as_deref().unwrap_or(&[]), bundle, settings, &mut attaches)?;
+    attaches.iter_mut().skip(1).for_each(|volume| volume.sockets = host_uds);
     let linux = spec.linux().as_ref();
     let (uid_map, gid_map) = ids::convert(spec)?;
     let paths = |list: Option<&Vec<String>>, field: &str| -> Result<Vec<String>> {
@@ -201,6 +205,7 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
         limits: linux::limits(linux),
         uid_map,
         gid_map,
+        notify: false,
         platform: settings.platform,
         network: settings.network,
         interfaces: Vec::new(),
@@ -208,6 +213,17 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
         strace: settings.strace,
     };
     Ok(Plan { boot, attaches, mount_namespace: namespaces.mount, network_namespace: namespaces.network, joined: namespaces.joined })
+}
+
+/// The annotation that stands for `--host-uds`.
+pub const HOST_UDS: &str = "io.caisson.host-uds";
+
+/// Whether sockets of the host in volumes can be connected to.
+fn host_uds(spec: &Spec, settings: &Settings) -> Result<bool> {
+    let annotation = spec.annotations().as_ref().and_then(|all| all.get(HOST_UDS));
+    let Some(value) = annotation else { return Ok(settings.host_uds) };
+    crate::cli::host_uds(value)
+        .ok_or_else(|| bad(format_args!("annotations[{HOST_UDS:?}]"), format_args!("{value:?} is neither none nor open")))
 }
 
 /// Says which parts of the configuration have no effect here, so that nobody relies on them unawares.

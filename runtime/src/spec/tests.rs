@@ -16,6 +16,7 @@ pub fn with_state_root(root: &Path) -> Settings {
         network: Network::None,
         root_overlay: Overlay::Memory,
         bind_overlay: Overlay::None,
+        host_uds: false,
         rootless: false,
         strace: false,
     }

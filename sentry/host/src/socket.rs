@@ -153,22 +153,34 @@ fn send_header(fd: impl AsFd, mut h: libc::msghdr, name: &[u8], control: &[(i32,
 /// recvmsg(2); does not wait.
 pub fn receive(fd: impl AsFd, data: &mut [u8], flags: i32) -> Result<Received, Errno> {
     let iov = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
-    receive_header(fd, header(&iov, 1), flags)
+    receive_header(fd, header(&iov, 1), flags, CONTROL_MAX)
+}
+
+/// As [`receive`], of a unix socket: control messages, and descriptors with them, are thrown away by the host.
+pub fn receive_data(fd: impl AsFd, data: &mut [u8], flags: i32) -> Result<Received, Errno> {
+    let iov = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
+    receive_header(fd, header(&iov, 1), flags, 0)
+}
+
+/// As [`receive_data`], into guest memory.
+pub fn receive_data_spans(fd: impl AsFd, data: &[Span], flags: i32) -> Result<Received, Errno> {
+    receive_header(fd, header(data.as_ptr().cast(), data.len()), flags, 0)
 }
 
 /// As [`receive`], into guest memory: what is not writable is the host's `EFAULT`, and nothing is lost.
 pub fn receive_spans(fd: impl AsFd, data: &[Span], flags: i32) -> Result<Received, Errno> {
     // A span is laid out as an iovec.
-    receive_header(fd, header(data.as_ptr().cast(), data.len()), flags)
+    receive_header(fd, header(data.as_ptr().cast(), data.len()), flags, CONTROL_MAX)
 }
 
-fn receive_header(fd: impl AsFd, mut h: libc::msghdr, flags: i32) -> Result<Received, Errno> {
+/// With room for `room` bytes of control messages, [`CONTROL_MAX`] at most.
+fn receive_header(fd: impl AsFd, mut h: libc::msghdr, flags: i32, room: usize) -> Result<Received, Errno> {
     let mut name = [0u8; ADDRESS_MAX];
     h.msg_name = name.as_mut_ptr().cast();
     h.msg_namelen = name.len() as u32;
     let mut control = [0u64; CONTROL_MAX / 8];
     h.msg_control = control.as_mut_ptr().cast();
-    h.msg_controllen = CONTROL_MAX as _;
+    h.msg_controllen = room.min(CONTROL_MAX) as _;
     // SAFETY: all that the header points to is alive until the call returns.
     let len = check_len(unsafe { libc::recvmsg(fd.as_fd().as_raw_fd(), &mut h, flags | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC) })?;
     let bytes: Vec<u8> = control.iter().flat_map(|w| w.to_ne_bytes()).collect();

@@ -1,5 +1,6 @@
 //! A container of the sandbox: its mounts, its first process, what is asked of it.
 
+use super::notify::Notify;
 use super::process::{Ready, Streams};
 use super::{mounts, process, settings};
 use crate::{Failure, terminal::Terminal};
@@ -57,6 +58,10 @@ impl Container {
             inner.kernel().discard_init(&first.task);
             return Err(failure);
         }
+        if let Some(notify) = inner.attachments.get::<Notify>() {
+            let reader = host::thread::spawn("notify", move || notify.run());
+            reader.inspect_err(|_| inner.kernel().discard_init(&first.task)).map_err(Failure::host("a thread"))?;
+        }
         let init = first.task.group().clone();
         let first = Mutex::new(Rank::Leaf, Some(first));
         Ok(Arc::new(Container { inner: inner.clone(), namespace, first, init, terminal, profile }))
@@ -93,6 +98,9 @@ impl Container {
     /// Ends whatever is left of it once the first process has ended.
     pub fn end(&self) {
         self.inner.end();
+        if let Some(notify) = self.inner.attachments.get::<Notify>() {
+            notify.close();
+        }
         if let Some(terminal) = &self.terminal {
             terminal.hang_up();
         }
@@ -104,6 +112,14 @@ impl Container {
             && let Err(failure) = self.signal(libc::SIGKILL, false)
         {
             tracing::debug!("{}", failure.message);
+        }
+    }
+
+    /// Waits until the application says that it is ready: with which words; none if it ends before.
+    pub fn wait_ready(&self) -> Result<Option<String>, Failure> {
+        match self.inner.attachments.get::<Notify>() {
+            Some(notify) => Ok(notify.wait()),
+            None => Err(Failure::new(FailureKind::Invalid, "the container was made without a socket for notifications")),
         }
     }
 

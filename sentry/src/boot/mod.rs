@@ -6,6 +6,7 @@
 
 mod container;
 mod mounts;
+mod notify;
 mod process;
 mod settings;
 

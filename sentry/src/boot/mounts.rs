@@ -1,10 +1,11 @@
 //! The tree of mounts: the root, what the specification mounts, devices, hidden and read-only paths.
 
+use super::notify::Notify;
 use super::refused;
 use crate::{Failure, terminal::Terminal};
 use abi::fs::{FileType, makedev};
 use abi::{Errno, Result};
-use control::{BootSpec, Device, Mount as Wanted, MountFlags as Flags, MountKind, Overlay};
+use control::{BootSpec, Device, Mount as Wanted, MountFlags as Flags, MountKind, NOTIFY_SOCKET, Overlay};
 use fs::overlay::Layers;
 use fs::remote::{self, RemoteSource, Sharing};
 use gofer_protocol::{Channel, Client};
@@ -39,6 +40,9 @@ pub fn build(
         let options = if wanted.data.is_empty() { String::new() } else { format!(" with the options {}", wanted.data.join(",")) };
         let what = format!("mounts: {}{options}", wanted.destination);
         builder.mount(&namespace, wanted, terminal).map_err(refused(what))?;
+    }
+    if spec.notify {
+        builder.notify(&namespace).map_err(refused(NOTIFY_SOCKET))?;
     }
     for device in &spec.devices {
         builder.device(&namespace, device).map_err(refused(format_args!("linux.devices: {}", device.path)))?;
@@ -156,6 +160,18 @@ impl Builder<'_> {
             };
         }
         Ok(at)
+    }
+
+    /// The socket at which the application says that it is ready, in a directory of its own in which nothing can be changed.
+    fn notify(&self, namespace: &MountNamespace) -> Result {
+        let Some((dir, name)) = NOTIFY_SOCKET.rsplit_once('/') else { return Err(Errno::EINVAL.into()) };
+        let mount = Mount::of(&self.file_system("tmpfs", "mode=755", None)?, flags(Flags::default()))?;
+        namespace.attach(mount.clone(), &self.place(namespace, dir, true)?)?;
+        // Whatever user the application runs as.
+        let at = self.walker(namespace)?.mknod(&self.place(namespace, dir, true)?, name.as_bytes(), FileType::Socket, 0o777, 0)?;
+        let sock = net::unix::receive_at(self.container.kernel(), &at.inode);
+        self.container.attachments.get_or_insert_with(|| Notify::new(sock));
+        mount.set_flags(flags(Flags { readonly: true, nosuid: true, nodev: true, noexec: true, ..Flags::default() }))
     }
 
     /// The devices and links that every container has.

@@ -6,6 +6,7 @@ use abi::{
     fs::{FileType, OpenFlags},
 };
 use kernel::{
+    cred::Credentials,
     task::Task,
     vfs::{
         Attr, FileOps, FsStr, FsString, Inode, InodeOps, NewNode, Owner, PathRef, RenameFlags, SetAttr, SuperBlock, XattrFlags, now,
@@ -14,6 +15,7 @@ use kernel::{
 };
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 use sync::{Mutex, Rank};
 
@@ -428,6 +430,13 @@ impl InodeOps for OverlayInode {
             FileType::Directory => Ok(Box::new(readdir::OverlayDir::new(inode.clone()))),
             FileType::Symlink => bail!(ELOOP),
             _ => bail!(ENXIO),
+        }
+    }
+
+    fn connect_host(&self, _inode: &Inode, kind: i32, cred: &Credentials) -> Result<OwnedFd> {
+        match self.lower() {
+            Some(l) => l.inode.ops.connect_host(&l.inode, kind, cred),
+            None => bail!(ECONNREFUSED, "nobody is bound there"),
         }
     }
 

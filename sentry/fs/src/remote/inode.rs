@@ -14,6 +14,7 @@ use abi::{
 };
 use gofer_protocol::{self as proto, NodeId, OpenMode};
 use kernel::{
+    cred::Credentials,
     task::Task,
     vfs::{Attr, FileOps, FsStr, FsString, Inode, InodeOps, NewNode, Owner, PathRef, RenameFlags, SetAttr, XattrFlags},
 };
@@ -467,6 +468,10 @@ impl InodeOps for RemoteInode {
 
     fn open(&self, inode: &Arc<Inode>, _path: &PathRef, flags: OpenFlags, _task: &Task) -> Result<Box<dyn FileOps>> {
         open(inode, flags)
+    }
+
+    fn connect_host(&self, _inode: &Inode, kind: i32, cred: &Credentials) -> Result<OwnedFd> {
+        Ok(self.fs.client.connect(self.node()?, kind as u32, cred.euid, cred.egid, cred.groups.to_vec())?)
     }
 
     fn getxattr(&self, _inode: &Inode, name: &FsStr) -> Result<Vec<u8>> {

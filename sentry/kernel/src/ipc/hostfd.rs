@@ -45,8 +45,13 @@ pub struct Watch {
 impl Watch {
     /// Watches a descriptor; `None` for what is always ready.
     pub fn new(fd: impl AsFd) -> Result<Option<Watch>> {
+        Watch::notifying(fd, WaitQueue::new())
+    }
+
+    /// As [`new`](Self::new), with a queue that is there.
+    pub fn notifying(fd: impl AsFd, queue: WaitQueue) -> Result<Option<Watch>> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let w = Watch { queue: WaitQueue::new(), id: NEXT.fetch_add(1, Ordering::Relaxed) };
+        let w = Watch { queue, id: NEXT.fetch_add(1, Ordering::Relaxed) };
         let notifier = Notifier::get()?;
         notifier.queues.lock().insert(w.id, w.queue.clone());
         let events = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLPRI | libc::EPOLLET) as u32;

@@ -9,6 +9,7 @@ use abi::{
 };
 use bitflags::bitflags;
 use std::any::Any;
+use std::os::fd::OwnedFd;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicI32, Ordering},
@@ -215,6 +216,12 @@ pub trait InodeOps: Send + Sync {
     /// Removes an extended attribute.
     fn removexattr(&self, _inode: &Inode, _name: &FsStr) -> Result {
         bail!(EOPNOTSUPP)
+    }
+
+    /// A socket of the host (`SOCK_*`), not blocking, that is connected with the host's socket behind this inode, by who has these credentials.
+    /// `EAGAIN` while too many wait there; `ECONNREFUSED` where there is none, or it is out of bounds.
+    fn connect_host(&self, _inode: &Inode, _kind: i32, _cred: &Credentials) -> Result<OwnedFd> {
+        bail!(ECONNREFUSED, "nobody is bound there")
     }
 
     /// Replaces the ordinary permission check (proc). `mask` as for access(2): 4 read, 2 write, 1 search or execute.

@@ -1,12 +1,12 @@
 //! Names of sockets: path names, abstract names, autobind.
 
-use super::Sock;
+use super::{Sender, Sock};
 use abi::{Result, bail, error, fs::FileType, libc};
 use kernel::{
     Kernel,
-    net::{SocketKind, SocketOps},
+    net::{SocketKind, SocketOps, Ucred},
     task::Task,
-    vfs::{Lookup, PathRef, Walker, perm},
+    vfs::{Inode, Lookup, PathRef, Walker, perm},
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Weak};
@@ -75,8 +75,29 @@ pub struct Bound {
     _path: Option<PathRef>,
 }
 
+/// Who is bound to a name.
+pub enum Found {
+    /// A socket of the sandbox.
+    Inside(Arc<Sock>),
+    /// Nobody in the sandbox; the host may have a socket there.
+    Outside(Arc<Inode>),
+}
+
 /// The socket that is bound to an inode: an attachment of it.
 struct BoundInode(Mutex<Weak<Sock>>);
+
+/// A datagram socket of the sentry itself behind an inode, which must stay in memory: it is found there for as long as it lives.
+pub fn receive_at(kernel: &Kernel, inode: &Inode) -> Arc<Sock> {
+    let nobody = Sender { ucred: Ucred { pid: 0, uid: 0, gid: 0 }, pids: 0 };
+    let sock = Sock::new(SocketKind::Dgram, nobody, &names(kernel));
+    bind_to(inode, &sock);
+    sock
+}
+
+fn bind_to(inode: &Inode, sock: &Arc<Sock>) {
+    let place = inode.attachments.get_or_insert_with(|| BoundInode(Mutex::new(Rank::Leaf, Weak::new())));
+    *place.0.lock() = Arc::downgrade(sock);
+}
 
 /// All names and sockets of a sandbox.
 #[derive(Debug)]
@@ -138,8 +159,7 @@ impl Names {
                 let start = task.fs().cwd();
                 let made = Walker::of(task).mknod(&start, p, FileType::Socket, 0o777, 0);
                 let at = made.map_err(|e| if e.is(abi::Errno::EEXIST) { error!(EADDRINUSE, "the file exists") } else { e })?;
-                let place = at.inode.attachments.get_or_insert_with(|| BoundInode(Mutex::new(Rank::Leaf, Weak::new())));
-                *place.0.lock() = Arc::downgrade(sock);
+                bind_to(&at.inode, sock);
                 Ok(Bound { raw: name.encode().into(), abstract_key: None, _path: Some(at) })
             }
         }
@@ -166,11 +186,11 @@ impl Names {
     }
 
     /// The socket that this name means: `ECONNREFUSED` if nobody is bound to it.
-    pub fn find(&self, task: &Task, name: &Name, kind: SocketKind) -> Result<Arc<Sock>> {
+    pub fn find(&self, task: &Task, name: &Name, kind: SocketKind) -> Result<Found> {
         match name {
             Name::Auto => bail!(ECONNREFUSED, "no name"),
             Name::Abstract(n) => match self.abstract_names.lock().get(&(kind, n.clone())).and_then(Weak::upgrade) {
-                Some(s) => Ok(s),
+                Some(s) => Ok(Found::Inside(s)),
                 None => bail!(ECONNREFUSED, "abstract name"),
             },
             Name::Path(p) => {
@@ -178,9 +198,10 @@ impl Names {
                 perm::check_path(&at, &task.cred(), perm::WRITE)?;
                 let bound = at.inode.attachments.get::<BoundInode>().and_then(|b| b.0.lock().upgrade());
                 match bound {
-                    Some(s) if s.kind() == kind => Ok(s),
+                    Some(s) if s.kind() == kind => Ok(Found::Inside(s)),
                     Some(_) => bail!(EPROTOTYPE, "a socket of another kind"),
-                    None => bail!(ECONNREFUSED, "nobody is bound there"),
+                    None if at.inode.kind == FileType::Socket => Ok(Found::Outside(at.inode.clone())),
+                    None => bail!(ECONNREFUSED, "no socket"),
                 }
             }
         }

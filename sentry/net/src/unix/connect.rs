@@ -2,7 +2,7 @@
 
 use super::{
     Sock,
-    address::{Name, unnamed},
+    address::{Found, Name, unnamed},
     sock::Phase,
     ucred,
 };
@@ -75,7 +75,10 @@ impl Sock {
     pub(super) fn connect_stream(&self, task: &Task, addr: &[u8]) -> Result {
         let name = Name::parse(addr)?;
         self.autobind()?;
-        let listener = self.names.find(task, &name, self.kind())?;
+        let listener = match self.names.find(task, &name, self.kind())? {
+            Found::Inside(listener) => listener,
+            Found::Outside(inode) => return self.connect_stream_to_host(task, &inode, addr),
+        };
         if std::ptr::eq(Arc::as_ptr(&listener), self) {
             match self.lock().phase {
                 Phase::Listening { .. } => bail!(EINVAL, "connecting to itself"),
@@ -123,13 +126,18 @@ impl Sock {
     /// connect(2) of a datagram socket: whom it sends to, and alone hears of. AF_UNSPEC ends that.
     pub(super) fn connect_dgram(&self, task: &Task, addr: &[u8]) -> Result {
         if is_unspecified(addr) {
+            self.host.set_peer(None);
             let old = self.lock().peer.take();
             self.leave(old);
             return Ok(());
         }
         let name = Name::parse(addr)?;
         self.autobind()?;
-        let other = self.names.find(task, &name, self.kind())?;
+        let other = match self.names.find(task, &name, self.kind())? {
+            Found::Inside(other) => other,
+            Found::Outside(inode) => return self.connect_dgram_to_host(task, &inode, addr),
+        };
+        self.host.set_peer(None);
         if std::ptr::eq(Arc::as_ptr(&other), self) {
             self.lock().peer = Some(other);
             return Ok(());
@@ -151,7 +159,7 @@ impl Sock {
     }
 
     /// The peer of before: datagrams of it are thrown away, and it learns that it is alone.
-    fn leave(&self, old: Option<Arc<Sock>>) {
+    pub(super) fn leave(&self, old: Option<Arc<Sock>>) {
         let Some(old) = old else { return };
         let received = std::mem::take(&mut self.lock().received);
         let mutual = old.lock().peer.as_ref().is_some_and(|p| std::ptr::eq(Arc::as_ptr(p), self));

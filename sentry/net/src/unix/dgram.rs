@@ -2,7 +2,7 @@
 
 use super::{
     Sock,
-    address::Name,
+    address::{Found, Name},
     packet::{Charge, Packet},
     rights::{self, InFlight},
     sock::Phase,
@@ -32,17 +32,17 @@ impl Sock {
     }
 
     /// Who a message goes to, and whether that is the connected peer.
-    fn receiver(&self, task: Option<&Task>, name: &[u8]) -> Result<(Arc<Sock>, bool)> {
+    fn receiver(&self, task: Option<&Task>, name: &[u8]) -> Result<(Found, bool)> {
         if self.kind() == SocketKind::SeqPacket {
             let s = self.lock();
             return match (&s.phase, &s.peer) {
-                (Phase::Connected, Some(p)) => Ok((p.clone(), true)),
+                (Phase::Connected, Some(p)) => Ok((Found::Inside(p.clone()), true)),
                 _ => bail!(ENOTCONN),
             };
         }
         if name.is_empty() {
             return match self.lock().peer.clone() {
-                Some(p) => Ok((p, true)),
+                Some(p) => Ok((Found::Inside(p), true)),
                 None => bail!(ENOTCONN),
             };
         }
@@ -88,7 +88,14 @@ impl Sock {
         if len > 0 && buf.read(&mut data)? < len {
             bail!(EFAULT, "part of the datagram is not readable");
         }
-        let (to, connected) = self.receiver(task, &message.name)?;
+        let (to, connected) = match (self.receiver(task, &message.name)?, task) {
+            ((Found::Inside(to), connected), _) => (to, connected),
+            ((Found::Outside(inode), _), Some(task)) => {
+                buf.rewind_to(start);
+                return self.send_dgram_to_host(task, &inode, buf, message);
+            }
+            ((Found::Outside(_), _), None) => bail!(ENOTCONN, "no task to connect for"),
+        };
         {
             let r = to.lock();
             if matches!(r.phase, Phase::Dead) {

@@ -7,6 +7,7 @@
 mod address;
 mod connect;
 mod dgram;
+mod host;
 mod options;
 mod packet;
 mod rights;
@@ -15,6 +16,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
+pub use address::receive_at;
 pub use sock::Sock;
 
 use abi::{Result, bail, libc};

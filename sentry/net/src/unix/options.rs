@@ -13,6 +13,10 @@ impl Sock {
     /// FIONREAD and SIOCOUTQ.
     pub(super) fn do_ioctl(&self, task: &Task, cmd: u32, arg: IoctlArg) -> Result<u64> {
         let n = match u64::from(cmd) {
+            libc::FIONREAD if self.kind() != SocketKind::Dgram && self.host.peer().is_some() => {
+                let readable = self.host.peer().map(|link| link.readable()).transpose()?;
+                usize::try_from(readable.unwrap_or(0)).unwrap_or(0)
+            }
             libc::FIONREAD => {
                 let s = self.lock();
                 if matches!(s.phase, Phase::Listening { .. }) {

@@ -3,6 +3,7 @@
 use super::{
     Sender,
     address::{self, Bound, Names},
+    host::HostSide,
     packet::Packet,
     rights::{self, InFlight},
 };
@@ -88,6 +89,8 @@ pub struct Sock {
     ino: OnceLock<u64>,
     /// Who made it: the sender's credentials where no task is known.
     creator: Sender,
+    /// Its connections with the host's sockets.
+    pub(super) host: HostSide,
 }
 
 impl Sock {
@@ -119,6 +122,7 @@ impl Sock {
             file: OnceLock::new(),
             ino: OnceLock::new(),
             creator,
+            host: HostSide::default(),
         })
     }
 
@@ -262,6 +266,7 @@ impl Sock {
             }
             (s.peer.take(), std::mem::take(&mut s.received), pending, std::mem::take(&mut s.waiting))
         };
+        self.host.close();
         if let Some(peer) = peer.filter(|_| self.kind != SocketKind::Dgram) {
             let mut p = peer.lock();
             if !matches!(p.phase, Phase::Dead) {
@@ -354,6 +359,9 @@ impl SocketOps for Sock {
     }
 
     fn peer_address(&self) -> Result<Vec<u8>> {
+        if let Some(link) = self.host.peer() {
+            return Ok(link.name());
+        }
         let Some(peer) = self.lock().peer.clone() else { abi::bail!(ENOTCONN) };
         let name = peer.lock().name();
         Ok(name.map_or_else(address::unnamed, |n| n.to_vec()))
@@ -363,14 +371,26 @@ impl SocketOps for Sock {
         if flags & libc::MSG_OOB != 0 {
             abi::bail!(EOPNOTSUPP, "no urgent data");
         }
+        if let Some(link) = self.host.peer().filter(|_| self.kind != SocketKind::Dgram || message.name.is_empty()) {
+            if self.kind == SocketKind::Stream && !message.name.is_empty() {
+                abi::bail!(EISCONN);
+            }
+            return self.send_to_host(&link, buf, message);
+        }
         if self.kind == SocketKind::Stream { self.send_stream(task, buf, message) } else { self.send_dgram(task, buf, message) }
     }
 
     fn recv(&self, buf: &mut IoBuffer<'_>, flags: i32, message: &mut Message) -> Result<usize> {
+        if let Some(link) = self.host.peer().filter(|_| self.kind != SocketKind::Dgram) {
+            return self.recv_from_host(&link, buf, flags, message);
+        }
         if self.kind == SocketKind::Stream { self.recv_stream(buf, flags, message) } else { self.recv_dgram(buf, flags, message) }
     }
 
     fn shutdown(&self, how: Shutdown) -> Result {
+        if let Some(link) = self.host.peer() {
+            link.shutdown(how)?;
+        }
         let peer = {
             let mut s = self.lock();
             s.shut.read |= how.read;
@@ -389,6 +409,10 @@ impl SocketOps for Sock {
     }
 
     fn poll(&self) -> PollEvents {
+        let host = self.host.peer();
+        if let Some(link) = host.as_ref().filter(|_| self.kind != SocketKind::Dgram) {
+            return link.poll();
+        }
         let s = self.lock();
         let mut e = PollEvents::empty();
         if self.options.has_error() {
@@ -418,7 +442,8 @@ impl SocketOps for Sock {
         }
         let peer = s.peer.clone().filter(|_| self.kind == SocketKind::Dgram);
         drop(s);
-        if !listening && self.in_buffer() * 4 <= self.options.sndbuf() && peer.is_none_or(|p| self.has_room_at(&p)) {
+        let room = || host.is_none_or(|link| link.poll().intersects(PollEvents::WRITABLE)) && peer.is_none_or(|p| self.has_room_at(&p));
+        if !listening && self.in_buffer() * 4 <= self.options.sndbuf() && room() {
             e |= PollEvents::WRITABLE | PollEvents::WRBAND;
         }
         e
