@@ -1,1 +1,1 @@
-//! Nothing of its own: this package is its test program, `tests/confinement.rs`.
+//! Nothing of its own: this package is its test programs, `tests/`, and the hostile application that one of them runs.
