@@ -294,10 +294,8 @@ fn carry_out(request: Request, about: &About) -> Result<Vec<Event>, Failure> {
         Request::Resume => container.pause(false),
         Request::Gone => container.wait_gone(),
         Request::Status => return Ok(vec![Event::Status { phase: container.phase() }]),
-        Request::Usage => {
-            let (cpu_ns, memory, tasks) = container.usage();
-            return Ok(vec![Event::Usage { cpu_ns, memory, tasks }]);
-        }
+        Request::Usage => return Ok(vec![container.usage()]),
+        Request::OutOfMemory { seen } => return Ok(vec![Event::OutOfMemory { kills: container.wait_out_of_memory(seen) }]),
         Request::Ready => return Ok(vec![Event::Ready { line: container.wait_ready()? }]),
         Request::Limits(limits) => container.set_limits(limits),
         Request::Exec | Request::Create | Request::Select { .. } => {

@@ -131,3 +131,105 @@ fn what_cannot_join_leaves_nothing() {
     }
     assert!(scratch.state_is_empty());
 }
+
+/// In a pod, the limits of a single container are kept by the sentry: a container that is to have some.
+fn limited(scratch: &Scratch, id: &str, script: &str, resources: &Value) {
+    create(scratch, "container", id, script, |config| {
+        config["linux"]["resources"] = resources.clone();
+        let group = json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"});
+        let shm = json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["mode=1777"]});
+        config["mounts"].as_array_mut().expect("mounts").extend([group, shm]);
+    });
+}
+
+const WAIT: &str = "while :; do sleep 0.1; done";
+
+#[test]
+fn each_is_kept_to_its_memory() {
+    let scratch = Scratch::new();
+    create(&scratch, "sandbox", "pod", WAIT, |_| {});
+    ok(&mut scratch.verb(&["start", "pod"]));
+    let resources = json!({"memory": {"limit": 64 << 20}});
+    for id in ["modest", "greedy"] {
+        limited(&scratch, id, WAIT, &resources);
+        ok(&mut scratch.verb(&["start", id]));
+    }
+    let kills =
+        |id: &str| exec(&scratch, id, "sed -n 's/oom_kill //p' /sys/fs/cgroup/memory.events").trim().parse::<u64>().expect("a number");
+    // What processes have in common counts once: 8 times 40 MB (perl has it twice) are 40 MB.
+    let forks =
+        "$x = 'x' x 20_000_000; for (1..7) { fork // die or do { sleep 1 for 1..300; exit } } print \"forked\\n\"; $| = 1; sleep 300";
+    let perl = scratch.verb(&["exec", "modest", "perl", "-e", forks]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
+    let children = || exec(&scratch, "modest", "cat /sys/fs/cgroup/cgroup.procs | wc -l").trim().parse::<u64>().expect("a number");
+    assert!(eventually(60, || children() >= 9), "perl has forked");
+    let used = || exec(&scratch, "modest", "cat /sys/fs/cgroup/memory.current").trim().parse::<u64>().expect("a number");
+    assert!((40_000_000..64 << 20).contains(&used()), "{}", used());
+    // Who takes too much is killed, and nobody else. The first process has nothing.
+    let fill = "x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo $x | wc -c";
+    let output = finish(scratch.verb(&["exec", "greedy", "/bin/sh", "-c", fill]).stdout(Stdio::piped()).spawn().expect("spawn"));
+    assert_eq!(output.status.code(), Some(137), "{output:?}");
+    assert_eq!((kills("greedy"), kills("modest")), (1, 0));
+    // Files in memory are memory.
+    let events =
+        scratch.verb(&["events", "--interval", "1h", "greedy"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
+    let file = "head -c 200000000 /dev/zero > /dev/shm/x";
+    let _killed = finish(scratch.verb(&["exec", "greedy", "/bin/sh", "-c", file]).stdout(Stdio::null()).spawn().expect("spawn"));
+    // They stay when the process is gone, and so the next one is killed, to the last.
+    assert!(eventually(60, || scratch.status("greedy") == "stopped"));
+    let told = String::from_utf8(finish(events).stdout).expect("UTF-8");
+    assert!(told.lines().filter(|line| line.contains("\"oom\"")).count() >= 2, "{told}");
+    assert_eq!(["pod", "modest"].map(|id| scratch.status(id)), ["running", "running"]);
+    assert_eq!(kills("modest"), 0);
+    // A limit that is lowered is kept, too.
+    ok(&mut scratch.verb(&["update", "--memory", "20m", "modest"]));
+    let perl = finish(perl);
+    assert_eq!(perl.status.code(), Some(137), "{perl:?}");
+    assert!(kills("modest") >= 1);
+    ok(&mut scratch.verb(&["delete", "--force", "pod"]));
+    for id in ["modest", "greedy"] {
+        ok(&mut scratch.verb(&["delete", "--force", id]));
+    }
+}
+
+#[test]
+fn each_is_kept_to_its_processor_time_and_processes() {
+    let scratch = Scratch::new();
+    create(&scratch, "sandbox", "pod", WAIT, |_| {});
+    ok(&mut scratch.verb(&["start", "pod"]));
+    let resources = json!({"cpu": {"quota": 20_000, "period": 100_000}, "pids": {"limit": 10}});
+    limited(&scratch, "slow", WAIT, &resources);
+    ok(&mut scratch.verb(&["start", "slow"]));
+    let used = || -> u64 {
+        let text = exec(&scratch, "slow", "sed -n 's/^usage_usec //p' /sys/fs/cgroup/cpu.stat");
+        text.trim().parse().expect("a number")
+    };
+    let busy = || {
+        let mut busy = scratch.verb(&["exec", "slow", "/bin/sh", "-c", "while :; do :; done"]);
+        busy.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("spawn")
+    };
+    // Two that would use two processors: together a fifth of one.
+    let two = [busy(), busy()];
+    let (start, before) = (std::time::Instant::now(), used());
+    assert!(eventually(60, || used() - before > 600_000), "it goes on");
+    let (time, taken) = (start.elapsed().as_micros() as u64, used() - before);
+    // A fifth of the time, what was saved up, and what it takes to notice.
+    assert!(taken <= time / 4 + 100_000, "{taken} of {time} us");
+    let throttled = exec(&scratch, "slow", "sed -n 's/^nr_throttled //p' /sys/fs/cgroup/cpu.stat");
+    assert!(throttled.trim().parse::<u64>().expect("a number") >= 3, "{throttled}");
+    // It is not paused, for anybody; and can be ended.
+    assert_eq!(scratch.status("slow"), "running");
+    // Without a limit, it is as fast as others.
+    ok(&mut scratch.verb(&["update", "--cpu-quota", "-1", "slow"]));
+    let freed = used();
+    assert!(eventually(60, || used() - freed > 1_000_000));
+    // No more processes than the limit says.
+    let forks = "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 100 > /dev/null 2>&1 & done";
+    let output = finish(scratch.verb(&["exec", "slow", "/bin/sh", "-c", forks]).stderr(Stdio::piped()).spawn().expect("spawn"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("fork"), "{output:?}");
+    ok(&mut scratch.verb(&["delete", "--force", "slow"]));
+    for child in two {
+        assert_eq!(finish(child).status.code(), Some(137));
+    }
+    assert_eq!(exec(&scratch, "pod", "echo lives"), "lives\n");
+    ok(&mut scratch.verb(&["delete", "--force", "pod"]));
+}

@@ -68,6 +68,12 @@ pub enum Request {
     Status,
     /// What has been used. Answered by [`Event::Usage`].
     Usage,
+    /// Waits until the sentry has killed more processes than so many because the container had more memory than it may, or the container
+    /// ends. Answered by [`Event::OutOfMemory`].
+    OutOfMemory {
+        /// How many are known of.
+        seen: u64,
+    },
     /// Waits until the application says that it is ready, or ends. Answered by [`Event::Ready`].
     Ready,
     /// These are the limits now; one that is not there is none. The host keeps them, the sentry tells them.
@@ -110,6 +116,11 @@ pub enum Event {
     Status {
         /// Its phase.
         phase: Phase,
+    },
+    /// The container had more memory than it may, or has ended.
+    OutOfMemory {
+        /// How many processes have been killed for it.
+        kills: u64,
     },
     /// The application is ready, or has ended.
     Ready {

@@ -197,17 +197,12 @@ pub fn events(args: &EventsArgs, settings: &Settings) -> Result {
     if !container.stand_in_lives() {
         return Err(Failure::new(Status::NotRunning, "container not running"));
     }
-    let line = |kind: &str, data: Option<Value>| {
-        let mut line = json!({"type": kind, "id": container.record.id});
-        if let (Some(data), Some(map)) = (data, line.as_object_mut()) {
-            map.insert("data".into(), data);
-        }
-        super::print(&line.to_string())
-    };
+    let line = |kind: &str, data: Option<Value>| tell_of(&container.record.id, kind, data);
     let stats = || line("stats", Some(used(&container)));
     if args.stats {
         return stats();
     }
+    let watcher = watch_sentry(&container)?;
     let mut killed = container.record.cgroup.oom_kills();
     loop {
         stats()?;
@@ -220,10 +215,56 @@ pub fn events(args: &EventsArgs, settings: &Settings) -> Result {
             }
             killed = now;
             if !container.stand_in_lives() {
+                if let Some(watcher) = watcher {
+                    // It ends with the container, and may have something to tell.
+                    drop(watcher.join());
+                }
                 return Ok(0);
             }
         }
     }
+}
+
+/// In a pod the sentry keeps the limits of a single container: tells in the background of each process that it kills.
+fn watch_sentry(container: &Container) -> Result<Option<std::thread::JoinHandle<()>>> {
+    if container.record.sandbox.is_none() {
+        return Ok(None);
+    }
+    let Some(client) = container.client()? else { return Ok(None) };
+    let id = container.record.id.clone();
+    let watch = move || {
+        let mut seen = 0;
+        let next = |seen| {
+            client.send(&Request::OutOfMemory { seen }, &[])?;
+            client.receive(None)
+        };
+        while let Ok(Event::OutOfMemory { kills }) = next(seen) {
+            if kills <= seen {
+                return;
+            }
+            for _ in seen..kills {
+                if let Err(failure) = tell_of(&id, "oom", None) {
+                    tracing::warn!("{failure}");
+                }
+            }
+            seen = kills;
+        }
+    };
+    std::thread::Builder::new().name("oom".into()).spawn(watch).map(Some).map_err(Failure::internal("a thread"))
+}
+
+/// A line of `events`.
+fn tell_of(id: &str, kind: &str, data: Option<Value>) -> Result {
+    let mut line = json!({"type": kind, "id": id});
+    if let (Some(data), Some(map)) = (data, line.as_object_mut()) {
+        map.insert("data".into(), data);
+    }
+    super::print(&line.to_string())
+}
+
+/// What the sentry tells of a container.
+fn told(container: &Container) -> Option<Event> {
+    container.client().ok()??.ask(&Request::Usage, PATIENCE).ok()
 }
 
 /// What the host has counted. A container of a pod has but its gofer in its control group: what its application uses, the pod's sentry
@@ -233,11 +274,7 @@ fn used(container: &Container) -> Value {
     if container.record.sandbox.is_none() {
         return stats;
     }
-    let told = match container.client() {
-        Ok(Some(client)) => client.ask(&Request::Usage, PATIENCE).ok(),
-        _ => None,
-    };
-    if let Some(Event::Usage { cpu_ns: [user, system], memory, tasks }) = told {
+    if let Some(Event::Usage { cpu_ns: [user, system], memory, tasks, .. }) = told(container) {
         let add = [
             ("/cpu/usage/user", user),
             ("/cpu/usage/kernel", system),

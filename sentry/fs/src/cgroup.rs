@@ -51,7 +51,7 @@ fn tree(container: &Arc<Container>) -> Entry {
         ("cpuset.cpus.effective", Entry::text(|| Ok(cpu_list().into_bytes()))),
         ("cpuset.mems.effective", Entry::fixed("0\n")),
         ("memory.current", now(|container| format!("{}\n", container.memory_used()))),
-        ("memory.events", Entry::fixed("low 0\nhigh 0\nmax 0\noom 0\noom_kill 0\noom_group_kill 0\n")),
+        ("memory.events", now(memory_events)),
         ("memory.high", Entry::fixed("max\n")),
         ("memory.low", Entry::fixed("0\n")),
         ("memory.max", now(|container| or_max(container.limits().memory))),
@@ -80,6 +80,11 @@ fn cpu_list() -> String {
     }
 }
 
+fn memory_events(container: &Container) -> String {
+    let kills = container.oom_kills();
+    format!("low 0\nhigh 0\nmax {kills}\noom {kills}\noom_kill {kills}\noom_group_kill 0\n")
+}
+
 fn processes(container: &Container) -> String {
     container.processes().iter().filter(|group| !group.is_dead()).fold(String::new(), |mut out, group| {
         // Writing to a String cannot fail.
@@ -98,8 +103,10 @@ fn threads(container: &Container) -> String {
 fn cpu_stat(container: &Container) -> String {
     let sum = container.usage();
     let (user, system) = (sum.user_ns / 1000, sum.system_ns / 1000);
+    let (throttles, throttled) = container.throttled();
     format!(
-        "usage_usec {}\nuser_usec {user}\nsystem_usec {system}\nnr_periods 0\nnr_throttled 0\nthrottled_usec 0\n",
-        user.saturating_add(system)
+        "usage_usec {}\nuser_usec {user}\nsystem_usec {system}\nnr_periods {throttles}\nnr_throttled {throttles}\nthrottled_usec {}\n",
+        user.saturating_add(system),
+        throttled / 1000
     )
 }

@@ -9,14 +9,15 @@
 //! asks for a number asks its own table: there is nothing to translate, and nothing to find in another container's.
 
 use crate::Kernel;
+use crate::limits::{self, Ledger};
 use crate::task::tree::Tree;
 use crate::task::{ExitStatus, Freezer, ProcessGroup, Task, TaskInfo, ThreadGroup, Usage, Waker};
-use crate::vfs::{Attachments, Namespace};
+use crate::vfs::{Attachments, Namespace, SuperBlock};
 use abi::poll::PollEvents;
 use abi::signal::Signal;
 use std::collections::HashSet;
 use std::sync::{
-    Arc,
+    Arc, Weak,
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 use std::time::{Duration, Instant};
@@ -171,6 +172,14 @@ pub struct Container {
     pub uts: Arc<UtsNamespace>,
     /// The System V objects that they see.
     pub ipc: Arc<IpcNamespace>,
+    /// File systems that were mounted for it.
+    file_systems: Mutex<Vec<Weak<SuperBlock>>>,
+    /// What it uses of its limits, as far as the sentry keeps them.
+    ledger: Mutex<Ledger>,
+    /// Processes that were killed because it had too much memory.
+    oom_kills: AtomicU64,
+    /// How often it had to wait for processor time, since when (0: it does not), and for how long in all, in nanoseconds.
+    throttles: [AtomicU64; 3],
     /// Whether its tasks are held.
     pub freezer: Freezer,
     /// State of upper crates (terminals, …), one value of each type.
@@ -185,6 +194,7 @@ pub struct Container {
     closed: AtomicBool,
     /// Nothing is left of it.
     gone: AtomicBool,
+    /// Notified when nothing is left of it (IN), and when one of its processes was killed for want of memory (PRI).
     gone_queue: WaitQueue,
 }
 
@@ -207,6 +217,10 @@ impl Container {
             pids,
             uts,
             ipc,
+            file_systems: Mutex::new(Rank::Leaf, Vec::new()),
+            ledger: Mutex::new(Rank::Leaf, Ledger::default()),
+            oom_kills: AtomicU64::new(0),
+            throttles: Default::default(),
             freezer: Freezer::default(),
             attachments: Attachments::default(),
             own_numbers: [number(Namespace::Mnt), number(Namespace::Cgroup)],
@@ -217,6 +231,9 @@ impl Container {
             gone_queue: WaitQueue::new(),
         });
         kernel.add_container(&container);
+        if !first {
+            limits::keep(kernel);
+        }
         container
     }
 
@@ -267,6 +284,9 @@ impl Container {
     /// It may use so much from now on. As when a cpuset changes, the CPUs that its tasks have asked for are forgotten when others are shown.
     pub fn set_limits(&self, limits: Limits) {
         let before = std::mem::replace(&mut *self.limits.lock(), limits);
+        if !self.is_first() {
+            limits::keep(&self.kernel);
+        }
         if before.cpu == limits.cpu {
             return;
         }
@@ -307,20 +327,76 @@ impl Container {
         self.limits().memory.map_or(total, |limit| limit.min(total))
     }
 
-    /// Bytes of application memory that it uses. Alone it uses all that is used; beside others, what its processes have in memory.
+    /// Bytes of application memory that it uses. Alone it uses all that is used; beside others, what its processes have mapped, and the files
+    /// of its file systems in memory.
     pub fn memory_used(&self) -> u64 {
         if self.kernel.container_count() < 2 {
             return self.kernel.memory.used_bytes();
         }
+        let file_systems: Vec<Arc<SuperBlock>> = self.file_systems.lock().iter().filter_map(Weak::upgrade).collect();
+        let in_files: u64 = file_systems.iter().map(|sb| sb.ops.memory()).sum();
+        let apart = file_systems.iter().map(|sb| sb.dev).collect();
         let mut seen = HashSet::new();
-        let mut bytes = 0;
+        let mut parts = Vec::new();
         for mm in self.processes().iter().flat_map(|group| group.threads()).filter_map(|task| task.try_mm()) {
             if seen.insert(Arc::as_ptr(&mm) as usize) {
-                let sizes = mm.sizes();
-                bytes += sizes.rss_anon + sizes.rss_shmem;
+                mm.add_parts(&apart, &mut parts);
             }
         }
-        bytes
+        in_files + self.kernel.memory.resident_of_all(parts)
+    }
+
+    /// A file system was mounted for it: the memory of its files is the container's.
+    pub fn add_file_system(&self, sb: &Arc<SuperBlock>) {
+        let mut all = self.file_systems.lock();
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(sb));
+    }
+
+    pub(crate) fn ledger(&self) -> Ledger {
+        *self.ledger.lock()
+    }
+
+    pub(crate) fn set_ledger(&self, ledger: Ledger) {
+        *self.ledger.lock() = ledger;
+    }
+
+    pub(crate) fn count_oom_kill(&self) {
+        self.oom_kills.fetch_add(1, Ordering::SeqCst);
+        self.gone_queue.notify(PollEvents::PRI);
+    }
+
+    /// How many processes were killed because it had more memory than it may.
+    pub fn oom_kills(&self) -> u64 {
+        self.oom_kills.load(Ordering::SeqCst)
+    }
+
+    /// Waits until there are more of these than so many, or nothing is left of the container; how many there are. Called by no task.
+    pub fn wait_oom_kill(&self, seen: u64) -> u64 {
+        let waker = Arc::new(Waker::default());
+        let _registration = self.gone_queue.register(PollEvents::IN | PollEvents::PRI, waker.clone());
+        while self.oom_kills() <= seen && !self.gone.load(Ordering::SeqCst) {
+            waker.park(None);
+        }
+        self.oom_kills()
+    }
+
+    /// It begins to wait for processor time, or has done so.
+    pub(crate) fn count_throttle(&self, begins: bool) {
+        let [count, since, total] = &self.throttles;
+        let now = host::time::monotonic_ns();
+        if begins {
+            count.fetch_add(1, Ordering::Relaxed);
+            since.store(now, Ordering::Relaxed);
+        } else {
+            total.fetch_add(now.saturating_sub(since.swap(0, Ordering::Relaxed)), Ordering::Relaxed);
+        }
+    }
+
+    /// How often it had to wait for processor time, and how long in all, in nanoseconds.
+    pub fn throttled(&self) -> (u64, u64) {
+        let [count, _, total] = &self.throttles;
+        (count.load(Ordering::Relaxed), total.load(Ordering::Relaxed))
     }
 
     /// Whether it ends.

@@ -11,6 +11,7 @@ pub mod futex;
 pub mod io;
 pub mod ipc;
 pub mod kernel;
+mod limits;
 pub mod loader;
 pub mod mm;
 pub mod net;

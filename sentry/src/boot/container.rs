@@ -5,7 +5,7 @@ use super::process::{Ready, Streams};
 use super::{mounts, process, settings};
 use crate::{Failure, terminal::Terminal};
 use abi::signal::{SI_KERNEL, SI_USER, SigInfo, Signal};
-use control::{BootSpec, FailureKind, Phase, Process, ProcessInfo};
+use control::{BootSpec, Event, FailureKind, Phase, Process, ProcessInfo};
 use kernel::{
     Kernel,
     container::{ContainerConfig, Limits, Shared},
@@ -221,10 +221,15 @@ impl Container {
         self.inner.set_limits(shown(limits));
     }
 
-    /// Processor time in application and sentry, bytes of memory, and tasks.
-    pub fn usage(&self) -> ([u64; 2], u64, u64) {
+    /// Waits until more processes than so many have been killed for want of memory, or the container ends; how many they are.
+    pub fn wait_out_of_memory(&self, seen: u64) -> u64 {
+        self.inner.wait_oom_kill(seen)
+    }
+
+    /// What it has used.
+    pub fn usage(&self) -> Event {
         let sum = self.inner.usage();
-        ([sum.user_ns, sum.system_ns], self.inner.memory_used(), self.inner.task_count() as u64)
+        Event::Usage { cpu_ns: [sum.user_ns, sum.system_ns], memory: self.inner.memory_used(), tasks: self.inner.task_count() as u64 }
     }
 }
 

@@ -70,7 +70,9 @@ impl Builder<'_> {
     /// A file system of this type.
     fn file_system(&self, kind: &str, options: &str, extra: Option<Box<dyn Any + Send>>) -> Result<Arc<SuperBlock>> {
         let source = MountSource { source: kind, options, extra };
-        self.container.kernel().vfs.fs_type(kind)?.mount(self.container, &self.cred, source)
+        let sb = self.container.kernel().vfs.fs_type(kind)?.mount(self.container, &self.cred, source)?;
+        self.container.add_file_system(&sb);
+        Ok(sb)
     }
 
     /// A tree of the gofer's, with an upper layer in memory if asked for.

@@ -84,6 +84,7 @@ pub fn mount(t: &mut CurrentTask, source: UserCStr, target: UserCStr, kind: User
     }
     let (source, options) = (optional(t, source)?, optional(t, UserCStr(data))?);
     let sb = fs.mount(t.container(), &t.cred(), MountSource { source: &source, options: &options, extra: None })?;
+    t.container().add_file_system(&sb);
     if sb.root()?.is_dir() != at.inode.is_dir() {
         bail!(ENOTDIR);
     }

@@ -104,6 +104,10 @@ struct OverlaySuper {
 }
 
 impl SuperOps for OverlaySuper {
+    fn memory(&self) -> u64 {
+        self.shared.space.get().1 * abi::PAGE_SIZE
+    }
+
     fn statfs(&self, sb: &SuperBlock) -> Result<Statfs> {
         let (blocks, used) = self.shared.space.get();
         let free = blocks.saturating_sub(used);

@@ -74,6 +74,10 @@ pub fn new(pool: &Arc<MemoryPool>, source: &str, options: Options) -> Result<Arc
 struct TmpSuperOps(Arc<TmpSuper>);
 
 impl SuperOps for TmpSuperOps {
+    fn memory(&self) -> u64 {
+        self.0.space.get().1 * abi::PAGE_SIZE
+    }
+
     fn statfs(&self, sb: &SuperBlock) -> Result<Statfs> {
         let (max_pages, pages) = self.0.space.get();
         let (max_inodes, inodes) = self.0.inodes.get();

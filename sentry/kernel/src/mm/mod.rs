@@ -12,6 +12,7 @@ mod access;
 mod advise;
 mod brk;
 mod fault;
+mod footprint;
 mod fork;
 mod map;
 pub mod memory;

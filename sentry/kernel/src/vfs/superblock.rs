@@ -62,6 +62,10 @@ pub trait SuperOps: Send + Sync {
     fn remount(&self, _options: &str) -> Result {
         Ok(())
     }
+    /// Bytes of the sandbox's memory that its files have.
+    fn memory(&self) -> u64 {
+        0
+    }
     /// The last mount is gone: what is kept for the next use is let go. Files that are still open stay.
     fn unmounted(&self) {}
     /// For the file system's own use.
