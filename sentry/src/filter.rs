@@ -163,7 +163,7 @@ const CHECKED: &[(i64, &[Check], &str)] = &[
 fn of_platform(platform: Platform) -> &'static [(i64, &'static str)] {
     match platform {
         Platform::Ptrace => platform::ptrace::HOST_CALLS,
-        Platform::Trap | Platform::TrapFutex => platform::trap::HOST_CALLS,
+        Platform::Trap | Platform::TrapFutex | Platform::TrapTurns => platform::trap::HOST_CALLS,
         Platform::Auto | Platform::Kvm => &[],
     }
 }
@@ -171,7 +171,7 @@ fn of_platform(platform: Platform) -> &'static [(i64, &'static str)] {
 /// The requests of ioctl(2) that the platforms need besides.
 fn requests_of_platform(platform: Platform) -> &'static [(u64, &'static str)] {
     match platform {
-        Platform::Trap | Platform::TrapFutex => platform::trap::HOST_IOCTLS,
+        Platform::Trap | Platform::TrapFutex | Platform::TrapTurns => platform::trap::HOST_IOCTLS,
         Platform::Auto | Platform::Ptrace | Platform::Kvm => &[],
     }
 }

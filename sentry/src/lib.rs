@@ -153,12 +153,16 @@ fn platform(kind: Platform) -> Result<(Arc<dyn platform::Platform>, Platform), F
             let made = platform::ptrace::Ptrace::new().map_err(Failure::host("cannot trace processes of our own"))?;
             Ok((Arc::new(made), kind))
         }
-        Platform::Trap | Platform::TrapFutex => {
+        Platform::Trap | Platform::TrapFutex | Platform::TrapTurns => {
             let handover = match kind {
                 Platform::TrapFutex => platform::trap::Handover::Futex,
                 _ => platform::trap::Handover::Auto,
             };
-            let options = platform::trap::Options { handover, ..Default::default() };
+            let looking = match kind {
+                Platform::TrapTurns => platform::trap::Policy::InTurns,
+                _ => platform::trap::Policy::Adaptive,
+            };
+            let options = platform::trap::Options { handover, looking };
             let made = platform::trap::Trap::with(options)
                 .map_err(Failure::host("the trap platform needs FSGSBASE and Linux 5.9; use --platform=ptrace"))?;
             Ok((Arc::new(made), kind))

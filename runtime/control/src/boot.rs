@@ -327,6 +327,9 @@ pub enum Platform {
     /// The same, handing over by futexes: what `Trap` does where the host has nothing better. For tests.
     #[serde(rename = "trap:futex")]
     TrapFutex,
+    /// The same, looking for calls in turns with others from the first one on: what `Trap` does where more threads than processors call often. For tests.
+    #[serde(rename = "trap:turns")]
+    TrapTurns,
     Kvm,
 }
 

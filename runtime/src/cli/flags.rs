@@ -139,6 +139,7 @@ fn platform(name: &str) -> Result<Platform> {
         "ptrace" => Ok(Platform::Ptrace),
         "trap" => Ok(Platform::Trap),
         "trap:futex" => Ok(Platform::TrapFutex),
+        "trap:turns" => Ok(Platform::TrapTurns),
         "kvm" => {
             std::fs::File::options().read(true).write(true).open("/dev/kvm").map_err(|error| {
                 Failure::new(Status::NoKvm, format!("--platform=kvm: /dev/kvm: {error}; load the kvm module or use --platform=ptrace"))

@@ -1,4 +1,4 @@
-//! How many guest threads have something to do: whoever wants to wait by looking, which takes a processor, must know.
+//! How many guest threads have something to do, and of which kind: whoever wants to wait by looking, which takes a processor, must know.
 
 use crate::placement::Placement;
 use std::cell::RefCell;
@@ -10,17 +10,29 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering:
 pub struct Load {
     cpus: usize,
     running: AtomicUsize,
+    /// Those of them that call often.
+    frequent: AtomicUsize,
 }
 
 impl Load {
     /// With nothing to do for so many processors.
     pub fn new(cpus: usize) -> Arc<Load> {
-        Arc::new(Load { cpus, running: AtomicUsize::new(0) })
+        Arc::new(Load { cpus, running: AtomicUsize::new(0), frequent: AtomicUsize::new(0) })
     }
 
     /// Whether a processor is left over.
     pub fn has_spare(&self) -> bool {
         self.running.load(Relaxed) < self.cpus
+    }
+
+    /// How many threads there are for each processor, at least one.
+    pub fn crowd(&self) -> u64 {
+        (self.running.load(Relaxed) / self.cpus.max(1)).max(1) as u64
+    }
+
+    /// Whether two processors are left over by the threads that call seldom: one for the others' stubs, one for the sentry.
+    pub fn has_pair(&self) -> bool {
+        self.running.load(Relaxed).saturating_sub(self.frequent.load(Relaxed)) + 2 <= self.cpus
     }
 }
 
@@ -39,18 +51,35 @@ pub struct Activity {
     /// Calls since it has waited.
     calls: AtomicU32,
     running: AtomicBool,
+    /// It calls often.
+    frequent: AtomicBool,
+    /// Somebody else says where it runs.
+    is_placed: AtomicBool,
     /// It has blocked since somebody asked.
     has_blocked: AtomicBool,
+}
+
+/// Who wants to know that the thread which it belongs to is about to wait.
+pub trait Waits: Send + Sync {
+    /// It is.
+    fn about_to_wait(&self);
 }
 
 thread_local! {
     /// The guest thread that the calling thread serves.
     static CURRENT: RefCell<Option<Arc<Activity>>> = const { RefCell::new(None) };
+    static WAITS: RefCell<Option<Arc<dyn Waits>>> = const { RefCell::new(None) };
+}
+
+/// Lets somebody know whenever the calling thread is about to wait.
+pub fn tell_waits(who: Option<Arc<dyn Waits>>) {
+    WAITS.set(who);
 }
 
 /// To be called by any thread of the sentry that is about to wait (`true`) or has waited (`false`) for something.
 pub fn set_blocked(blocked: bool) {
     if blocked {
+        WAITS.with_borrow(|who| who.iter().for_each(|w| w.about_to_wait()));
         crate::wake::hand_over();
     }
     CURRENT.with_borrow(|current| {
@@ -70,6 +99,8 @@ impl Activity {
             bound: AtomicU32::new(0),
             calls: AtomicU32::new(0),
             running: AtomicBool::new(false),
+            frequent: AtomicBool::new(false),
+            is_placed: AtomicBool::new(false),
             has_blocked: AtomicBool::new(false),
         })
     }
@@ -98,7 +129,7 @@ impl Activity {
     /// Lets the thread, which sleeps, wake up on the caller's processor.
     pub fn come_here(&self) {
         let (tid, here) = (self.tid.load(Relaxed), self.placement.here());
-        if tid != 0 && self.bound.swap(here + 1, Relaxed) != here + 1 {
+        if tid != 0 && !self.is_placed.load(Relaxed) && self.bound.swap(here + 1, Relaxed) != here + 1 {
             self.placement.bind(tid, here);
         }
     }
@@ -118,13 +149,35 @@ impl Activity {
         }
     }
 
-    /// It runs, or blocks.
+    /// Somebody else says where it runs, from now on; or nobody.
+    pub fn set_placed(&self, placed: bool) {
+        if placed {
+            self.bound.store(0, Relaxed);
+        }
+        self.is_placed.store(placed, Relaxed);
+    }
+
+    /// It calls often, or seldom. Only the thread that serves it says so.
+    pub fn set_frequent(&self, frequent: bool) {
+        if self.frequent.swap(frequent, Relaxed) != frequent && self.running.load(Relaxed) {
+            if frequent {
+                self.load.frequent.fetch_add(1, Relaxed);
+            } else {
+                self.load.frequent.fetch_sub(1, Relaxed);
+            }
+        }
+    }
+
+    /// It runs, or blocks. Only the thread that serves it says so.
     pub fn set_running(&self, running: bool) {
         if self.running.swap(running, Relaxed) != running {
+            let frequent = self.frequent.load(Relaxed).into();
             if running {
                 self.load.running.fetch_add(1, Relaxed);
+                self.load.frequent.fetch_add(frequent, Relaxed);
             } else {
                 self.load.running.fetch_sub(1, Relaxed);
+                self.load.frequent.fetch_sub(frequent, Relaxed);
                 self.calls.store(0, Relaxed);
                 self.has_blocked.store(true, Relaxed);
             }

@@ -41,6 +41,10 @@ fn make_looking_trap() -> Box<dyn Platform> {
     Box::new(Trap::with(trap::Options { looking: trap::Policy::Always, ..trap::Options::default() }).expect("trap platform"))
 }
 
+fn make_trap_in_turns() -> Box<dyn Platform> {
+    Box::new(Trap::with(trap::Options { looking: trap::Policy::InTurns, ..trap::Options::default() }).expect("trap platform"))
+}
+
 fn make_futex_trap() -> Box<dyn Platform> {
     let handover = trap::Handover::Futex;
     Box::new(Trap::with(trap::Options { handover, ..trap::Options::default() }).expect("trap platform"))
@@ -54,6 +58,9 @@ macro_rules! on_all_platforms {
         }
         mod on_looking_trap {
             $(#[test] fn $test() { super::$test(super::make_looking_trap); })*
+        }
+        mod on_trap_in_turns {
+            $(#[test] fn $test() { super::$test(super::make_trap_in_turns); })*
         }
         mod on_futex_trap {
             $(#[test] fn $test() { super::$test(super::make_futex_trap); })*
@@ -94,6 +101,9 @@ on_all_platforms!(
 /// Tests of what only the `trap` platform has.
 macro_rules! on_trap_platforms {
     ($($test:ident),* $(,)?) => {
+        mod patched_on_trap_in_turns {
+            $(#[test] fn $test() { super::$test(super::make_trap_in_turns); })*
+        }
         mod patched_on_looking_trap {
             $(#[test] fn $test() { super::$test(super::make_looking_trap); })*
         }

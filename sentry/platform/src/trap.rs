@@ -21,6 +21,7 @@ mod context;
 mod decode;
 mod filter;
 mod frame;
+mod halves;
 mod image;
 mod patch;
 mod slots;
@@ -80,6 +81,7 @@ struct Shared {
     geometry: frame::Geometry,
     load: Arc<Load>,
     placement: Arc<Placement>,
+    halves: halves::Halves,
     options: Options,
 }
 
@@ -149,7 +151,15 @@ impl Trap {
             n => n,
         });
         let trap = Trap {
-            shared: Arc::new(Shared { patches: patch::PatchMemory::new()?, spawner, geometry, load, placement, options }),
+            shared: Arc::new(Shared {
+                patches: patch::PatchMemory::new()?,
+                spawner,
+                geometry,
+                load,
+                halves: halves::Halves::new(&placement),
+                placement,
+                options,
+            }),
             min_address: ptrace::min_address(),
         };
         trap.probe()?;

@@ -66,6 +66,11 @@ impl Threads {
 }
 
 impl Process {
+    /// Whether there are operations that its next thread has to carry out.
+    pub fn is_dirty(&self) -> bool {
+        self.queue.is_dirty()
+    }
+
     /// The host's process id.
     pub fn pid(&self) -> i32 {
         self.id.pid
@@ -383,7 +388,7 @@ impl AddressSpace for TrapAddressSpace {
     }
 
     fn is_dirty(&self) -> bool {
-        self.process.queue.is_dirty()
+        self.process.is_dirty()
     }
 
     fn cpu_ns(&self) -> u64 {

@@ -2,11 +2,12 @@
 
 use super::aspace::{Process, TrapAddressSpace};
 use super::frame::{self, Saved};
+use super::halves::Half;
 use super::patch::PutBack;
-use super::spin::{Spin, Way};
+use super::spin::{Found, Last, Spin, Way};
 use super::thread::{HostThread, Ring};
 use super::{Shared, code};
-use crate::activity::Activity;
+use crate::activity::{self, Activity};
 use crate::interrupt::Interrupter;
 use crate::placement::Seat;
 use crate::stub::{INTERRUPT, USER_END};
@@ -32,6 +33,11 @@ const TRAP_FLAG: u64 = 0x100;
 
 /// Naps after which a thread that does not answer an interrupt is given up: some five seconds.
 const NAPS: u32 = 50;
+/// Looking in turns with others: turns before giving way for the first time, some 4 µs, and between one time and the next.
+const TURNS_ALONE: u32 = 150;
+const TURNS_BETWEEN: u32 = 20;
+/// How long nothing may be found, in nanoseconds.
+const LONG: u64 = 100_000;
 /// Turns of a thread after which it looks whether it should be on another processor.
 const LOOK_EVERY: u32 = 256;
 
@@ -52,6 +58,10 @@ pub struct TrapContext {
     apart: bool,
     /// Turns until the next look at the processor.
     until_look: u32,
+    /// Where both sides are while this one looks in turns with others.
+    half: Option<Half>,
+    /// The stub has carried out operations since the last call.
+    has_operated: bool,
     /// Where the last call of a patched site goes back to, and the bases of fs and gs.
     last_call: Option<[u64; 3]>,
     hot: Option<u64>,
@@ -71,6 +81,8 @@ impl TrapContext {
             seat: None,
             apart: false,
             until_look: LOOK_EVERY,
+            half: None,
+            has_operated: false,
             last_call: None,
             hot: None,
             answers: None,
@@ -118,7 +130,38 @@ impl TrapContext {
     fn leave(&mut self) {
         self.apart = true;
         if let Some((thread, process)) = self.thread.take() {
+            self.reunite(&thread);
             process.give_thread(thread);
+        }
+    }
+
+    /// Puts both sides where they look in turns with others.
+    fn divide(&mut self, thread: &HostThread) -> Result<(), Errno> {
+        match &self.half {
+            Some(half) if half.is_of(thread.tid) => half.place(),
+            _ => {
+                self.reunite(thread);
+                self.half = self.shared.halves.join(thread.tid, thread.orders());
+                if let Some(half) = &self.half {
+                    self.activity.set_placed(true);
+                    half.place();
+                    thread.set_together(false)?;
+                    // Others wait for its processor.
+                    activity::tell_waits(Some(half.waits()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets both sides be where they want again.
+    fn reunite(&mut self, thread: &HostThread) {
+        if self.half.take().is_some() {
+            activity::tell_waits(None);
+            self.activity.set_placed(false);
+            if let Err(e) = thread.set_together(true) {
+                tracing::debug!(tid = thread.tid, "a stub thread cannot be kept near: {e}");
+            }
         }
     }
 
@@ -146,6 +189,7 @@ impl TrapContext {
         let result = f(self, &mut thread, process);
         if let Err(Errno::ESRCH | Errno::EPROTO) = result {
             process.kill();
+            self.reunite(&thread);
             process.give_thread(thread);
         } else {
             self.thread = Some((thread, Arc::clone(process)));
@@ -155,6 +199,7 @@ impl TrapContext {
 
     /// Lets the application run until something happens.
     fn run(&mut self, thread: &mut HostThread, process: &Process, regs: &mut UserRegs) -> Result<Event, Errno> {
+        self.has_operated |= process.is_dirty();
         process.flush(thread)?;
         if !self.begun {
             self.begun = true;
@@ -192,7 +237,12 @@ impl TrapContext {
         let blocked = self.activity.take_has_blocked();
         self.activity.goes_on();
         let mut keeps = wake::any_kept();
-        let way = self.spin.way(self.activity.load(), blocked, thread.is_awake()?);
+        let held = thread.take_was_kicked() | std::mem::take(&mut self.has_operated);
+        let way = self.spin.way(&self.activity, Last { blocked, held, posted: thread.is_awake()? });
+        if way == Way::InTurns && !thread.is_silent() {
+            return self.resume_in_turns(thread, jump, keeps);
+        }
+        self.reunite(thread);
         if thread.is_silent() {
             // There is nothing that it could wait for a moment for.
             if std::mem::take(&mut keeps) {
@@ -202,7 +252,7 @@ impl TrapContext {
             self.apart |= blocked;
             self.sit(thread, way);
         }
-        thread.set_watched(way != Way::Bell)?;
+        thread.set_watched(matches!(way, Way::Begin(_) | Way::Look(_)))?;
         if matches!(way, Way::Begin(_)) {
             thread.set_together(false)?;
             self.shared.placement.part(thread.tid);
@@ -211,7 +261,7 @@ impl TrapContext {
             self.interrupter.repeat();
         }
         let turns = match way {
-            Way::Bell => return self.wait(thread, keeps),
+            Way::Bell | Way::InTurns => return self.wait(thread, keeps),
             Way::Begin(turns) => {
                 thread.set_together(true)?;
                 turns
@@ -222,8 +272,29 @@ impl TrapContext {
         if matches!(way, Way::Begin(_)) && !thread.is_silent() {
             self.shared.placement.release(thread.tid);
         }
-        self.spin.result(found.is_some());
+        self.spin.result(if found.is_some() { Found::Call } else { Found::Nothing });
         match found {
+            Some(ring) => Ok(ring),
+            None => {
+                thread.set_watched(false)?;
+                self.wait(thread, keeps)
+            }
+        }
+    }
+
+    /// The same, and looks for it in turns with other threads.
+    fn resume_in_turns(&mut self, thread: &mut HostThread, jump: bool, keeps: bool) -> Result<Ring, Errno> {
+        self.divide(thread)?;
+        thread.set_watched(true)?;
+        if thread.resume(jump)? {
+            self.interrupter.repeat();
+        }
+        let (found, ring) = match &self.half {
+            Some(half) => look_in_turns(thread, half)?,
+            None => (Found::Nothing, None),
+        };
+        self.spin.result(found);
+        match ring {
             Some(ring) => Ok(ring),
             None => {
                 thread.set_watched(false)?;
@@ -264,12 +335,12 @@ impl TrapContext {
             seat.look();
         }
         match way {
-            Way::Bell if new || self.apart => {
+            Way::Bell | Way::InTurns if new || self.apart => {
                 seat.set_stub(thread.tid);
                 self.apart = false;
             }
             Way::Begin(_) => self.apart = true,
-            Way::Bell | Way::Look(_) => {}
+            Way::Bell | Way::InTurns | Way::Look(_) => {}
         }
     }
 
@@ -327,6 +398,32 @@ impl TrapContext {
             }
         })
     }
+}
+
+/// Looks for what comes next, and gives way to other threads of this processor meanwhile.
+fn look_in_turns(thread: &mut HostThread, half: &Half) -> Result<(Found, Option<Ring>), Errno> {
+    half.begin();
+    let mut ring = thread.look(TURNS_ALONE)?;
+    if ring.is_none() {
+        let begin = host::time::monotonic_ns();
+        loop {
+            std::thread::yield_now();
+            ring = thread.look(TURNS_BETWEEN)?;
+            if ring.is_some() {
+                break;
+            }
+            if !half.is_looker() {
+                return Ok((Found::Displaced, None));
+            }
+            // For the waking of those that have been kept from it for long.
+            wake::any_kept();
+            if host::time::monotonic_ns().saturating_sub(begin) > LONG {
+                half.give_up();
+                return Ok((Found::Nothing, None));
+            }
+        }
+    }
+    Ok((Found::Call, ring))
 }
 
 /// What a frame says that has happened, besides registers. `None`: a signal that is nothing to the application.
@@ -389,6 +486,7 @@ impl Context for TrapContext {
         if !aspace.is_dirty() {
             return Ok(());
         }
+        self.has_operated = true;
         self.with_thread(aspace, |_, thread, process| process.flush(thread))
     }
 
@@ -475,7 +573,7 @@ impl Drop for TrapContext {
         // Nobody waits for a next call, in which what is kept back would be seen to.
         wake::set_handing_over(false);
         self.activity.set_running(false);
-        self.activity.end();
         self.leave();
+        self.activity.end();
     }
 }

@@ -2,8 +2,12 @@
 //!
 //! Looking is several times cheaper where a processor is to spare, and ruinous where none is. So a thread must have shown that it
 //! calls often, no other guest thread may want the processor, and each failure makes the next attempt rarer.
+//!
+//! Where more threads than processors call often, and few others want to run, a processor is made to spare: their stubs share one half of the
+//! processors and the sentry's threads the other ([`halves`](super::halves)). The application loses half of its processors for its own code, and
+//! saves two changes of threads at each call, which cost more than most calls.
 
-use crate::activity::Load;
+use crate::activity::Activity;
 
 /// Calls by the bell between two attempts: at first, and at most.
 const PAUSE: u32 = 64;
@@ -18,6 +22,15 @@ const STRIKES: u32 = 3;
 /// Successes in a row that make up for them.
 const FORGIVEN: u32 = 64;
 
+/// Calls after which a thread's habits are looked at.
+const WINDOW: u32 = 64;
+/// What so many take at most if they are frequent, in nanoseconds.
+const FREQUENT: u64 = 2_000_000;
+/// Of so many frequent calls one may wait in the kernel.
+const CALLS_PER_WAIT: u32 = 4;
+/// Windows between two attempts to look in turns with others, after failures.
+const LONGEST_REST: u32 = 1 << 10;
+
 /// How the next call is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -27,6 +40,30 @@ pub enum Way {
     Begin(u32),
     /// By looking, so many turns at most.
     Look(u32),
+    /// By looking, in turns with other threads of the sentry: the stubs have one half of the processors, the sentry the other.
+    InTurns,
+}
+
+/// What became of the last call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Last {
+    /// The thread blocked in the kernel, so that its other half sleeps.
+    pub blocked: bool,
+    /// The other half was held at the doorbell, for operations or its registers.
+    pub held: bool,
+    /// The other half is awake, and looks for an order.
+    pub posted: bool,
+}
+
+/// What came of looking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A call.
+    Call,
+    /// Nothing, for as long as it was worth it.
+    Nothing,
+    /// Nothing, and another thread has begun to look.
+    Displaced,
 }
 
 /// Whether to look at all.
@@ -37,65 +74,149 @@ pub enum Policy {
     Adaptive,
     /// At every call: for tests.
     Always,
+    /// At every call, in turns with others: for tests.
+    InTurns,
     /// At none: for tests.
     Never,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// Calls until the next attempt to look.
+    Bell(u32),
+    Look,
+    InTurns,
+}
+
+/// What a thread did in the last calls.
+#[derive(Debug, Default)]
+struct Habits {
+    calls: u32,
+    /// Before so many of them it had waited in the kernel, or its stub had been held for something.
+    waits: u32,
+    /// Before so many of them no processor was to spare.
+    crowded: u32,
+    since: u64,
 }
 
 /// One guest thread's experience.
 #[derive(Debug)]
 pub struct Spin {
     policy: Policy,
-    /// Calls until the next attempt; `None`: it is on.
-    wait: Option<u32>,
+    mode: Mode,
     pause: u32,
     successes: u32,
     /// The last of them in a row.
     row: u32,
     strikes: u32,
+    /// The last look ended because others had begun one: that is no failure.
+    displaced: bool,
+    habits: Habits,
+    /// It called often in the last window.
+    was_frequent: bool,
+    /// Windows until the next attempt to look in turns, and how many it will be after the next failure.
+    rest: u32,
+    next_rest: u32,
 }
 
 impl Spin {
     /// Of a new thread.
     pub fn new(policy: Policy) -> Spin {
-        Spin { policy, wait: Some(PAUSE), pause: PAUSE, successes: 0, row: 0, strikes: 0 }
+        Spin {
+            policy,
+            mode: Mode::Bell(PAUSE),
+            pause: PAUSE,
+            successes: 0,
+            row: 0,
+            strikes: 0,
+            displaced: false,
+            habits: Habits::default(),
+            was_frequent: false,
+            rest: 0,
+            next_rest: 1,
+        }
     }
 
-    /// How to wait for the next call. `blocked`: the thread blocked in the kernel before it, so that its other half sleeps; `posted`: its
-    /// other half is awake, and looks for an order.
-    pub fn way(&mut self, load: &Load, blocked: bool, posted: bool) -> Way {
+    /// How to wait for the next call.
+    pub fn way(&mut self, activity: &Activity, last: Last) -> Way {
         match self.policy {
             Policy::Adaptive => {}
             Policy::Always => return Way::Begin(FIRST_TURNS),
+            Policy::InTurns => return Way::InTurns,
             Policy::Never => return Way::Bell,
         }
-        match &mut self.wait {
-            Some(0) if load.has_spare() => {
-                self.wait = None;
-                (self.successes, self.strikes) = (0, 0);
+        let load = activity.load();
+        let Last { blocked, held, posted } = last;
+        self.observe(activity, blocked || held);
+        match &mut self.mode {
+            Mode::Bell(0) if load.has_spare() => {
+                self.begin(Mode::Look);
                 Way::Begin(FIRST_TURNS)
             }
-            Some(n) => {
+            Mode::Bell(n) => {
                 *n = if blocked { self.pause } else { n.saturating_sub(1) };
                 Way::Bell
             }
-            None if blocked || !load.has_spare() => {
+            Mode::Look if blocked || !load.has_spare() => {
                 self.stop();
                 Way::Bell
             }
-            None if posted => Way::Look(TURNS),
+            Mode::Look if posted => Way::Look(TURNS),
             // It has lost patience and sleeps: woken on this processor, it would wait for us to sleep.
-            None => {
+            Mode::Look => {
                 self.strike();
-                if self.wait.is_some() { Way::Bell } else { Way::Begin(FIRST_TURNS) }
+                if self.mode == Mode::Look { Way::Begin(FIRST_TURNS) } else { Way::Bell }
+            }
+            Mode::InTurns => {
+                if !(std::mem::take(&mut self.displaced) || posted || blocked || held) {
+                    self.strike();
+                }
+                if self.mode == Mode::InTurns { Way::InTurns } else { Way::Bell }
             }
         }
     }
 
-    /// Whether looking has found the call.
-    pub fn result(&mut self, found: bool) {
-        if !found {
+    /// Looks at the thread's habits every [`WINDOW`] calls: one that calls often and seldom waits looks in turns with others of its kind, where
+    /// there are more of them than processors.
+    fn observe(&mut self, activity: &Activity, waited: bool) {
+        let load = activity.load();
+        let h = &mut self.habits;
+        h.calls += 1;
+        h.waits += u32::from(waited);
+        h.crowded += u32::from(!load.has_spare());
+        if h.calls < WINDOW {
+            return;
+        }
+        let now = host::time::monotonic_ns();
+        // What the others' share of the processors takes is not its own.
+        let is_frequent = now.saturating_sub(h.since) < FREQUENT * load.crowd() && h.waits * CALLS_PER_WAIT <= WINDOW;
+        let is_crowded = h.crowded * 4 >= WINDOW;
+        self.habits = Habits { since: now, ..Habits::default() };
+        // One window may just have had the time in which others ran.
+        let was_frequent = std::mem::replace(&mut self.was_frequent, is_frequent);
+        let is_frequent = is_frequent || was_frequent;
+        activity.set_frequent(is_frequent);
+        let may = is_frequent && load.has_pair();
+        match self.mode {
+            Mode::InTurns if !may => self.mode = Mode::Bell(self.pause),
+            Mode::InTurns => {}
+            _ if !(may && is_crowded) => {}
+            _ if self.rest > 0 => self.rest -= 1,
+            _ => self.begin(Mode::InTurns),
+        }
+    }
+
+    fn begin(&mut self, mode: Mode) {
+        self.mode = mode;
+        (self.successes, self.strikes, self.displaced) = (0, 0, false);
+    }
+
+    /// What looking has come to.
+    pub fn result(&mut self, found: Found) {
+        self.displaced = found == Found::Displaced;
+        if found != Found::Call {
             // The other half will have to be woken: then it counts.
-            if self.successes == 0 {
+            if self.successes == 0 && self.mode == Mode::Look {
                 self.stop();
             }
             return;
@@ -106,7 +227,10 @@ impl Spin {
             self.strikes = 0;
         }
         if self.successes >= PROVEN {
-            self.pause = PAUSE;
+            match self.mode {
+                Mode::InTurns => self.next_rest = 1,
+                _ => self.pause = PAUSE,
+            }
         }
     }
 
@@ -119,7 +243,13 @@ impl Spin {
     }
 
     fn stop(&mut self) {
-        self.wait = Some(self.pause);
+        if self.mode == Mode::InTurns {
+            self.rest = self.next_rest;
+            self.next_rest = (self.next_rest * 2).min(LONGEST_REST);
+            self.mode = Mode::Bell(self.pause);
+            return;
+        }
+        self.mode = Mode::Bell(self.pause);
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 }
@@ -128,56 +258,109 @@ impl Spin {
 mod tests {
     use super::*;
     use crate::activity::{Activity, Load};
+    use crate::placement::Placement;
+    use std::sync::Arc;
+
+    const AWAKE: Last = Last { blocked: false, held: false, posted: true };
+    const ASLEEP: Last = Last { blocked: false, held: false, posted: false };
+    const BLOCKED: Last = Last { blocked: true, held: false, posted: true };
+
+    fn threads(load: &Arc<Load>, n: usize) -> Vec<Arc<Activity>> {
+        let placement = Placement::new();
+        let all: Vec<_> = (0..n).map(|_| Activity::new(load, &placement)).collect();
+        all.iter().for_each(|a| a.set_running(true));
+        all
+    }
 
     #[test]
     fn tries_seldom_after_failures_and_never_without_a_processor() {
         let load = Load::new(2);
+        let all = threads(&load, 1);
         let mut spin = Spin::new(Policy::Adaptive);
         let mut begun = Vec::new();
         for call in 0..100_000u32 {
-            if matches!(spin.way(&load, false, true), Way::Begin(_)) {
+            if matches!(spin.way(&all[0], AWAKE), Way::Begin(_)) {
                 begun.push(call);
-                spin.result(false);
+                spin.result(Found::Nothing);
             }
         }
         assert!(begun.len() < 12, "{begun:?}");
-        let placement = crate::placement::Placement::new();
-        let all: Vec<_> = (0..2).map(|_| Activity::new(&load, &placement)).collect();
-        all.iter().for_each(|a| a.set_running(true));
-        assert!((0..100_000).all(|_| spin.way(&load, false, true) == Way::Bell));
+        // The other one makes no calls.
+        let _other = threads(&load, 1);
+        assert!((0..100_000).all(|_| spin.way(&all[0], AWAKE) == Way::Bell));
         let mut spin = Spin::new(Policy::Adaptive);
-        assert!((0..100_000).all(|_| spin.way(&load, false, true) == Way::Bell));
+        assert!((0..100_000).all(|_| spin.way(&all[0], AWAKE) == Way::Bell));
     }
 
     #[test]
     fn goes_on_while_it_pays() {
         let load = Load::new(2);
+        let one = threads(&load, 1).remove(0);
         let mut spin = Spin::new(Policy::Adaptive);
-        while spin.way(&load, false, true) == Way::Bell {}
+        while spin.way(&one, AWAKE) == Way::Bell {}
         for _ in 0..5000 {
-            spin.result(true);
-            assert_eq!(spin.way(&load, false, true), Way::Look(TURNS));
+            spin.result(Found::Call);
+            assert_eq!(spin.way(&one, AWAKE), Way::Look(TURNS));
         }
         // Now and then it fails; then the other half must be woken elsewhere.
         for _ in 0..100 {
-            spin.result(false);
-            assert_eq!(spin.way(&load, false, false), Way::Begin(FIRST_TURNS));
-            (0..FORGIVEN).for_each(|_| spin.result(true));
-            assert_eq!(spin.way(&load, false, true), Way::Look(TURNS));
+            spin.result(Found::Nothing);
+            assert_eq!(spin.way(&one, ASLEEP), Way::Begin(FIRST_TURNS));
+            (0..FORGIVEN).for_each(|_| spin.result(Found::Call));
+            assert_eq!(spin.way(&one, AWAKE), Way::Look(TURNS));
         }
         // Every other time: that does not pay.
         let ways: Vec<Way> = (0..8)
             .map(|_| {
-                spin.result(false);
-                let way = spin.way(&load, false, false);
-                spin.result(true);
+                spin.result(Found::Nothing);
+                let way = spin.way(&one, ASLEEP);
+                spin.result(Found::Call);
                 way
             })
             .collect();
         assert_eq!(ways.last(), Some(&Way::Bell), "{ways:?}");
         let mut spin = Spin::new(Policy::Adaptive);
-        while spin.way(&load, false, true) == Way::Bell {}
-        spin.result(true);
-        assert_eq!(spin.way(&load, true, true), Way::Bell);
+        while spin.way(&one, AWAKE) == Way::Bell {}
+        spin.result(Found::Call);
+        assert_eq!(spin.way(&one, BLOCKED), Way::Bell);
+    }
+
+    /// Lets both of two threads make calls until both look in turns, or not.
+    fn both_divide(all: &[Arc<Activity>], spins: &mut [Spin], last: impl Fn(u32) -> Last) -> bool {
+        (0..10 * WINDOW).any(|call| {
+            let ways: Vec<Way> = all.iter().zip(&mut *spins).map(|(a, s)| s.way(a, last(call))).collect();
+            ways.iter().all(|&w| w == Way::InTurns)
+        })
+    }
+
+    #[test]
+    fn looks_in_turns_where_all_call_often() {
+        let new = || [Spin::new(Policy::Adaptive), Spin::new(Policy::Adaptive)];
+        let load = Load::new(2);
+        let all = threads(&load, 2);
+        let mut spins = new();
+        assert!(both_divide(&all, &mut spins, |_| AWAKE));
+        for spin in &mut spins {
+            // To be displaced, held or to wait now and then is no failure.
+            for last in [AWAKE, BLOCKED, Last { held: true, ..ASLEEP }].repeat(3) {
+                spin.result(Found::Call);
+                assert_eq!(spin.way(&all[0], last), Way::InTurns);
+            }
+            spin.result(Found::Displaced);
+            assert_eq!(spin.way(&all[0], ASLEEP), Way::InTurns);
+        }
+        // To be found asleep is one.
+        let spin = &mut spins[0];
+        assert!((0..STRIKES).any(|_| spin.way(&all[0], ASLEEP) == Way::Bell));
+        // One that waits at every other call gains nothing.
+        assert!(!both_divide(&all, &mut new(), |call| if call % 2 == 0 { BLOCKED } else { AWAKE }));
+        // With a third one that only computes there are no two processors for them; with two more processors there are.
+        let _third = threads(&load, 1);
+        assert!(!both_divide(&all, &mut new(), |_| AWAKE));
+        let four = Load::new(4);
+        let all = threads(&four, 3);
+        let _computing = threads(&four, 2);
+        let mut spins = [Spin::new(Policy::Adaptive), Spin::new(Policy::Adaptive), Spin::new(Policy::Adaptive)];
+        assert!(both_divide(&all, &mut spins, |_| AWAKE));
     }
 }

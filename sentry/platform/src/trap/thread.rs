@@ -17,7 +17,8 @@ use crate::wake;
 use abi::Errno;
 use host::memfile::MemoryFile;
 use host::notify::{Listener, Notification};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Threads that a process may have.
 pub const THREADS: u64 = 16 << 10;
@@ -53,19 +54,111 @@ pub struct HostThread {
     listener: Option<Listener>,
     /// The call that it is held in, if the sentry has received the notification.
     held: Option<u64>,
-    /// It waits for an order in its line, unless it has lost patience.
-    posted: bool,
     /// It may show something in its slot.
     watched: bool,
-    /// The application's extended state is in the processor, not in the frame.
-    live: bool,
-    /// The last order.
-    word: u32,
-    /// The line of orders: offset in the operations file.
-    line: u64,
-    ops: Arc<MemoryFile>,
+    orders: Arc<Orders>,
     /// The address of its frame in the stub.
     frame: u64,
+}
+
+/// What a thread was told last, and what it does about it. Only the thread that serves it changes this, but for [`disturb`](Orders::disturb).
+#[derive(Debug)]
+pub struct Orders {
+    ops: Arc<MemoryFile>,
+    /// Where in that file the line is that the thread looks at.
+    line: u64,
+    /// The last order.
+    word: AtomicU32,
+    /// It waits for an order in its line, unless it has lost patience.
+    posted: AtomicBool,
+    /// The application's extended state is in the processor, not in the frame.
+    live: AtomicBool,
+    /// It was told to ring instead, and the ring has not been received.
+    kicked: AtomicBool,
+    /// It was since somebody asked.
+    was_kicked: AtomicBool,
+    /// It looks for an order that may be long in coming: whoever wants its processor may let it ring.
+    lingers: Mutex<bool>,
+    /// It may do so.
+    has_lingered: AtomicBool,
+}
+
+impl Orders {
+    fn word(&self) -> u32 {
+        self.word.load(Relaxed)
+    }
+
+    fn is_posted(&self) -> bool {
+        self.posted.load(Relaxed)
+    }
+
+    fn set_posted(&self, posted: bool) {
+        self.posted.store(posted, Relaxed);
+    }
+
+    fn is_live(&self) -> bool {
+        self.live.load(Relaxed)
+    }
+
+    fn set_live(&self, live: bool) {
+        self.live.store(live, Relaxed);
+    }
+
+    fn set(&self, place: u64, value: u32) -> Result<(), Errno> {
+        self.ops.swap_u32(self.line + place, value).map(drop)
+    }
+
+    fn next(&self, kind: u32) -> Result<(), Errno> {
+        // The lowest bits are the kind.
+        let word = (self.word() & !(code::STEP - 1)).wrapping_add(code::STEP) | kind;
+        self.word.store(word, Relaxed);
+        self.set(code::ORDER, word)
+    }
+
+    /// Lets it ring.
+    fn kick(&self) -> Result<(), Errno> {
+        self.was_kicked.store(true, Relaxed);
+        if !self.kicked.swap(true, Relaxed) {
+            self.next(code::KICK | if self.is_live() { code::LIVE } else { 0 })?;
+        }
+        Ok(())
+    }
+}
+
+impl Orders {
+    /// The next order may be long in coming: nobody is to look for it. To be called by the thread that serves it.
+    pub fn send_away(&self) {
+        if self.is_posted()
+            && let Err(e) = self.kick()
+        {
+            tracing::debug!("the memory of a stub thread is gone: {e}");
+        }
+    }
+
+    /// The same, but for the time being nobody else wants its processor: it may look until somebody does.
+    pub fn let_linger(&self) {
+        self.has_lingered.store(true, Relaxed);
+        *self.lingers() = true;
+    }
+
+    /// Somebody else wants the processor where it may be looking. May be called by any thread.
+    pub fn disturb(&self) {
+        let mut lingers = self.lingers();
+        if std::mem::take(&mut *lingers) {
+            self.send_away();
+        }
+    }
+
+    /// Nobody may disturb it any more.
+    fn settle(&self) {
+        if self.has_lingered.load(Relaxed) && self.has_lingered.swap(false, Relaxed) {
+            *self.lingers() = false;
+        }
+    }
+
+    fn lingers(&self) -> std::sync::MutexGuard<'_, bool> {
+        self.lingers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What a thread says when it rings.
@@ -104,12 +197,12 @@ impl HostThread {
         if let Some(ring) = self.look(1)? {
             return Ok(Some(ring));
         }
-        self.ops.swap_u32(self.line + code::ASLEEP, 1)?;
+        self.orders.set(code::ASLEEP, 1)?;
         let shown = self.slot.load(POST + 24)?;
-        if shown != self.word {
+        if shown != self.orders.word() {
             self.slot.sleep(POST + 24, shown)?;
         }
-        self.ops.swap_u32(self.line + code::ASLEEP, 0)?;
+        self.orders.set(code::ASLEEP, 0)?;
         let ring = self.look(1)?;
         if ring.is_none() {
             host::signals::tgkill(self.process, self.tid, 0)?;
@@ -147,7 +240,7 @@ impl HostThread {
         loop {
             let n = self.receive()?;
             let ring = self.ring(&n)?;
-            if n.args[4] == u64::from(self.word) {
+            if n.args[4] == u64::from(self.orders.word()) {
                 return Ok(ring);
             }
             // It rang before it saw the last order.
@@ -174,24 +267,27 @@ impl HostThread {
             return Err(Errno::EPROTO);
         }
         self.held = Some(n.id);
-        self.posted = false;
+        self.orders.set_posted(false);
+        self.orders.kicked.store(false, Relaxed);
         // It has seen to that before it rang.
-        self.live = false;
+        self.orders.set_live(false);
         Ok(Ring { why, fs_base, gs_base })
     }
 
     /// Looks `turns` times whether the thread shows something in its slot. `None`: it does not.
     pub fn look(&mut self, turns: u32) -> Result<Option<Ring>, Errno> {
+        let last = self.orders.word();
         for _ in 0..turns {
-            if self.slot.load(POST + 24)? == self.word {
+            if self.slot.load(POST + 24)? == last {
                 let mut bytes = [0u8; 24];
                 self.slot.copy_in(POST, &mut bytes)?;
                 let word = |i: usize| bytes.get(8 * i..8 * i + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes);
-                self.posted = true;
+                self.orders.set_posted(true);
                 let why = word(2);
-                self.live = !self.is_silent()
-                    && (matches!(why, code::CALL | code::CALL_INTERRUPTED)
-                        || why == code::ORDER_INTERRUPTED && self.word & code::LIVE != 0);
+                self.orders.set_live(
+                    !self.is_silent()
+                        && (matches!(why, code::CALL | code::CALL_INTERRUPTED) || why == code::ORDER_INTERRUPTED && last & code::LIVE != 0),
+                );
                 return Ok(Some(Ring { why, fs_base: word(0), gs_base: word(1) }));
             }
             std::hint::spin_loop();
@@ -211,7 +307,7 @@ impl HostThread {
             (true, true) => (code::PATIENCE, STUB_PATIENCE),
             (true, false) => (code::PATIENCE, 1),
         };
-        self.ops.swap_u32(self.line + place, value).map(drop)
+        self.orders.set(place, value)
     }
 
     /// Lets both sides wake each other on one processor, or wherever there is room.
@@ -225,33 +321,28 @@ impl HostThread {
     /// Lets the new thread, which is stopped, say for the first time that it waits for an order.
     fn begin(&mut self) -> Result<(), Errno> {
         // An ended thread may have had the line before.
-        self.ops.swap_u32(self.line + code::WATCH, 0)?;
+        self.orders.set(code::WATCH, 0)?;
         let patience = if self.is_silent() { 1 } else { STUB_PATIENCE };
-        self.ops.swap_u32(self.line + code::PATIENCE, patience)?;
-        self.next_order(0)?;
+        self.orders.set(code::PATIENCE, patience)?;
+        self.orders.next(0)?;
         let mut regs: UserRegs = Entry::Idle.regs();
-        (regs.rip, regs.rsp, regs.rdi, regs.r8) = (Place::Entered.address(), self.frame, self.frame, self.word.into());
+        (regs.rip, regs.rsp, regs.rdi, regs.r8) = (Place::Entered.address(), self.frame, self.frame, self.orders.word().into());
         sys::set_regs(self.tid, &regs)?;
         sys::detach(self.tid)
     }
 
-    fn next_order(&mut self, kind: u32) -> Result<(), Errno> {
-        // The lowest bits are the kind.
-        self.word = (self.word & !(code::STEP - 1)).wrapping_add(code::STEP) | kind;
-        self.ops.swap_u32(self.line + code::ORDER, self.word).map(drop)
-    }
-
     /// Sees to it that it is held at the doorbell, as a thread is that does not run application code.
     pub fn hold(&mut self, process: i32) -> Result<(), Errno> {
-        if self.held.is_some() || self.is_silent() && self.posted {
+        self.orders.settle();
+        if self.held.is_some() || self.is_silent() && self.orders.is_posted() {
             return Ok(());
         }
         if self.is_silent() {
             return self.wait_silently().map(drop);
         }
-        if self.posted {
+        if self.orders.is_posted() {
             self.set_watched(false)?;
-            self.next_order(code::KICK | if self.live { code::LIVE } else { 0 })?;
+            self.orders.kick()?;
             if !self.listener()?.wait(HOLD_MS)? {
                 // The application has forged what the slot shows, and runs. Out of this it cannot talk itself.
                 host::signals::tgkill(process, self.tid, INTERRUPT)?;
@@ -267,12 +358,28 @@ impl HostThread {
 
     /// Whether it looks for an order, on a processor of its own, or did so a moment ago.
     pub fn is_awake(&self) -> Result<bool, Errno> {
-        Ok(self.posted && (!self.is_silent() || self.slot.load(POST_ASLEEP)? == 0))
+        self.orders.settle();
+        Ok(self.orders.is_posted() && !self.is_kicked() && (!self.is_silent() || self.slot.load(POST_ASLEEP)? == 0))
+    }
+
+    /// Whether it was told to ring, and may not have done so yet.
+    fn is_kicked(&self) -> bool {
+        self.orders.kicked.load(Relaxed)
+    }
+
+    /// Whether it has been told to ring since this was asked last.
+    pub fn take_was_kicked(&self) -> bool {
+        self.orders.was_kicked.load(Relaxed) && self.orders.was_kicked.swap(false, Relaxed)
+    }
+
+    /// What tells it that an order will be long in coming.
+    pub fn orders(&self) -> &Arc<Orders> {
+        &self.orders
     }
 
     /// Whether the application's extended state is in the processor: [`hold`](Self::hold) it before reading or writing the frame's.
     pub fn is_live(&self) -> bool {
-        self.live
+        self.orders.is_live()
     }
 
     /// The address of its slot in the stub.
@@ -291,18 +398,22 @@ impl HostThread {
     /// Lets it run application code from its frame. `jump`: all registers are as they were, but for those that a call may change. Returns whether
     /// that was done without an answer to a ring.
     pub fn resume(&mut self, jump: bool) -> Result<bool, Errno> {
-        let kind = match (self.live, jump) {
+        self.orders.settle();
+        if self.is_kicked() {
+            self.hold(self.process)?;
+        }
+        let kind = match (self.orders.is_live(), jump) {
             (false, _) => 0,
             (true, false) => code::LIVE,
             (true, true) => code::LIVE | code::JUMP,
         };
-        self.next_order(kind)?;
+        self.orders.next(kind)?;
         if self.is_silent() && self.slot.load(POST_ASLEEP)? != 0 {
-            self.ops.wake_u32(self.line + code::ORDER)?;
+            self.orders.ops.wake_u32(self.orders.line + code::ORDER)?;
         }
         match self.held.take() {
             Some(id) => self.answer(id, self.frame).map(|()| false),
-            None if std::mem::take(&mut self.posted) => Ok(true),
+            None if self.orders.posted.swap(false, Relaxed) => Ok(true),
             None => Err(Errno::EPROTO),
         }
     }
@@ -359,8 +470,8 @@ impl HostThread {
 
 impl HostThread {
     fn exit_silently(&mut self) -> Result<(), Errno> {
-        self.next_order(code::KICK)?;
-        self.ops.wake_u32(self.line + code::ORDER)?;
+        self.orders.next(code::KICK)?;
+        self.orders.ops.wake_u32(self.orders.line + code::ORDER)?;
         let begin = std::time::Instant::now();
         while host::signals::tgkill(self.process, self.tid, 0).is_ok() {
             if begin.elapsed() > EXIT_TIME {
@@ -467,22 +578,19 @@ impl Workshop {
         // It was pinned for the making.
         self.placement.release(tid);
         let frame = begin + self.geometry.frame;
-        let ops = Arc::clone(site.ops);
-        let mut thread = HostThread {
-            tid,
-            slot,
-            number: berth.number,
-            process: site.pid,
-            listener,
-            held: None,
-            frame,
-            posted: false,
-            watched: false,
-            live: false,
-            word: 0,
+        let orders = Arc::new(Orders {
+            ops: Arc::clone(site.ops),
             line: part + line,
-            ops,
-        };
+            word: AtomicU32::new(0),
+            posted: AtomicBool::new(false),
+            live: AtomicBool::new(false),
+            kicked: AtomicBool::new(false),
+            was_kicked: AtomicBool::new(false),
+            lingers: Mutex::new(false),
+            has_lingered: AtomicBool::new(false),
+        });
+        let mut thread =
+            HostThread { tid, slot, number: berth.number, process: site.pid, listener, held: None, frame, watched: false, orders };
         thread.begin()?;
         Ok(thread)
     }
