@@ -138,12 +138,14 @@ pub trait Platform: Send + Sync {
 /// see what was mapped before: memory that was unmapped must not be given to anyone else earlier.
 pub trait AddressSpace: Send + Sync {
     /// Maps `len` bytes of the host file `fd` from `offset` at `addr`, replacing what was there. `shared`: writes reach the file
-    /// (the memory file is always mapped shared). All values are page-aligned. The descriptor must stay open until flushed.
+    /// (the memory file is always mapped shared). All values are page-aligned. The descriptor must stay open until flushed, that
+    /// of a mapping made for a [copy](Self::begin_copy) until it is replaced or unmapped.
     fn map(&self, addr: u64, len: u64, fd: RawFd, offset: u64, prot: Prot, shared: bool);
-    /// The same for memory that will probably not be used: it is mapped at the latest when it is.
-    fn map_later(&self, addr: u64, len: u64, fd: RawFd, offset: u64, prot: Prot, shared: bool) {
-        self.map(addr, len, fd, offset, prot, shared);
-    }
+    /// It becomes a copy of `parent` (fork): little of what is mapped until [`end_copy`](Self::end_copy) will be used before the copy is given up, so it may be
+    /// mapped at the latest when it is.
+    fn begin_copy(&self, _parent: &Arc<dyn AddressSpace>) {}
+    /// It is one.
+    fn end_copy(&self) {}
     /// Unmaps a range; holes are fine.
     fn unmap(&self, addr: u64, len: u64);
     /// Changes the protection of a range that is wholly mapped.

@@ -1,6 +1,7 @@
 //! The queue of an address space: operations on mappings that no thread has carried out yet, merged where they touch.
 
 use abi::mm::Prot;
+use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -68,8 +69,8 @@ impl Op {
 #[derive(Debug, Default)]
 pub struct Queue {
     ops: Mutex<Vec<Op>>,
-    /// Operations that nobody needs yet, in ranges that do not overlap and that no operation behind them touches.
-    later: Mutex<Vec<Op>>,
+    /// Operations that nobody needs yet, by where they begin, in ranges that do not overlap and that no operation behind them touches.
+    later: Mutex<BTreeMap<u64, Op>>,
     /// Whether there are any.
     has_later: AtomicBool,
     /// Whether operations are queued, or taken and not yet known to be done.
@@ -98,7 +99,7 @@ impl Queue {
             return;
         }
         self.overtake(&op);
-        self.later().push(op);
+        self.later().insert(start, op);
         self.has_later.store(true, Ordering::Release);
     }
 
@@ -108,8 +109,9 @@ impl Queue {
             return false;
         }
         let mut later = self.later();
-        let Some(at) = later.iter().position(|l| (l.range().0..l.range().1).contains(&addr)) else { return false };
-        self.append(later.swap_remove(at));
+        let found = later.range(..=addr).next_back().filter(|(_, l)| addr < l.range().1).map(|(&at, _)| at);
+        let Some(op) = found.and_then(|at| later.remove(&at)) else { return false };
+        self.append(op);
         true
     }
 
@@ -119,19 +121,20 @@ impl Queue {
             return;
         }
         let (start, end) = op.range();
-        self.later().retain(|l| {
+        let mut later = self.later();
+        while let Some((&at, l)) = later.range(..end).next_back() {
             let (from, to) = l.range();
-            if to <= start || end <= from {
-                return true;
+            if to <= start {
+                break;
             }
             if matches!(op, Op::Protect { .. }) || from < start || end < to {
                 self.append(*l);
             }
-            false
-        });
+            later.remove(&at);
+        }
     }
 
-    fn later(&self) -> MutexGuard<'_, Vec<Op>> {
+    fn later(&self) -> MutexGuard<'_, BTreeMap<u64, Op>> {
         self.later.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

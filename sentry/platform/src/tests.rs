@@ -83,6 +83,7 @@ on_all_platforms!(
     overwrites_and_races,
     a_call_is_seen_and_registers_round_trip,
     mapping_is_observed,
+    a_copy_has_what_was_mapped,
     exceptions_and_odd_calls,
     vsyscall_is_a_call,
     interrupts,
@@ -212,6 +213,52 @@ fn a_call_is_seen_and_registers_round_trip(make: Make) {
         assert_eq!((same.rax, same.rip), (r.rax, r.rip));
         assert_eq!(ctx.switch(&space, &mut r), Event::Syscall);
         assert_eq!((r.orig_rax as i64, r.rip), (nr, CODE + 2));
+    }
+}
+
+/// How many areas the host has for the application in a stub.
+fn areas(space: &Arc<dyn AddressSpace>) -> usize {
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", pid_of(space))).expect("maps");
+    let begin = |line: &str| u64::from_str_radix(line.split('-').next().unwrap_or_default(), 16).expect("an address");
+    maps.lines().filter(|l| begin(l) < crate::stub::CODE).count()
+}
+
+fn a_copy_has_what_was_mapped(make: Make) {
+    let g = Guest::new(make);
+    let parent = g.space(COPY, 0);
+    let fd = g.memory.fd().as_raw_fd();
+    g.memory.copy_out(16 * PAGE_SIZE, &77u64.to_le_bytes()).expect("copy");
+    // Every other page of many, of which copies use one.
+    let place = |i: u64| 0x100_0000 + 2 * i * PAGE_SIZE;
+    let mut ctx = g.context();
+    // The second copy begins with what the first has used.
+    for (round, expected) in [3, 13].into_iter().enumerate() {
+        let space = g.platform.new_address_space().expect("address space");
+        space.begin_copy(&parent);
+        space.map(CODE, PAGE_SIZE, fd, 0, RX, true);
+        space.map(DATA, PAGE_SIZE, fd, PAGE_SIZE, RW, true);
+        for i in 0..20 {
+            space.map(place(i), PAGE_SIZE, fd, 16 * PAGE_SIZE, Prot::READ, true);
+        }
+        space.end_copy();
+        let mut go = |from: u64, to: u64| {
+            let mut r = regs();
+            (r.rdi, r.rsi) = (from, to);
+            ctx.switch(&space, &mut r)
+        };
+        assert_eq!(go(place(7), DATA), Event::Syscall, "round {round}");
+        assert_eq!(g.memory.load_u32(PAGE_SIZE), Ok(77));
+        assert_eq!(areas(&space), if g.platform.name() == "trap" { expected } else { 22 }, "round {round}");
+        // What is changed before it was used is as it was changed.
+        space.protect(place(8), PAGE_SIZE, RW);
+        space.unmap(place(9), PAGE_SIZE);
+        assert_eq!(go(DATA, place(8)), Event::Syscall);
+        assert!(matches!(go(place(9), DATA), Event::Fault(f) if f.addr == place(9)));
+        // All else is there when it is wanted.
+        for i in 10..20 {
+            assert_eq!(go(place(i), DATA), Event::Syscall);
+        }
+        g.memory.copy_out(PAGE_SIZE, &[0; 8]).expect("copy");
     }
 }
 

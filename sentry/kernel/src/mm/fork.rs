@@ -37,7 +37,9 @@ impl Mm {
             let mut guard = self.state.write();
             // A new address space that nobody else knows.
             let mut child_guard = child.state.write_nested();
+            child.aspace.begin_copy(&self.aspace);
             self.copy_to(&mut guard, &child, &mut child_guard, if alone { COPY_ALL } else { 0 });
+            child.aspace.end_copy();
         }
         if self.has_barrier() {
             child.register_barrier();
@@ -49,14 +51,7 @@ impl Mm {
 
     fn copy_to(&self, s: &mut State, child: &Mm, c: &mut State, mut budget: u64) {
         let vmas: Vec<(Range<u64>, Vma)> = s.vmas.iter().map(|(r, v)| (r, v.clone())).collect();
-        // Where the last area ended that nobody may touch.
-        let mut guard_end = None;
         for (r, parent) in vmas {
-            // Behind a guard lies the stack of another thread, mostly, which the child does not have.
-            let idle = guard_end == Some(r.start) && parent.is_anonymous();
-            if parent.prot.is_empty() {
-                guard_end = Some(r.end);
-            }
             if parent.flags.intersects(VmaFlags::DONTFORK | VmaFlags::GATE) {
                 continue;
             }
@@ -77,7 +72,7 @@ impl Mm {
             if !vma.is_anonymous() && !vma.prot.is_empty() {
                 child.map_file_gaps(c, &r, &mut vma, s);
             }
-            self.give_pages(s, &r, &parent, (child, c), idle, &mut budget);
+            self.give_pages(s, &r, &parent, (child, c), &mut budget);
             c.add_vma(r, vma);
         }
     }
@@ -95,16 +90,15 @@ impl Mm {
         vma.flags.set(VmaFlags::FILLED, filled);
     }
 
-    /// Gives the child the private pages of a VMA: copies, or a share in them. `idle`: it will probably not use them.
-    fn give_pages(&self, s: &mut State, r: &Range<u64>, vma: &Vma, (child, c): (&Mm, &mut State), idle: bool, budget: &mut u64) {
-        let map = if idle { Mm::host_map_idle_pages } else { Mm::host_map_pages };
+    /// Gives the child the private pages of a VMA: copies, or a share in them.
+    fn give_pages(&self, s: &mut State, r: &Range<u64>, vma: &Vma, (child, c): (&Mm, &mut State), budget: &mut u64) {
         let mut shared: Vec<(Range<u64>, Page)> = Vec::new();
         for (part, page) in s.pages.within(r.clone()) {
             let writable = vma.prot.contains(Prot::WRITE) && !page.cow;
             match if writable { self.copy_run(&part, page, budget) } else { None } {
                 Some(copy) => {
                     c.pages.insert(part.clone(), copy);
-                    map(child, c, &part, copy, vma.prot);
+                    child.host_map_pages(c, &part, copy, vma.prot);
                 }
                 None => shared.push((part, page)),
             }
@@ -135,7 +129,7 @@ impl Mm {
             page.cow = true;
             c.pages.insert(part.clone(), *page);
             if !vma.prot.is_empty() {
-                map(child, c, part, *page, vma.prot);
+                child.host_map_pages(c, part, *page, vma.prot);
             }
         }
     }

@@ -361,15 +361,6 @@ impl Mm {
         }
     }
 
-    /// Maps private pages that will probably not be used.
-    fn host_map_idle_pages(&self, s: &mut State, r: &Range<u64>, page: Page, prot: Prot) {
-        let prot = if page.cow { without_write(prot) } else { prot };
-        s.changes += 1;
-        if !prot.is_empty() {
-            self.aspace.map_later(r.start, r.end - r.start, self.memory.fd(), page.offset, prot, true);
-        }
-    }
-
     fn host_unmap(&self, s: &mut State, r: &Range<u64>) {
         if !r.is_empty() {
             s.changes += 1;

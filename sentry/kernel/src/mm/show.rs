@@ -35,7 +35,7 @@ pub struct VmSizes {
 
 /// Runs of private pages that the host is asked about at the end of a process, and the longest ones about which it is not.
 const LOOKS: u32 = 64;
-const SHORT: u64 = 4 * PAGE_SIZE;
+const SHORT: u64 = 64 * PAGE_SIZE;
 
 /// A file's name as the reader sees it: its path from the root of the current task, with ` (deleted)` where that is so.
 fn name_of(file: &File) -> Vec<u8> {
@@ -99,8 +99,8 @@ impl Mm {
         v
     }
 
-    /// About `VmRSS`, for what that is worth at the end of a process: few questions to the host. Short runs of private pages are there because
-    /// they were written.
+    /// About `VmRSS`, for what that is worth at the end of a process: few questions to the host. Short runs of private pages count as a whole:
+    /// most are there because they were written.
     pub fn resident_roughly(&self) -> u64 {
         let s = self.state.read();
         let mut looks = LOOKS;

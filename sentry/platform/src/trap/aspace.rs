@@ -11,7 +11,7 @@ use crate::stub::{CODE, OP_LEN};
 use crate::tracee::run;
 use crate::{AddressSpace, CallSite};
 use abi::{Errno, mm::Prot};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
@@ -22,6 +22,16 @@ const IDLE: usize = 32;
 /// Threads after which a process probably wants more: the spawner then makes so many in advance.
 const FEW: u64 = 3;
 const AHEAD: usize = 2;
+
+/// Places of which is known at once that copies of an address space use them.
+const LEARNED: usize = 64;
+
+/// Addresses in areas that copies of an address space have used.
+type Used = Mutex<BTreeSet<u64>>;
+
+fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A stub process. It is killed when the last of its address space and the contexts in it is dropped.
 pub struct Process {
@@ -38,6 +48,12 @@ pub struct Process {
     /// Bytes of the list that were ever written.
     listed: AtomicUsize,
     cpu: CpuMeter,
+    /// It is being made a copy of another address space.
+    is_copied: AtomicBool,
+    /// Of the address space that this one is a copy of: where copies have faulted since nothing was mapped there yet.
+    origin: Mutex<Option<Arc<Used>>>,
+    /// The same of this one.
+    used_by_copies: Arc<Used>,
     /// It was killed, from outside or because the application tampered with the stub.
     dead: AtomicBool,
 }
@@ -209,7 +225,20 @@ impl Process {
 
     /// Whether a fault at `addr` is there because nothing was mapped so far that should be. Then it is queued now.
     pub fn demand(&self, addr: u64) -> bool {
-        self.queue.demand(addr)
+        let found = self.queue.demand(addr);
+        if found && let Some(used) = &*lock(&self.origin) {
+            let mut used = lock(used);
+            if used.len() >= LEARNED {
+                used.clear();
+            }
+            used.insert(addr);
+        }
+        found
+    }
+
+    /// Whether earlier copies of the same address space have used something in this range, so that this one probably will.
+    fn will_use(&self, addr: u64, len: u64) -> bool {
+        lock(&self.origin).as_ref().is_some_and(|used| lock(used).range(addr..addr.saturating_add(len)).next().is_some())
     }
 
     /// Carries out one batch. Returns how many succeeded, and if that is not all, why the next one did not.
@@ -269,7 +298,7 @@ impl Process {
         let cleared = thread
             .hold(self.id.pid)
             .and_then(|()| self.carry_out(&mut thread, &[everything]).1)
-            .and_then(|()| thread.slot.clear())
+            .and_then(|()| thread.slot.wipe())
             .and_then(|()| self.shared.spawner.write_ops(self.id.slot, 0, &vec![0; self.listed.load(Ordering::Relaxed)]));
         if let Err(e) = cleared {
             tracing::debug!(pid = self.pid(), "a stub cannot be used again: {e}");
@@ -325,6 +354,9 @@ impl TrapAddressSpace {
                 is_patched: AtomicBool::new(false),
                 listed: AtomicUsize::new(0),
                 cpu: CpuMeter::new(stub.pid),
+                is_copied: AtomicBool::new(false),
+                origin: Mutex::default(),
+                used_by_copies: Arc::default(),
                 dead: AtomicBool::new(false),
             }),
         })
@@ -347,14 +379,25 @@ impl TrapAddressSpace {
 
 impl AddressSpace for TrapAddressSpace {
     fn map(&self, addr: u64, len: u64, fd: RawFd, offset: u64, prot: Prot, shared: bool) {
-        self.replace(Op::Map { addr, len, fd, offset, prot, shared }, addr, len);
+        let op = Op::Map { addr, len, fd, offset, prot, shared };
+        if self.process.is_copied.load(Ordering::Relaxed) && !self.process.will_use(addr, len) {
+            return self.process.queue.push_later(op);
+        }
+        self.replace(op, addr, len);
     }
 
-    fn map_later(&self, addr: u64, len: u64, fd: RawFd, offset: u64, prot: Prot, shared: bool) {
-        if self.process.is_patched() {
-            return self.map(addr, len, fd, offset, prot, shared);
+    fn begin_copy(&self, parent: &Arc<dyn AddressSpace>) {
+        if let Some(parent) = parent.as_any().downcast_ref::<TrapAddressSpace>() {
+            let used = Arc::clone(&parent.process.used_by_copies);
+            // Its own copies will do about the same.
+            *lock(&self.process.used_by_copies) = lock(&used).clone();
+            *lock(&self.process.origin) = Some(used);
+            self.process.is_copied.store(true, Ordering::Relaxed);
         }
-        self.process.queue.push_later(Op::Map { addr, len, fd, offset, prot, shared });
+    }
+
+    fn end_copy(&self) {
+        self.process.is_copied.store(false, Ordering::Relaxed);
     }
 
     fn unmap(&self, addr: u64, len: u64) {
