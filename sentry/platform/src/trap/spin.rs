@@ -23,9 +23,9 @@ const STRIKES: u32 = 3;
 const FORGIVEN: u32 = 64;
 
 /// Calls after which a thread's habits are looked at.
-const WINDOW: u32 = 64;
+const WINDOW: u32 = 32;
 /// What so many take at most if they are frequent, in nanoseconds.
-const FREQUENT: u64 = 2_000_000;
+const FREQUENT: u64 = 1_000_000;
 /// Of so many frequent calls one may wait in the kernel.
 const CALLS_PER_WAIT: u32 = 4;
 /// Windows between two attempts to look in turns with others, after failures.
@@ -181,6 +181,9 @@ impl Spin {
     fn observe(&mut self, activity: &Activity, waited: bool) {
         let load = activity.load();
         let h = &mut self.habits;
+        if h.since == 0 {
+            h.since = host::time::monotonic_ns();
+        }
         h.calls += 1;
         h.waits += u32::from(waited);
         h.crowded += u32::from(!load.has_spare());
