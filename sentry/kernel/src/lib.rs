@@ -5,6 +5,7 @@
 //!
 //! Where to begin: [`Kernel`] is the whole sandbox, [`Container`] a container in it, [`task::Task`] one thread, [`vfs`] names and files, [`mm::Mm`] memory.
 
+pub mod bpf;
 pub mod container;
 pub mod cred;
 pub mod futex;

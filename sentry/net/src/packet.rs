@@ -1,5 +1,7 @@
-//! AF_PACKET: frames of devices, for tcpdump, DHCP clients and arping (packet(7)). Needs CAP_NET_RAW. No rings, and of classic BPF
-//! filters none: `SO_ATTACH_FILTER` is refused, after which programs filter for themselves.
+//! AF_PACKET: frames of devices, for tcpdump, DHCP clients and arping (packet(7)). Needs CAP_NET_RAW. With [`ring`]s to receive, none to
+//! send, no fan-out.
+
+mod ring;
 
 use crate::device;
 use crate::stack::{Device, Stack};
@@ -8,18 +10,23 @@ use abi::{Result, bail, libc, poll::PollEvents};
 use kernel::{
     cred::CapSet,
     io::IoBuffer,
-    net::{Control, Family, Message, SocketKind, SocketOps, SocketOptions},
+    net::{Control, Family, Message, OptionValue, SocketFilter, SocketKind, SocketOps, SocketOptions, View},
     task::Task,
-    vfs::IoctlArg,
+    time::Timer,
+    vfs::{File, IoctlArg, Mappable},
 };
+use ring::{Frame, Request, Ring, Taken, Version, option};
 use std::any::Any;
 use std::collections::VecDeque;
+use std::fmt::Write;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use sync::{Mutex, Rank, WaitQueue};
 
 const OVERHEAD: usize = 768;
 const ETH_P_ALL: u16 = 3;
+/// What may be kept free before a frame in a ring.
+const RESERVE_MAX: usize = 1 << 16;
 
 /// All packet sockets.
 pub struct PacketSockets {
@@ -88,7 +95,9 @@ impl Family for PacketFamily {
             bail!(ESOCKTNOSUPPORT);
         }
         let stack = Stack::of(task.kernel());
-        let sock = Arc::new(PacketSock {
+        let sock = Arc::new_cyclic(|me| PacketSock {
+            me: me.clone(),
+            ino: OnceLock::new(),
             kind,
             stack: stack.clone(),
             options: SocketOptions::default(),
@@ -104,8 +113,20 @@ impl Family for PacketFamily {
         Ok(sock)
     }
 
-    fn proc_net(&self, _kernel: &kernel::Kernel, name: &str) -> Option<String> {
-        (name == "packet").then(|| "sk       RefCnt Type Proto  Iface R Rmem   User   Inode\n".to_owned())
+    fn proc_net(&self, kernel: &kernel::Kernel, name: &str) -> Option<String> {
+        if name != "packet" {
+            return None;
+        }
+        let mut out = "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n".to_owned();
+        let all: Vec<Arc<PacketSock>> = Stack::of(kernel).packets.all.lock().iter().filter_map(Weak::upgrade).collect();
+        for s in all {
+            let (kind, inode) = (s.kind.raw(), s.ino.get().copied().unwrap_or(0));
+            let s = s.state.lock();
+            let (device, on) = (s.device.unwrap_or(0), u8::from(s.protocol != 0));
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "{:016x} 3      {kind:<4} {:04x}   {device:<5} {on} {:<6} 0      {inode:<6}", 0, s.protocol, s.queued);
+        }
+        Some(out)
     }
 }
 
@@ -131,10 +152,16 @@ struct State {
     auxdata: bool,
     ignore_outgoing: bool,
     closed: bool,
+    /// `PACKET_VERSION`, `PACKET_RESERVE`
+    version: Version,
+    reserve: usize,
+    ring: Option<Ring>,
 }
 
 /// A socket.
 struct PacketSock {
+    me: Weak<PacketSock>,
+    ino: OnceLock<u64>,
     kind: SocketKind,
     stack: Arc<Stack>,
     options: SocketOptions,
@@ -147,8 +174,7 @@ fn address(protocol: u16, device: Option<&Device>, kind: u8, mac: &[u8]) -> Vec<
     let mut a = (libc::AF_PACKET as u16).to_ne_bytes().to_vec();
     a.extend_from_slice(&protocol.to_be_bytes());
     a.extend_from_slice(&device.map_or(0, |d| d.index).to_ne_bytes());
-    let hardware: u16 = if device.is_some_and(Device::is_loopback) { 772 } else { 1 };
-    a.extend_from_slice(&if device.is_some() { hardware } else { 0 }.to_ne_bytes());
+    a.extend_from_slice(&device.map_or(0, hardware).to_ne_bytes());
     a.extend_from_slice(&[kind, mac.len() as u8]);
     a.extend_from_slice(mac);
     a.resize(a.len().max(20), 0);
@@ -162,23 +188,125 @@ impl PacketSock {
         if s.closed || !wanted || s.device.is_some_and(|d| d != device.index) || kind == 4 && s.ignore_outgoing {
             return;
         }
-        s.seen = s.seen.saturating_add(1);
         let (data, net) = if self.kind == SocketKind::Raw { (frame, header) } else { (frame.get(header..).unwrap_or_default(), 0) };
+        let mut kept = data.len();
+        if let Some(program) = self.options.filter.program() {
+            let network = frame.get(header..).unwrap_or_default();
+            let view = View { data, network, link: frame, protocol, kind, device: device.index, hardware: hardware(device) };
+            let Some(n) = SocketFilter::admit(&program, &view, 0) else { return };
+            kept = n;
+        }
+        s.seen = s.seen.saturating_add(1);
+        let name = address(protocol, Some(device), kind, frame.get(6..12).unwrap_or_default());
+        let time = host::time::realtime_ns();
+        let len = data.len();
+        let data = data.get(..kept).unwrap_or(data);
+        let losing = s.dropped > 0;
+        if let Some(ring) = &mut s.ring {
+            ring.losing = losing;
+            let taken = ring.take(&Frame { address: &name, data, len, link: net, time });
+            if taken == Taken::Lost {
+                s.dropped = s.dropped.saturating_add(1);
+            }
+            drop(s);
+            if taken == Taken::Ready {
+                self.queue.notify(PollEvents::READABLE);
+            }
+            return;
+        }
         if s.queued > 0 && s.queued + data.len() + OVERHEAD > self.options.rcvbuf() {
             s.dropped = s.dropped.saturating_add(1);
             return;
         }
         s.queued += data.len() + OVERHEAD;
-        s.received.push_back(Received {
-            data: data.to_vec(),
-            name: address(protocol, Some(device), kind, frame.get(6..12).unwrap_or_default()),
-            len: data.len(),
-            net,
-            time: host::time::realtime_ns(),
-        });
+        s.received.push_back(Received { data: data.to_vec(), name, len, net, time });
         drop(s);
         self.queue.notify(PollEvents::READABLE);
     }
+
+    /// `PACKET_RX_RING`: makes the ring, or takes it away.
+    fn set_ring(&self, task: &Task, value: &[u8]) -> Result {
+        let (version, reserve) = {
+            let s = self.state.lock();
+            (s.version, s.reserve)
+        };
+        let request = Request::read(version, value)?;
+        let new = if request.block_count > 0 {
+            if self.state.lock().ring.is_some() {
+                bail!(EBUSY, "there is a ring");
+            }
+            let mut ring = Ring::new(task.kernel(), version, request, reserve)?;
+            if version == Version::V3 {
+                let me = self.me.clone();
+                let timer = Timer::new(&task.kernel().timers, host::time::monotonic_ns, move |_| {
+                    if let Some(me) = me.upgrade() {
+                        me.retire();
+                    }
+                });
+                let every = ring.retire_after();
+                timer.set_after(Some(every), every);
+                ring.timer = Some(timer);
+            }
+            Some(ring)
+        } else {
+            request.check_none()?;
+            None
+        };
+        let mut s = self.state.lock();
+        if s.ring.as_ref().is_some_and(Ring::is_mapped) {
+            bail!(EBUSY, "the ring is mapped");
+        }
+        let old = (std::mem::replace(&mut s.ring, new), std::mem::take(&mut s.received));
+        s.queued = 0;
+        drop(s);
+        drop(old);
+        Ok(())
+    }
+
+    /// Hands over the block that is being filled.
+    fn retire(&self) {
+        let ready = self.state.lock().ring.as_mut().is_some_and(Ring::retire);
+        if ready {
+            self.queue.notify(PollEvents::READABLE);
+        }
+    }
+
+    /// An option of the level SOL_PACKET.
+    fn set_packet_option(&self, task: &Task, name: i32, value: &[u8]) -> Result {
+        let on = value.first().is_some_and(|b| *b != 0);
+        let int = || OptionValue(value).int();
+        match name {
+            libc::PACKET_AUXDATA => self.state.lock().auxdata = on,
+            libc::PACKET_IGNORE_OUTGOING => self.state.lock().ignore_outgoing = on,
+            // Every frame that the device has is heard anyhow.
+            libc::PACKET_ADD_MEMBERSHIP | libc::PACKET_DROP_MEMBERSHIP => {}
+            option::VERSION => {
+                let Some(version) = Version::from_raw(int()?) else { bail!(EINVAL, "version of rings") };
+                let mut s = self.state.lock();
+                if s.ring.is_some() {
+                    bail!(EBUSY, "there is a ring");
+                }
+                s.version = version;
+            }
+            option::RESERVE => {
+                let Some(n) = usize::try_from(int()?).ok().filter(|n| *n <= RESERVE_MAX) else { bail!(EINVAL, "reserve") };
+                let mut s = self.state.lock();
+                if s.ring.is_some() {
+                    bail!(EBUSY, "there is a ring");
+                }
+                s.reserve = n;
+            }
+            option::RX_RING => self.set_ring(task, value)?,
+            option::TX_RING => bail!(ENOPROTOOPT, "no rings to send"),
+            _ => bail!(ENOPROTOOPT, "packet option {name}"),
+        }
+        Ok(())
+    }
+}
+
+/// `ARPHRD_*`
+fn hardware(device: &Device) -> u16 {
+    if device.is_loopback() { 772 } else { 1 }
 }
 
 fn u16_at(b: &[u8], at: usize) -> Option<u16> {
@@ -201,6 +329,10 @@ impl SocketOps for PacketSock {
     }
     fn options(&self) -> &SocketOptions {
         &self.options
+    }
+
+    fn attached(&self, file: &Arc<File>) {
+        let _ = self.ino.set(file.inode().ino);
     }
 
     fn bind(&self, _task: &Task, addr: &[u8]) -> Result {
@@ -272,7 +404,7 @@ impl SocketOps for PacketSock {
         }
         if s.auxdata {
             // struct tpacket_auxdata: status, length, snapped length, offsets, VLAN.
-            let words = [1u32, d.len as u32, d.len as u32, (d.net as u32) << 16, 0];
+            let words = [1u32, d.len as u32, d.data.len() as u32, (d.net as u32) << 16, 0];
             let data = words.iter().flat_map(|w| w.to_ne_bytes()).collect();
             message.control.push(Control::Other(libc::SOL_PACKET, libc::PACKET_AUXDATA, data));
         }
@@ -288,8 +420,16 @@ impl SocketOps for PacketSock {
 
     fn poll(&self) -> PollEvents {
         let mut e = PollEvents::WRITABLE;
-        e.set(PollEvents::READABLE, !self.state.lock().received.is_empty());
+        let s = self.state.lock();
+        e.set(PollEvents::READABLE, !s.received.is_empty() || s.ring.as_ref().is_some_and(Ring::is_readable));
         e
+    }
+
+    fn mappable(&self) -> Result<Arc<dyn Mappable>> {
+        match &self.state.lock().ring {
+            Some(ring) => Ok(ring.memory.clone()),
+            None => bail!(EINVAL, "no ring"),
+        }
     }
 
     fn queue(&self) -> &WaitQueue {
@@ -300,26 +440,40 @@ impl SocketOps for PacketSock {
         device::ioctl(task, cmd, arg).unwrap_or_else(|| bail!(ENOTTY))
     }
 
-    fn set_option(&self, _task: &Task, level: i32, name: i32, value: &[u8]) -> Option<Result> {
-        let on = value.first().is_some_and(|b| *b != 0);
-        match (level, name) {
-            (libc::SOL_PACKET, libc::PACKET_AUXDATA) => self.state.lock().auxdata = on,
-            (libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING) => self.state.lock().ignore_outgoing = on,
-            // Every frame that the device has is heard anyhow.
-            (libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP | libc::PACKET_DROP_MEMBERSHIP) => {}
-            (libc::SOL_PACKET, _) => return Some(Err(abi::error!(ENOPROTOOPT, "packet option {name}"))),
-            _ => return None,
-        }
-        Some(Ok(()))
+    fn set_option(&self, task: &Task, level: i32, name: i32, value: &[u8]) -> Option<Result> {
+        (level == libc::SOL_PACKET).then(|| self.set_packet_option(task, name, value))
     }
 
     fn get_option(&self, _task: &Task, level: i32, name: i32) -> Option<Result<Vec<u8>>> {
-        if (level, name) != (libc::SOL_PACKET, libc::PACKET_STATISTICS) {
+        if level != libc::SOL_PACKET {
             return None;
         }
         let mut s = self.state.lock();
-        let words = [std::mem::take(&mut s.seen), std::mem::take(&mut s.dropped)];
-        Some(Ok(words.iter().flat_map(|w| w.to_ne_bytes()).collect()))
+        let n = match name {
+            libc::PACKET_STATISTICS => {
+                let mut words = vec![std::mem::take(&mut s.seen), std::mem::take(&mut s.dropped)];
+                if s.version == Version::V3 {
+                    words.push(s.ring.as_mut().map_or(0, |r| std::mem::take(&mut r.freezes)));
+                }
+                return Some(Ok(words.iter().flat_map(|w| w.to_ne_bytes()).collect()));
+            }
+            option::VERSION => s.version as i32,
+            option::RESERVE => s.reserve as i32,
+            libc::PACKET_AUXDATA => i32::from(s.auxdata),
+            libc::PACKET_IGNORE_OUTGOING => i32::from(s.ignore_outgoing),
+            _ => return None,
+        };
+        Some(Ok(n.to_ne_bytes().to_vec()))
+    }
+
+    fn answer_option(&self, level: i32, name: i32, asked: i32) -> Option<Result<Vec<u8>>> {
+        if (level, name) != (libc::SOL_PACKET, option::HDRLEN) {
+            return None;
+        }
+        Some(match Version::from_raw(asked) {
+            Some(version) => Ok((version.header() as i32).to_ne_bytes().to_vec()),
+            None => Err(abi::error!(EINVAL, "version of rings")),
+        })
     }
 
     fn release(&self) {
@@ -328,7 +482,9 @@ impl SocketOps for PacketSock {
             self.stack.packets.count.fetch_sub(1, Relaxed);
         }
         s.received.clear();
+        let ring = s.ring.take();
         drop(s);
+        drop(ring);
         self.queue.notify(PollEvents::all());
     }
 

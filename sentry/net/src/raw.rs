@@ -7,7 +7,7 @@ use crate::wire::{self, IpHeader, Packet};
 use abi::{Errno, Result, bail, error, libc, poll::PollEvents};
 use kernel::{
     io::IoBuffer,
-    net::{Control, Message, OptionValue, Shutdown, SocketKind, SocketOps, SocketOptions},
+    net::{Control, Message, OptionValue, Shutdown, SocketFilter, SocketKind, SocketOps, SocketOptions, View},
     task::Task,
     vfs::{File, IoctlArg},
 };
@@ -15,6 +15,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock, Weak};
 use sync::{Mutex, Rank, WaitQueue};
 
@@ -22,17 +23,30 @@ use sync::{Mutex, Rank, WaitQueue};
 const OVERHEAD: usize = 768;
 
 /// All raw and ping sockets.
-pub struct RawSockets(Mutex<Vec<Weak<RawSock>>>);
+pub struct RawSockets(Mutex<Vec<Weak<RawSock>>>, AtomicUsize);
 
 impl Default for RawSockets {
     fn default() -> Self {
-        RawSockets(Mutex::new(Rank::Leaf, Vec::new()))
+        RawSockets(Mutex::new(Rank::Leaf, Vec::new()), AtomicUsize::new(0))
+    }
+}
+
+impl Drop for RawSock {
+    fn drop(&mut self) {
+        if !self.ping {
+            self.stack.raw.1.fetch_sub(1, Relaxed);
+        }
     }
 }
 
 impl RawSockets {
     fn all(&self) -> Vec<Arc<RawSock>> {
         self.0.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Whether there are any raw ones: all that the data path of loopback asks.
+    pub fn any(&self) -> bool {
+        self.1.load(Relaxed) > 0
     }
 
     /// Gives a packet to all sockets that want it.
@@ -153,6 +167,9 @@ impl RawSock {
             state: Mutex::new(Rank::Socket, State { checksum_at, ..State::default() }),
             ino: OnceLock::new(),
         });
+        if !ping {
+            stack.raw.1.fetch_add(1, Relaxed);
+        }
         let mut all = stack.raw.0.lock();
         all.retain(|s| s.strong_count() > 0);
         all.push(Arc::downgrade(&sock));
@@ -197,7 +214,14 @@ impl RawSock {
             }
         }
         // IPv4's header is part of what raw sockets read.
-        let data = if self.v6 || self.ping { p.payload.to_vec() } else { [p.header, p.payload].concat() };
+        let mut data = if self.v6 || self.ping { p.payload.to_vec() } else { [p.header, p.payload].concat() };
+        if let Some(program) = self.options.filter.program() {
+            let protocol = if self.v6 { wire::ETH_IPV6 } else { wire::ETH_IPV4 };
+            let hardware = if device.is_loopback() { 772 } else { 1 };
+            let view = View { data: &data, protocol, device: device.index, hardware, ..View::default() };
+            let Some(n) = SocketFilter::admit(&program, &view, 0) else { return };
+            data.truncate(n);
+        }
         if s.queued > 0 && s.queued + data.len() + OVERHEAD > self.options.rcvbuf() {
             return;
         }

@@ -11,4 +11,4 @@ mod wait_queue;
 pub use lock_order::Rank;
 pub use mutex::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 pub use park::{Parker, Place, Scheduler, set_scheduler};
-pub use wait_queue::{Listener, Registration, WaitQueue};
+pub use wait_queue::{ExclusiveWaiter, Listener, Registration, WaitQueue};

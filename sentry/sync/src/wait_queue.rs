@@ -4,7 +4,7 @@ use crate::{Mutex, Rank};
 use abi::poll::PollEvents;
 use std::sync::{
     Arc, Weak,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 /// Something that can be told of events: a parked task, an epoll item.
@@ -14,10 +14,21 @@ pub trait Listener: Send + Sync {
     fn notify(&self, events: PollEvents) -> bool;
 }
 
+/// Whom a notification reaches besides an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Share {
+    /// Everybody else as well.
+    All,
+    /// Of its kind, only one that consumes it.
+    One,
+    /// The same, and it is a task that waits ([`ExclusiveWaiter`]).
+    Waiter,
+}
+
 struct Entry {
     id: u64,
     mask: PollEvents,
-    exclusive: bool,
+    share: Share,
     listener: Arc<dyn Listener>,
 }
 
@@ -50,20 +61,28 @@ impl WaitQueue {
     /// Register first, then look at the state: no event can be lost between the two.
     #[must_use]
     pub fn register(&self, mask: PollEvents, listener: Arc<dyn Listener>) -> Registration {
-        self.add(mask, false, listener)
+        self.add(mask, Share::All, listener)
     }
 
-    /// As [`register`](Self::register), but [`notify`](Self::notify) wakes only one of the exclusive listeners (EPOLLEXCLUSIVE, accept).
+    /// As [`register`](Self::register), but [`notify`](Self::notify) wakes only one of the exclusive listeners (EPOLLEXCLUSIVE) unless all
+    /// is over (`HUP`), which everybody hears of.
     #[must_use]
     pub fn register_exclusive(&self, mask: PollEvents, listener: Arc<dyn Listener>) -> Registration {
-        self.add(mask, true, listener)
+        self.add(mask, Share::One, listener)
     }
 
-    fn add(&self, mask: PollEvents, exclusive: bool, listener: Arc<dyn Listener>) -> Registration {
+    /// The same for a task that waits to take something which only one can have (accept, a datagram). It must hand on with
+    /// [`pass_on`](Self::pass_on) what it was woken for and did not take.
+    #[must_use]
+    pub fn register_waiter(&self, mask: PollEvents, waiter: Arc<ExclusiveWaiter>) -> Registration {
+        self.add(mask, Share::Waiter, waiter)
+    }
+
+    fn add(&self, mask: PollEvents, share: Share, listener: Arc<dyn Listener>) -> Registration {
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let mask = mask | PollEvents::ERR | PollEvents::HUP;
         let mut entries = self.0.entries.lock();
-        entries.push(Entry { id, mask, exclusive, listener });
+        entries.push(Entry { id, mask, share, listener });
         self.0.len.store(entries.len(), Ordering::SeqCst);
         Registration { queue: Arc::downgrade(&self.0), id }
     }
@@ -75,12 +94,23 @@ impl WaitQueue {
         if self.0.len.load(Ordering::SeqCst) == 0 {
             return;
         }
+        let everybody = events.contains(PollEvents::HUP);
         let mut exclusive_done = false;
         for e in self.0.entries.lock().iter() {
-            if e.mask.intersects(events) && !(e.exclusive && exclusive_done) && e.listener.notify(events) && e.exclusive {
+            let exclusive = e.share != Share::All && !everybody;
+            if e.mask.intersects(events) && !(exclusive && exclusive_done) && e.listener.notify(events) && exclusive {
                 exclusive_done = true;
             }
         }
+    }
+
+    /// Wakes one more of the tasks that wait exclusively, and nobody else: what the last one was woken for is still there.
+    pub fn pass_on(&self, events: PollEvents) {
+        if self.is_empty() {
+            return;
+        }
+        let entries = self.0.entries.lock();
+        let _ = entries.iter().filter(|e| e.share == Share::Waiter && e.mask.intersects(events)).find(|e| e.listener.notify(events));
     }
 
     /// Tells listeners in order until `n` of them have consumed it; returns how many did.
@@ -101,6 +131,31 @@ impl WaitQueue {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.len.load(Ordering::SeqCst) == 0
+    }
+}
+
+/// A task that waits exclusively: notified once, it consumes nothing more until it has looked.
+pub struct ExclusiveWaiter {
+    task: Arc<dyn Listener>,
+    notified: AtomicBool,
+}
+
+impl ExclusiveWaiter {
+    /// For a task that this listener wakes.
+    #[must_use]
+    pub fn new(task: Arc<dyn Listener>) -> Arc<ExclusiveWaiter> {
+        Arc::new(ExclusiveWaiter { task, notified: AtomicBool::new(false) })
+    }
+
+    /// The task looks now: the next notification is for it again. Returns whether there was one that it has not looked for.
+    pub fn look(&self) -> bool {
+        self.notified.swap(false, Ordering::SeqCst)
+    }
+}
+
+impl Listener for ExclusiveWaiter {
+    fn notify(&self, events: PollEvents) -> bool {
+        !self.notified.swap(true, Ordering::SeqCst) && self.task.notify(events)
     }
 }
 

@@ -3,10 +3,12 @@
 use crate::{row, table::Entry};
 use abi::{Result, bail, fs::OpenFlags, libc};
 use kernel::{
+    net::SocketFile,
+    signal::async_io::OwnerKind,
     task::CurrentTask,
     user::{UserAddr, UserRef},
     vfs::{
-        self, Fd, File, FileOwner, IoctlArg,
+        self, Fd, File, IoctlArg,
         locks::{FlockKind, LockKind, Owner, RangeLock, conflicting, flock as lock_file, set_lock},
     },
 };
@@ -17,7 +19,7 @@ pub(crate) const ROWS: &[Entry] = &[
     row!("dup", dup),
     row!("dup2", dup2),
     row!("dup3", dup3),
-    row!("fcntl", fcntl, Partial("no leases (F_SETLEASE), no directory notification (F_NOTIFY); O_ASYNC is kept but sends no signals")),
+    row!("fcntl", fcntl, Partial("no leases (F_SETLEASE), no directory notification (F_NOTIFY)")),
     row!("ioctl", ioctl),
     row!("flock", flock),
 ];
@@ -101,7 +103,7 @@ pub fn fcntl(t: &mut CurrentTask, fd: Fd, command: i32, arg: u64) -> Result<u64>
         libc::F_GETFD => Ok(u64::from(files.cloexec(fd)?)),
         libc::F_SETFD => files.set_cloexec(fd, arg & libc::FD_CLOEXEC as u64 != 0).map(|()| 0),
         libc::F_GETFL => Ok(u64::from(file.flags().bits())),
-        libc::F_SETFL => file.set_flags(OpenFlags::from_bits_retain(arg as u32)).map(|()| 0),
+        libc::F_SETFL => set_flags(t, &file, fd, OpenFlags::from_bits_retain(arg as u32)),
         libc::F_SETLK | libc::F_SETLKW | libc::F_OFD_SETLK | libc::F_OFD_SETLKW | libc::F_GETLK | libc::F_OFD_GETLK => {
             record_lock(t, &file, command, UserAddr(arg).cast())
         }
@@ -187,47 +189,47 @@ fn lock_range(file: &File, lock: &Flock) -> Result<(u64, u64)> {
     Ok((from, end.map_or(u64::MAX, |e| e as u64)))
 }
 
-/// `F_OWNER_TID`, `F_OWNER_PID`, `F_OWNER_PGRP`.
-const OWNER_PID: i32 = 1;
-const OWNER_PGRP: i32 = 2;
-
-fn owner(t: &CurrentTask, file: &File, command: i32, arg: u64) -> Result<u64> {
-    let mut o = file.owner.lock();
+fn owner(t: &CurrentTask, file: &Arc<File>, command: i32, arg: u64) -> Result<u64> {
     match command {
-        libc::F_GETOWN => Ok(if o.kind == OWNER_PGRP { -o.pid } else { o.pid } as i64 as u64),
-        libc::F_SETOWN => {
-            let id = arg as i32;
-            if id == i32::MIN {
-                bail!(EINVAL);
-            }
-            let kind = if id < 0 { OWNER_PGRP } else { OWNER_PID };
-            *o = FileOwner { kind, pid: id.abs(), signal: o.signal };
-            Ok(0)
+        libc::F_GETOWN => {
+            let (kind, id) = file.owner();
+            Ok(if kind == OwnerKind::Group { -id } else { id } as i64 as u64)
         }
+        libc::F_SETOWN => set_owner(t, file, arg as i32).map(|()| 0),
         cmd::F_GETOWN_EX => {
-            let ex = OwnerEx { kind: o.kind, pid: o.pid };
-            drop(o);
-            t.mm().write(UserAddr(arg).cast(), &ex).map(|()| 0)
+            let (kind, pid) = file.owner();
+            t.mm().write(UserAddr(arg).cast(), &OwnerEx { kind: kind as i32, pid }).map(|()| 0)
         }
         cmd::F_SETOWN_EX => {
-            drop(o);
             let ex: OwnerEx = t.mm().read(UserAddr(arg).cast())?;
-            if !(0..=2).contains(&ex.kind) {
-                bail!(EINVAL);
-            }
-            let mut o = file.owner.lock();
-            *o = FileOwner { kind: ex.kind, pid: ex.pid, signal: o.signal };
-            Ok(0)
+            let Some(kind) = OwnerKind::from_raw(ex.kind) else { bail!(EINVAL, "kind of owner {}", ex.kind) };
+            file.set_owner(t, kind, ex.pid).map(|()| 0)
         }
-        cmd::F_GETSIG => Ok(u64::from(o.signal)),
+        cmd::F_GETSIG => Ok(u64::from(file.owner_signal())),
         _ => {
-            if arg > 64 {
-                bail!(EINVAL, "no such signal");
-            }
-            o.signal = arg as u8;
+            let Some(signal) = u8::try_from(arg).ok().filter(|n| *n <= 64) else { bail!(EINVAL, "no such signal") };
+            file.set_owner_signal(signal);
             Ok(0)
         }
     }
+}
+
+/// F_SETOWN: a process, or, negative, a group.
+fn set_owner(t: &CurrentTask, file: &Arc<File>, id: i32) -> Result<()> {
+    if id == i32::MIN {
+        bail!(EINVAL);
+    }
+    file.set_owner(t, if id < 0 { OwnerKind::Group } else { OwnerKind::Process }, id.abs())
+}
+
+/// F_SETFL.
+fn set_flags(t: &CurrentTask, file: &Arc<File>, fd: Fd, flags: OpenFlags) -> Result<u64> {
+    let before = file.flags();
+    file.set_flags(flags)?;
+    if (before ^ flags).contains(OpenFlags::ASYNC) {
+        file.set_async(t, fd.0, flags.contains(OpenFlags::ASYNC))?;
+    }
+    Ok(0)
 }
 
 const FIOCLEX: u32 = 0x5451;
@@ -236,18 +238,36 @@ const FIONBIO: u32 = 0x5421;
 const FIOASYNC: u32 = 0x5452;
 const FIONREAD: u32 = 0x541b;
 const FIOQSIZE: u32 = 0x5460;
+const FIOSETOWN: u32 = 0x8901;
+const SIOCSPGRP: u32 = 0x8902;
+const FIOGETOWN: u32 = 0x8903;
+const SIOCGPGRP: u32 = 0x8904;
 
 pub fn ioctl(t: &mut CurrentTask, fd: Fd, command: u32, arg: u64) -> Result<u64> {
     let file = t.files().get_open(fd)?;
     let flag = |t: &CurrentTask, which: OpenFlags| -> Result<u64> {
         let on: i32 = t.mm().read(UserAddr(arg).cast())?;
-        file.set_flags(if on != 0 { file.flags() | which } else { file.flags() - which }).map(|()| 0)
+        set_flags(t, &file, fd, if on != 0 { file.flags() | which } else { file.flags() - which })
     };
     match command {
         FIOCLEX => t.files().set_cloexec(fd, true).map(|()| 0),
         FIONCLEX => t.files().set_cloexec(fd, false).map(|()| 0),
         FIONBIO => flag(t, OpenFlags::NONBLOCK),
-        FIOASYNC => flag(t, OpenFlags::ASYNC),
+        // It changes nothing where nothing is to be changed.
+        FIOASYNC
+            if file.ops().has_async() || (t.mm().read(UserAddr(arg).cast::<i32>())? != 0) == file.flags().contains(OpenFlags::ASYNC) =>
+        {
+            flag(t, OpenFlags::ASYNC)
+        }
+        FIOASYNC => bail!(ENOTTY, "no signals"),
+        FIOSETOWN | SIOCSPGRP if SocketFile::of(&file).is_ok() => {
+            let id: i32 = t.mm().read(UserAddr(arg).cast())?;
+            set_owner(t, &file, id).map(|()| 0)
+        }
+        FIOGETOWN | SIOCGPGRP if SocketFile::of(&file).is_ok() => {
+            let (kind, id) = file.owner();
+            t.mm().write(UserAddr(arg).cast(), &if kind == OwnerKind::Group { -id } else { id }).map(|()| 0)
+        }
         FIOQSIZE if matches!(file.inode().kind, abi::fs::FileType::Regular | abi::fs::FileType::Directory) => {
             let size = file.inode().attr()?.size as i64;
             t.mm().write(UserAddr(arg).cast(), &size).map(|()| 0)

@@ -4,7 +4,7 @@ use crate::{row, table::Entry};
 use abi::{Result, bail};
 use kernel::{
     cred::CapSet,
-    seccomp::{self, Filters, bpf},
+    seccomp::{self, Filters, bpf::CallFilter},
     task::CurrentTask,
     user::UserAddr,
 };
@@ -60,7 +60,7 @@ fn set_filter(t: &CurrentTask, flags: u32, args: UserAddr) -> Result<u64> {
     if flags & !(of::FLAG_TSYNC | of::FLAG_LOG | of::FLAG_SPEC_ALLOW | of::FLAG_TSYNC_ESRCH) != 0 {
         bail!(EINVAL, "flags {flags:#x}");
     }
-    let program = read_program(t, args)?;
+    let program = CallFilter::read(&t.mm(), args)?;
     if !t.cred().no_new_privs && !t.cred().capable(CapSet::SYS_ADMIN) {
         bail!(EACCES, "neither no_new_privs nor CAP_SYS_ADMIN");
     }
@@ -98,19 +98,4 @@ fn synchronize(t: &CurrentTask, before: &Filters, filters: &Filters) -> Option<i
         }
     }
     None
-}
-
-/// `struct sock_fprog` and what it points to.
-fn read_program(t: &CurrentTask, at: UserAddr) -> Result<bpf::Program> {
-    let mm = t.mm();
-    let [length, address]: [u64; 2] = mm.read(at.cast())?;
-    // The length is a 16-bit number with padding behind it.
-    let length = usize::from(length as u16);
-    if length == 0 || length > bpf::MAX {
-        bail!(EINVAL, "length of the program");
-    }
-    let mut bytes = vec![0; length * 8];
-    mm.copy_in(UserAddr(address), &mut bytes)?;
-    let code = bytes.chunks_exact(8).filter_map(|b| b.first_chunk()).map(|b| bpf::Instruction::from_bytes(*b)).collect();
-    bpf::Program::new(code)
 }

@@ -6,6 +6,7 @@ use super::tty::Tty;
 use abi::{Result, bail, libc, poll::PollEvents, signal::Signal};
 use kernel::{
     io::IoBuffer,
+    signal::async_io::OwnerKind,
     task::{Task, current},
     vfs::{File, FileOps, IoctlArg, ReadTimer},
 };
@@ -76,6 +77,12 @@ impl FileOps for Master {
     }
     fn poll_queue(&self) -> Option<&WaitQueue> {
         Some(&self.tty.master_queue)
+    }
+    fn has_async(&self) -> bool {
+        true
+    }
+    fn async_owner(&self, task: &Task) -> Option<(OwnerKind, i32)> {
+        Some(self.tty.async_owner(task))
     }
     fn ioctl(&self, _: &File, task: &Task, cmd: u32, arg: IoctlArg) -> Result<u64> {
         ioctl(&self.tty, End::Master, task, cmd, arg)
@@ -188,6 +195,12 @@ impl FileOps for Slave {
     }
     fn poll_queue(&self) -> Option<&WaitQueue> {
         Some(&self.tty.slave_queue)
+    }
+    fn has_async(&self) -> bool {
+        true
+    }
+    fn async_owner(&self, task: &Task) -> Option<(OwnerKind, i32)> {
+        Some(self.tty.async_owner(task))
     }
     fn ioctl(&self, _: &File, task: &Task, cmd: u32, arg: IoctlArg) -> Result<u64> {
         ioctl(&self.tty, End::Slave, task, cmd, arg)

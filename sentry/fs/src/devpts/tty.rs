@@ -7,6 +7,7 @@ use abi::{
     poll::PollEvents,
     signal::{SI_KERNEL, SigInfo, Signal},
 };
+use kernel::signal::async_io::OwnerKind;
 use kernel::task::{ControllingTerminal, ProcessGroup, Session, Task};
 use std::any::Any;
 use std::sync::Arc;
@@ -101,6 +102,11 @@ impl Tty {
             self.master_queue.notify(PollEvents::WRITABLE);
         }
         result
+    }
+
+    /// Who hears of O_ASYNC's signals unless somebody has said: the group in the foreground, or else whoever sets it (`tty_fasync`).
+    pub fn async_owner(&self, task: &Task) -> (OwnerKind, i32) {
+        self.foreground().map_or((OwnerKind::Process, task.tgid()), |g| (OwnerKind::Group, g.id))
     }
 
     /// User and group of whoever opened the master: the slave's owner.

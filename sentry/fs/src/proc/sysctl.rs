@@ -9,11 +9,13 @@ use kernel::{
     cred::CapSet,
     ipc::mq,
     kernel::{UTS_RELEASE, UTS_SYSNAME, UTS_VERSION},
+    net::NetSettings,
     task::current,
 };
+use std::ops::RangeInclusive;
 use std::sync::{
     Arc,
-    atomic::{AtomicI64, Ordering},
+    atomic::{AtomicI64, AtomicU32, Ordering},
 };
 
 /// The tree.
@@ -22,7 +24,7 @@ pub fn tree(container: &Arc<Container>) -> Entry {
         ("kernel", kernel_dir(container)),
         ("vm", vm_dir()),
         ("fs", fs_dir()),
-        ("net", net_dir()),
+        ("net", net_dir(container)),
         ("user", dir(vec![("max_user_namespaces", constant(0)), ("max_pid_namespaces", constant(0))])),
         ("dev", dir(vec![("tty", dir(vec![("legacy_tiocsti", constant(0))]))])),
     ])
@@ -203,12 +205,57 @@ fn fs_dir() -> Entry {
     ])
 }
 
-fn net_dir() -> Entry {
+/// Whoever owns the network may change its settings.
+fn net_privileged() -> Result {
+    match current() {
+        Some(t) => t.cred().require(CapSet::NET_ADMIN),
+        None => bail!(EPERM),
+    }
+}
+
+/// A number that governs the network.
+fn net_number(settings: &Arc<NetSettings>, which: fn(&NetSettings) -> &AtomicU32, range: RangeInclusive<u32>) -> Entry {
+    let (read, write) = (settings.clone(), settings.clone());
+    Entry::writable(
+        move || line(which(&read).load(Ordering::Relaxed)),
+        move |bytes| {
+            net_privileged()?;
+            let n: u32 = parse_number(bytes)?;
+            if !range.contains(&n) {
+                bail!(EINVAL, "setting out of range");
+            }
+            which(&write).store(n, Ordering::Relaxed);
+            Ok(())
+        },
+    )
+}
+
+fn port_range(settings: &Arc<NetSettings>) -> Entry {
+    let (read, write) = (settings.clone(), settings.clone());
+    Entry::writable(
+        move || {
+            let (first, last) = read.ports();
+            line(format!("{first}\t{last}"))
+        },
+        move |bytes| {
+            net_privileged()?;
+            let text = String::from_utf8_lossy(bytes);
+            let mut numbers = text.split_whitespace().map(str::parse);
+            match (numbers.next(), numbers.next(), numbers.next()) {
+                (Some(Ok(first)), Some(Ok(last)), None) if write.set_ports(first, last) => Ok(()),
+                _ => bail!(EINVAL, "no range of ports"),
+            }
+        },
+    )
+}
+
+fn net_dir(container: &Arc<Container>) -> Entry {
+    let settings = NetSettings::of(container.kernel());
     dir(vec![
         (
             "core",
             dir(vec![
-                ("somaxconn", constant(4096)),
+                ("somaxconn", net_number(&settings, |s| &s.somaxconn, 0..=i32::MAX as u32)),
                 ("rmem_default", constant(212_992)),
                 ("wmem_default", constant(212_992)),
                 ("rmem_max", constant(212_992)),
@@ -220,18 +267,18 @@ fn net_dir() -> Entry {
         (
             "ipv4",
             dir(vec![
-                ("ip_local_port_range", constant("32768\t60999")),
+                ("ip_local_port_range", port_range(&settings)),
                 ("tcp_rmem", constant("4096\t131072\t6291456")),
                 ("tcp_wmem", constant("4096\t16384\t4194304")),
                 ("ip_forward", constant(0)),
                 ("tcp_max_syn_backlog", constant(512)),
-                ("tcp_fin_timeout", constant(60)),
+                ("tcp_fin_timeout", net_number(&settings, |s| &s.fin_timeout, 0..=120)),
                 ("tcp_keepalive_time", constant(7200)),
                 ("tcp_keepalive_intvl", constant(75)),
                 ("tcp_keepalive_probes", constant(9)),
                 ("tcp_congestion_control", constant("cubic")),
                 ("tcp_available_congestion_control", constant("reno cubic")),
-                ("ip_unprivileged_port_start", constant(1024)),
+                ("ip_unprivileged_port_start", net_number(&settings, |s| &s.unprivileged_port, 0..=65_535)),
             ]),
         ),
         (

@@ -222,6 +222,10 @@ impl FileOps for Inotify {
         Some(&self.inner.queue)
     }
 
+    fn has_async(&self) -> bool {
+        true
+    }
+
     fn ioctl(&self, _file: &File, task: &Task, cmd: u32, arg: IoctlArg) -> Result<u64> {
         if cmd != libc::FIONREAD as u32 {
             bail!(ENOTTY);

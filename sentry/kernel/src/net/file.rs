@@ -6,7 +6,7 @@ use crate::{
     io::IoBuffer,
     ipc::anon::{AnonKind, anon_file},
     task::{self, Task},
-    vfs::{File, FileOps, IoctlArg},
+    vfs::{File, FileOps, IoctlArg, Mappable},
 };
 use abi::{Result, bail, fs::OpenFlags, poll::PollEvents};
 use std::any::Any;
@@ -73,8 +73,16 @@ impl FileOps for SocketFile {
         Some(self.ops.queue())
     }
 
+    fn has_async(&self) -> bool {
+        true
+    }
+
     fn ioctl(&self, _file: &File, task: &Task, cmd: u32, arg: IoctlArg) -> Result<u64> {
         self.ops.ioctl(task, cmd, arg)
+    }
+
+    fn mappable(&self, _file: &File) -> Result<Arc<dyn Mappable>> {
+        self.ops.mappable()
     }
 
     fn release(&self, _file: &File) {

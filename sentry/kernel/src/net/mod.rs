@@ -7,18 +7,22 @@
 //! changes.
 
 mod file;
+mod filter;
 mod message;
 mod options;
+mod settings;
 
 pub use file::SocketFile;
+pub use filter::{SocketFilter, View};
 pub use message::{Control, Message, Rights, Ucred};
 pub use options::{OptionValue, SocketOptions};
+pub use settings::NetSettings;
 
 use crate::{
     Kernel,
     io::IoBuffer,
     task::Task,
-    vfs::{File, IoctlArg},
+    vfs::{File, IoctlArg, Mappable},
 };
 use abi::{Result, bail, poll::PollEvents};
 use std::any::Any;
@@ -138,6 +142,14 @@ pub trait SocketOps: Send + Sync + Any {
     /// The value of such an option; `None`: not known here.
     fn get_option(&self, _task: &Task, _level: i32, _name: i32) -> Option<Result<Vec<u8>>> {
         None
+    }
+    /// The value of an option that depends on the int that the caller hands in; `None`: not known here.
+    fn answer_option(&self, _level: i32, _name: i32, _asked: i32) -> Option<Result<Vec<u8>>> {
+        None
+    }
+    /// For mmap(2): rings of packet sockets. `ENODEV` where there is nothing to map.
+    fn mappable(&self) -> Result<Arc<dyn Mappable>> {
+        bail!(ENODEV)
     }
     /// A message from the kernel itself, to a netlink socket (mq_notify(2)); `EINVAL` for others, `EAGAIN` where it has no room.
     fn deliver(&self, _message: &[u8]) -> Result {

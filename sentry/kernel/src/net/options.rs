@@ -2,7 +2,7 @@
 
 use crate::{
     cred::{CapSet, Credentials},
-    net::limit,
+    net::{SocketFilter, limit},
 };
 use abi::{Errno, Result, bail, libc, time::Timeval};
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -32,7 +32,6 @@ const FLAGS: &[(i32, u32)] = &[
     (libc::SO_PASSSEC, 1 << 11),
     (libc::SO_RXQ_OVFL, 1 << 12),
     (libc::SO_WIFI_STATUS, 1 << 13),
-    (libc::SO_LOCK_FILTER, 1 << 14),
     (libc::SO_SELECT_ERR_QUEUE, 1 << 15),
     (libc::SO_ZEROCOPY, 1 << 16),
 ];
@@ -76,6 +75,8 @@ pub struct SocketOptions {
     error: AtomicI32,
     /// Whether the sizes of the buffers were asked for: 1 sending, 2 receiving (`sk_userlocks`).
     sized: AtomicU32,
+    /// `SO_ATTACH_FILTER`
+    pub filter: SocketFilter,
 }
 
 impl Default for SocketOptions {
@@ -94,6 +95,7 @@ impl Default for SocketOptions {
             sndtimeo: AtomicU64::new(0),
             error: AtomicI32::new(0),
             sized: AtomicU32::new(0),
+            filter: SocketFilter::default(),
         }
     }
 }
@@ -207,6 +209,7 @@ impl SocketOptions {
         self.mark.store(from.mark.load(Relaxed), Relaxed);
         self.rcvtimeo.store(from.rcvtimeo.load(Relaxed), Relaxed);
         self.sndtimeo.store(from.sndtimeo.load(Relaxed), Relaxed);
+        self.filter.inherit(&from.filter);
     }
 
     /// setsockopt(2) at `SOL_SOCKET`. `ENOPROTOOPT` for what is not known.
@@ -248,6 +251,8 @@ impl SocketOptions {
                 let [on, secs]: [i32; 2] = value.read()?;
                 self.linger.store(if on != 0 { secs.max(0) } else { -1 }, Relaxed);
             }
+            libc::SO_LOCK_FILTER => self.filter.lock(n != 0)?,
+            libc::SO_DETACH_FILTER => self.filter.set(None)?,
             libc::SO_BUSY_POLL => self.busy_poll.store(n, Relaxed),
             libc::SO_INCOMING_CPU => self.incoming_cpu.store(n, Relaxed),
             libc::SO_DEBUG if n != 0 => {
@@ -290,6 +295,7 @@ impl SocketOptions {
                 let secs = self.linger.load(Relaxed);
                 return Ok([i32::from(secs >= 0), secs.max(0)].as_bytes().to_vec());
             }
+            libc::SO_LOCK_FILTER => i32::from(self.filter.is_locked()),
             libc::SO_BUSY_POLL => self.busy_poll.load(Relaxed),
             libc::SO_INCOMING_CPU => self.incoming_cpu.load(Relaxed),
             libc::SO_ERROR => self.error.swap(0, Relaxed),

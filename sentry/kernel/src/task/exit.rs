@@ -41,6 +41,7 @@ impl Task {
                 let _ = crate::vfs::close_file(self, &files, file);
             }
         }
+        crate::signal::async_io::send_due();
         let last = self.group().thread_count() == 1;
         if last {
             self.group().timers.clear();

@@ -50,7 +50,7 @@ use std::sync::{
     atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering},
 };
 use std::time::Instant;
-use sync::{Mutex, Rank, Registration, RwLock, WaitQueue};
+use sync::{ExclusiveWaiter, Mutex, Rank, Registration, RwLock, WaitQueue};
 
 /// A thread (`struct task_struct`).
 pub struct Task {
@@ -224,6 +224,7 @@ impl Task {
 
     /// Parks the task thread until it is woken or `deadline` has come; shows it as sleeping meanwhile. May return without cause.
     pub fn park(&self, deadline: Option<Instant>) {
+        crate::signal::async_io::send_due();
         let before = self.run_state.swap(RunState::Sleeping as u8, Ordering::Relaxed);
         self.clock.count_switch();
         self.waker.park(deadline);
@@ -251,6 +252,31 @@ impl Task {
         self.wait_until(queues, deadline, ready, Task::signal_pending)
     }
 
+    /// As [`wait_on`](Self::wait_on) of one queue, for something that only one can take: of the tasks that wait so, an event wakes one.
+    pub fn wait_exclusively<T>(
+        &self,
+        (queue, events): (&WaitQueue, PollEvents),
+        deadline: Option<Instant>,
+        mut ready: impl FnMut() -> Option<T>,
+    ) -> Result<Option<T>> {
+        if let Some(v) = ready() {
+            return Ok(Some(v));
+        }
+        let waiter = ExclusiveWaiter::new(self.waker.clone());
+        let registration = queue.register_waiter(events, waiter.clone());
+        let look = || {
+            waiter.look();
+            ready()
+        };
+        let result = self.park_until(deadline, look, Task::signal_pending);
+        drop(registration);
+        // Woken, maybe, by something that came after what was taken, or that was not taken at all.
+        if waiter.look() {
+            queue.pass_on(events);
+        }
+        result
+    }
+
     /// As [`wait_on`](Self::wait_on), but only a kill interrupts (Linux's `TASK_KILLABLE`).
     pub fn wait_killable<T>(
         &self,
@@ -272,6 +298,16 @@ impl Task {
             return Ok(Some(v));
         }
         let _registrations: Vec<Registration> = queues.iter().map(|(q, m)| q.register(*m, self.waker.clone())).collect();
+        self.park_until(deadline, ready, interrupted)
+    }
+
+    /// Asks and parks, in turn.
+    fn park_until<T>(
+        &self,
+        deadline: Option<Instant>,
+        mut ready: impl FnMut() -> Option<T>,
+        interrupted: impl Fn(&Task) -> bool,
+    ) -> Result<Option<T>> {
         loop {
             if let Some(v) = ready() {
                 return Ok(Some(v));

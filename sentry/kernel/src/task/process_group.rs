@@ -2,7 +2,7 @@
 //!
 //! Membership lives in the process tree ([`super::tree::Tree`]); these are the identities that others hold on to.
 
-use super::Task;
+use super::{Task, ThreadGroup};
 use crate::container::PidNamespace;
 use abi::{
     Restart, Result, bail,
@@ -77,6 +77,11 @@ impl ProcessGroup {
                 let _ = group.send_signal(info);
             }
         }
+    }
+
+    /// The processes in it.
+    pub(crate) fn members(&self) -> Vec<Arc<ThreadGroup>> {
+        self.pids.upgrade().map_or_else(Vec::new, |pids| pids.tree().members(self.id).cloned().collect())
     }
 
     /// Whether no member has a parent in another group of the same session: nobody could continue it, so it is not stopped by

@@ -3,7 +3,7 @@
 use super::{CurrentTask, ExitStatus, FsContext, RestartBlock, Rlimits, RunState, Task, TaskInfo, ThreadGroup, tree::Tree};
 use super::{NewTask, blank_regs};
 use crate::seccomp::Verdict;
-use crate::signal::{SigHandlers, TrapInfo};
+use crate::signal::{SigHandlers, TrapInfo, async_io};
 use crate::{Container, Kernel, cred::Credentials, mm::Mm, vfs::FdTable};
 use abi::mm::Prot;
 use abi::signal::{SigInfo, SigSet, Signal, StackT};
@@ -202,6 +202,7 @@ impl CurrentTask {
             return State::Return(None);
         }
         let result = dispatcher.dispatch(self);
+        async_io::send_due();
         let mut interrupted = None;
         match result {
             Ok(value) => self.regs.rax = value,

@@ -9,6 +9,7 @@ use crate::{
 use abi::{Errno, Error, Result, bail, fs::FileType, poll::PollEvents};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use sync::WaitQueue;
 
 /// The most that one call transfers (`MAX_RW_COUNT`).
 pub const MAX_RW: usize = 0x7fff_f000;
@@ -22,24 +23,76 @@ pub enum At {
     Offset(u64),
 }
 
-/// Calls `attempt` until it does not want to wait any more.
-pub fn wait_for<T>(task: &Task, file: &File, events: PollEvents, nonblocking: bool, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
-    let first = attempt();
-    if !matches!(first, Err(Error::Errno(Errno::EAGAIN))) || nonblocking {
-        return first;
+/// How a call waits.
+pub struct Wait<'a> {
+    /// Where changes are notified.
+    pub queue: &'a WaitQueue,
+    /// Of what.
+    pub events: PollEvents,
+    /// Not at all.
+    pub nonblocking: bool,
+    /// How long (SO_RCVTIMEO, SO_SNDTIMEO); then `EAGAIN`. With a limit an interrupted call is not restarted (signal(7)).
+    pub limit: Option<Duration>,
+    /// For what only one task can take (a connection, a datagram): one of those that wait is woken for each. Asks whether more of it is
+    /// there, for the next one.
+    pub more: Option<&'a dyn Fn() -> bool>,
+}
+
+impl Wait<'_> {
+    /// Calls `attempt` until it does not want to wait any more.
+    pub fn until<T>(&self, task: &Task, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+        let first = attempt();
+        if !matches!(first, Err(Error::Errno(Errno::EAGAIN))) || self.nonblocking {
+            return first;
+        }
+        let ready = || match attempt() {
+            Err(Error::Errno(Errno::EAGAIN)) => None,
+            r => Some(r),
+        };
+        let deadline = self.limit.and_then(|l| Instant::now().checked_add(l));
+        let waited = match self.more {
+            None => task.wait_on(&[(self.queue, self.events)], deadline, ready),
+            Some(more) => {
+                let waited = task.wait_exclusively((self.queue, self.events), deadline, ready);
+                if !self.queue.is_empty() && more() {
+                    self.queue.pass_on(self.events);
+                }
+                waited
+            }
+        };
+        match waited {
+            Ok(Some(r)) => r,
+            Ok(None) => first,
+            Err(Error::Restart(_)) if self.limit.is_some() => bail!(EINTR),
+            Err(e) => Err(e),
+        }
     }
-    let Some(queue) = file.ops().poll_queue() else { return first };
-    let ready = || match attempt() {
-        Err(Error::Errno(Errno::EAGAIN)) => None,
-        r => Some(r),
-    };
+}
+
+/// Calls `attempt` until it does not want to wait for the file any more.
+pub fn wait_for<T>(task: &Task, file: &File, events: PollEvents, nonblocking: bool, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let Some(queue) = file.ops().poll_queue() else { return attempt() };
     let limit = file.ops().wait_limit(events.contains(PollEvents::OUT));
-    let deadline = limit.and_then(|l| Instant::now().checked_add(l));
-    match task.wait_on(&[(queue, events)], deadline, ready) {
-        Ok(Some(r)) => r,
-        Ok(None) => first,
-        Err(Error::Restart(_)) if limit.is_some() => bail!(EINTR),
-        Err(e) => Err(e),
+    let more = || file.ops().poll(file).intersects(PollEvents::READABLE);
+    let alone = events == PollEvents::READABLE && SocketFile::of(file).is_ok();
+    Wait { queue, events, nonblocking, limit, more: if alone { Some(&more) } else { None } }.until(task, attempt)
+}
+
+/// Repeats `step`, which is given what is done so far and gives what it has done and whether something is left: unless `once`, until
+/// nothing is left, or something happens after a part was done, which the next call hears of.
+pub fn repeat(once: bool, failed: impl Fn() -> bool, mut step: impl FnMut(usize) -> Result<(usize, bool)>) -> Result<usize> {
+    let mut done = 0;
+    loop {
+        match step(done) {
+            Ok((n, left)) => {
+                done += n;
+                if once || !left || done == 0 || failed() {
+                    return Ok(done);
+                }
+            }
+            Err(_) if done > 0 => return Ok(done),
+            Err(e) => return Err(e),
+        }
     }
 }
 
@@ -166,23 +219,20 @@ pub fn write(task: &Task, file: &Arc<File>, buf: &mut IoBuffer<'_>, at: At, appe
 /// Streams: a blocking write ends when everything is written, or something happens after a part was.
 fn write_stream(task: &Task, file: &Arc<File>, buf: &mut IoBuffer<'_>, nonblocking: bool) -> Result<usize> {
     let ops = file.ops();
-    let mut done = 0;
-    loop {
-        let attempt = || {
-            if done > 0 && ops.has_pending_error() {
-                return Ok(0);
-            }
-            Ok(ops.write(file, buf, 0, false)?.0)
-        };
-        match wait_for(task, file, PollEvents::WRITABLE, nonblocking, attempt) {
-            Ok(n) => done += n,
-            Err(_) if done > 0 => return Ok(done),
-            Err(e) => return Err(e),
-        }
-        if !ops.is_stream() || nonblocking || buf.remaining() == 0 || done == 0 || ops.has_pending_error() {
-            return Ok(done);
-        }
-    }
+    repeat(
+        !ops.is_stream() || nonblocking,
+        || ops.has_pending_error(),
+        |done| {
+            let attempt = || {
+                if done > 0 && ops.has_pending_error() {
+                    return Ok(0);
+                }
+                Ok(ops.write(file, buf, 0, false)?.0)
+            };
+            let n = wait_for(task, file, PollEvents::WRITABLE, nonblocking, attempt)?;
+            Ok((n, buf.remaining() > 0))
+        },
+    )
 }
 
 /// RLIMIT_FSIZE: cuts a write to a regular file, `EFBIG` (and SIGXFSZ by the caller) at the limit.

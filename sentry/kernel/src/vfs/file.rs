@@ -3,6 +3,7 @@
 use super::{FsStr, Inode, PathRef, notify};
 use crate::{
     io::IoBuffer,
+    signal::async_io::{AsyncIo, Band, OwnerKind},
     task::{Task, ThreadGroup},
     user::UserAddr,
 };
@@ -190,6 +191,26 @@ pub trait FileOps: Send + Sync + Any {
         None
     }
 
+    /// Whether O_ASYNC makes signals (sockets, pipes, terminals, inotify); elsewhere it is only kept.
+    fn has_async(&self) -> bool {
+        false
+    }
+
+    /// What SIGIO tells of these events of the [`poll_queue`](Self::poll_queue); `None`: nothing. Only asked of files that have signals.
+    fn async_band(&self, file: &File, events: PollEvents) -> Option<Band> {
+        // Where everything may have changed, what is there now counts.
+        let now = if events.intersects(PollEvents::HUP | PollEvents::ERR) { self.poll(file) } else { events };
+        [(PollEvents::ERR, Band::Err), (PollEvents::HUP, Band::Hup), (PollEvents::IN, Band::In), (PollEvents::OUT, Band::Out)]
+            .into_iter()
+            .find(|(event, _)| now.contains(*event))
+            .map(|(_, band)| band)
+    }
+
+    /// Who gets the signals where nobody has said so when O_ASYNC is set (terminals).
+    fn async_owner(&self, _task: &Task) -> Option<(OwnerKind, i32)> {
+        None
+    }
+
     /// ioctl(2), commands common to all files excluded (FIONBIO, FIOCLEX, FIOASYNC…).
     fn ioctl(&self, _file: &File, _task: &Task, _cmd: u32, _arg: IoctlArg) -> Result<u64> {
         bail!(ENOTTY)
@@ -255,8 +276,8 @@ pub struct File {
     ops: Box<dyn FileOps>,
     /// What it holds of its inode's writer count.
     access: Access,
-    /// fcntl(F_SETOWN) and F_SETSIG.
-    pub owner: Mutex<FileOwner>,
+    /// fcntl(2)'s F_SETOWN, F_SETSIG and O_ASYNC.
+    pub(crate) async_io: AsyncIo,
 }
 
 /// What an open file holds of its inode's writer count.
@@ -267,15 +288,6 @@ pub(super) enum Access {
     Write,
     /// A program runs from it: nobody may write.
     DenyWrite,
-}
-
-/// Who gets SIGIO: `pid` positive a process, negative a group, zero nobody; `signal` zero: SIGIO.
-#[derive(Clone, Copy, Debug, Default)]
-#[allow(missing_docs)]
-pub struct FileOwner {
-    pub kind: i32,
-    pub pid: i32,
-    pub signal: u8,
 }
 
 impl File {
@@ -293,7 +305,7 @@ impl File {
             pos: Mutex::new(Rank::FilePosition, 0),
             ops,
             access,
-            owner: Mutex::new(Rank::TaskState, FileOwner::default()),
+            async_io: AsyncIo::default(),
         })
     }
 
@@ -309,7 +321,8 @@ impl File {
 
     /// Replaces the status flags that fcntl(F_SETFL) may change.
     pub fn set_flags(&self, new: OpenFlags) -> Result {
-        let settable = OpenFlags::APPEND | OpenFlags::NONBLOCK | OpenFlags::ASYNC | OpenFlags::DIRECT | OpenFlags::NOATIME;
+        let mut settable = OpenFlags::APPEND | OpenFlags::NONBLOCK | OpenFlags::DIRECT | OpenFlags::NOATIME;
+        settable.set(OpenFlags::ASYNC, self.ops.has_async());
         let flags = (self.flags() - settable) | (new & settable);
         self.ops.flags_changed(self, flags)?;
         self.flags.store(flags.bits(), Ordering::Relaxed);

@@ -40,7 +40,7 @@ pub use blocking::{close, close_file};
 pub use dentry::{Dentry, DentryCache};
 pub use dpath::Reach;
 pub use fdtable::{Fd, FdTable};
-pub use file::{DirSink, File, FileOps, FileOwner, IoctlArg, Mappable, MappedPages, ReadTimer, SeekFrom};
+pub use file::{DirSink, File, FileOps, IoctlArg, Mappable, MappedPages, ReadTimer, SeekFrom};
 pub use inode::{Attachments, Attr, Inode, InodeOps, NewNode, Owner, RenameFlags, SetAttr, SetTime, XattrFlags};
 pub use mount::{Mount, MountFlags, Propagation};
 pub use namespace::MountNamespace;

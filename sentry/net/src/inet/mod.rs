@@ -10,10 +10,12 @@ mod options;
 pub mod outside;
 mod ports;
 mod sock;
+mod tap;
 mod tcp;
 mod tcp_info;
 #[cfg(test)]
 mod tests;
+mod tuples;
 mod udp;
 
 pub use address::{encode, parse, scope};
@@ -71,6 +73,6 @@ impl Family for InetFamily {
             (false, _) => return stack.show(name),
             _ => return None,
         };
-        Some(stack.ports.show(self.v6, kind))
+        Some(stack.ports.show(self.v6, kind, &stack))
     }
 }

@@ -7,11 +7,12 @@ use crate::tcp::Algorithm;
 use abi::{Errno, Result, error, libc};
 use kernel::{
     cred::CapSet,
-    net::{Control, OptionValue, SocketKind, SocketOps},
+    net::{Control, NetSettings, OptionValue, SocketKind, SocketOps},
     task::Task,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering::Relaxed;
 use sync::{Mutex, Rank};
 
 const IP: i32 = libc::IPPROTO_IP;
@@ -240,8 +241,10 @@ impl Extra {
     }
 
     /// `TCP_LINGER2` in nanoseconds.
-    pub fn fin_timeout(&self) -> u64 {
-        self.get(TCP, libc::TCP_LINGER2).clamp(0, 120) as u64 * 1_000_000_000
+    pub fn fin_timeout(&self, settings: &NetSettings) -> u64 {
+        let asked = self.0.lock().values.get(&(TCP, libc::TCP_LINGER2)).copied();
+        let seconds = asked.map_or_else(|| u64::from(settings.fin_timeout.load(Relaxed)), |n| n.clamp(0, 120) as u64);
+        seconds * 1_000_000_000
     }
 
     /// `TCP_NOTSENT_LOWAT`; zero: not set.

@@ -7,13 +7,13 @@ use super::{
     InetSock, SocketError,
     sock::{Phase, State},
 };
-use crate::stack::{Path, Stack, Touched, device};
+use crate::stack::{Device, Path, Stack, Touched, device};
 use crate::tcp::{self, Config, Signals, Tcb, Wire, segment::Outgoing, segment::Segment, segment::flag, stream::PIECE};
 use crate::wire::{self, IpHeader, Packet};
 use abi::{Errno, Result, bail, libc, poll::PollEvents};
 use kernel::{
     io::IoBuffer,
-    net::{SocketKind, SocketOps},
+    net::{SocketFilter, SocketKind, SocketOps, View},
 };
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -98,7 +98,7 @@ impl InetSock {
             keepalive: o.is_set(libc::SO_KEEPALIVE).then(|| e.keepalive()),
             user_timeout: e.user_timeout(),
             syn_retries: e.syn_retries(),
-            fin_timeout: e.fin_timeout(),
+            fin_timeout: e.fin_timeout(&self.stack.settings),
             algorithm: e.algorithm(),
         }
     }
@@ -116,14 +116,14 @@ impl InetSock {
         if path.source.is_ipv4() != to.is_ipv4() {
             bail!(ENETUNREACH, "bound to an address of the other family");
         }
-        self.autobind()?;
-        let Some(bound) = self.lock().bound else { bail!(EINVAL, "not bound") };
-        let local = SocketAddr::new(path.source, bound.port());
+        let local = self.settle_local(path.source, to)?;
         let config = self.config(path.mtu, to.is_ipv4());
         if !self.stack.connections.add(local, to, &self.me()) {
+            self.stack.ports.disconnected(self, local, to, None);
             bail!(EADDRNOTAVAIL, "there is such a connection");
         }
         let mut s = self.lock();
+        s.entered = true;
         s.local = Some(local);
         s.remote = Some(to);
         s.phase = Phase::Connecting;
@@ -230,6 +230,7 @@ impl InetSock {
             }
             if signals.closed {
                 forget = s.local.zip(s.remote);
+                self.disconnected(&mut s, None);
                 if matches!(s.phase, Phase::Dead) {
                     s.tcb = None;
                     s.path = None;
@@ -258,6 +259,7 @@ impl InetSock {
             Phase::Connecting => {
                 s.phase = Phase::Open { failed: true };
                 s.tcb = None;
+                self.disconnected(s, None);
                 if let (Some(l), Some(r)) = (s.local, s.remote.take()) {
                     self.stack.connections.remove(l, r, self);
                 }
@@ -289,6 +291,10 @@ impl InetSock {
             let mut s = self.lock_nested();
             s.phase = Phase::Connected;
             s.reported = true;
+            if let (Some(local), Some(remote)) = (s.local, s.remote) {
+                s.entered = true;
+                self.stack.ports.accepted(&me, local, remote);
+            }
             drop(s);
             pending.push_back(me);
         }
@@ -389,10 +395,23 @@ impl InetSock {
     }
 }
 
+impl InetSock {
+    /// What the socket's filter lets through of a segment, which it sees from the header on.
+    fn admitted<'a>(&self, device: &Device, p: &Packet<'a>, segment: &Segment<'a>) -> Option<Segment<'a>> {
+        let Some(program) = self.options().filter.program() else { return Some(*segment) };
+        let protocol = if p.dst.is_ipv4() { wire::ETH_IPV4 } else { wire::ETH_IPV6 };
+        let header = p.payload.len() - segment.payload.len();
+        let view = View { data: p.payload, protocol, device: device.index, hardware: 1, ..View::default() };
+        let n = SocketFilter::admit(&program, &view, header)?;
+        Some(Segment { payload: segment.payload.get(..n - header)?, ..*segment })
+    }
+}
+
 /// A segment from outside.
-pub fn input(stack: &Stack, device: &Arc<crate::stack::Device>, p: &Packet<'_>, segment: &Segment<'_>, touched: &mut Touched) {
+pub fn input(stack: &Stack, device: &Arc<Device>, p: &Packet<'_>, segment: &Segment<'_>, touched: &mut Touched) {
     let (local, remote) = (SocketAddr::new(p.dst, segment.dst), SocketAddr::new(p.src, segment.src));
     if let Some(sock) = stack.connections.find(local, remote) {
+        let Some(segment) = &sock.admitted(device, p, segment) else { return };
         let reborn = {
             let mut guard = sock.lock();
             let s = &mut *guard;
@@ -435,7 +454,8 @@ pub fn input(stack: &Stack, device: &Arc<crate::stack::Device>, p: &Packet<'_>, 
         && let Some(listener) = stack.ports.listener(local, stack.connections.hash(local, remote))
         && !device.is_loopback()
     {
-        return begin(stack, device, &listener, local, remote, segment, touched);
+        let Some(segment) = listener.admitted(device, p, segment) else { return };
+        return begin(stack, device, &listener, local, remote, &segment, touched);
     }
     if let Some(answer) = tcp::refusal(segment) {
         let scope = matches!(remote.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local()).then_some(device.index);
@@ -450,7 +470,7 @@ pub fn input(stack: &Stack, device: &Arc<crate::stack::Device>, p: &Packet<'_>, 
 /// A SYN for a listening socket.
 fn begin(
     stack: &Stack,
-    device: &Arc<crate::stack::Device>,
+    device: &Arc<Device>,
     listener: &Arc<InetSock>,
     local: SocketAddr,
     remote: SocketAddr,

@@ -1,16 +1,17 @@
 //! Who is bound to which port.
 
-use super::InetSock;
+use super::{
+    InetSock,
+    tuples::{Left, Tuples},
+};
+use crate::stack::Stack;
 use abi::{Result, bail, libc};
-use kernel::net::{SocketKind, SocketOps};
+use kernel::net::{NetSettings, SocketKind, SocketOps};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use sync::{Mutex, Rank};
-
-/// Ports that are given to sockets that ask for none (`net.ipv4.ip_local_port_range`).
-const EPHEMERAL: std::ops::RangeInclusive<u16> = 32_768..=60_999;
 
 struct Entry {
     ip: IpAddr,
@@ -46,49 +47,64 @@ impl Entry {
 struct State {
     bound: BTreeMap<(SocketKind, u16), Vec<Entry>>,
     next: u16,
+    tuples: Tuples,
     /// Every open socket by inode number, for /proc/net.
     open: BTreeMap<u64, Weak<InetSock>>,
 }
 
 /// The ports of a sandbox.
-pub struct Ports(Mutex<State>);
+pub struct Ports(Mutex<State>, Arc<NetSettings>);
 
-impl Default for Ports {
-    fn default() -> Self {
-        Ports(Mutex::new(Rank::Leaf, State::default()))
-    }
+/// `e` would hear what a socket with these hears, and the two may not share it.
+fn excludes(e: &Entry, ip: IpAddr, dual: bool, (addr, port_too): (bool, bool)) -> bool {
+    let Some(other) = e.sock.upgrade() else { return false };
+    let shared = (port_too && e.reuse_port) || (addr && e.reuse_addr && !other.is_listening());
+    e.overlaps(ip, dual) && !shared
+}
+
+/// Ports of a range, from the one that is next in turn.
+fn ephemeral((first, last): (u16, u16), next: u16) -> impl Iterator<Item = u16> {
+    let start = if (first..=last).contains(&next) { next } else { first };
+    (start..=last).chain(first..start)
 }
 
 impl State {
-    fn free(&self, kind: SocketKind, ip: IpAddr, port: u16, dual: bool, sock: &InetSock) -> bool {
-        let o = sock.options();
-        let (addr, port_too) = (o.is_set(libc::SO_REUSEADDR), o.is_set(libc::SO_REUSEPORT));
-        self.bound.get(&(kind, port)).is_none_or(|list| {
-            !list.iter().any(|e| {
-                let Some(other) = e.sock.upgrade() else { return false };
-                let shared = (port_too && e.reuse_port) || (addr && e.reuse_addr && !other.is_listening());
-                e.overlaps(ip, dual) && !shared
-            })
-        })
+    fn free(&mut self, ip: IpAddr, port: u16, dual: bool, sock: &InetSock) -> bool {
+        let (o, kind) = (sock.options(), sock.kind());
+        let reuses = (o.is_set(libc::SO_REUSEADDR), o.is_set(libc::SO_REUSEPORT));
+        if self.bound.get(&(kind, port)).is_some_and(|list| list.iter().any(|e| excludes(e, ip, dual, reuses))) {
+            return false;
+        }
+        let overlaps = |other: IpAddr| other == ip || ip.is_unspecified() && (ip.is_ipv4() == other.is_ipv4() || dual);
+        kind != SocketKind::Stream || !self.tuples.conflict(port, sock, reuses, overlaps)
+    }
+
+    /// The next search for a port begins behind this one.
+    fn took(&mut self, port: u16) {
+        self.next = port.wrapping_add(1);
     }
 }
 
 impl Ports {
+    /// Nobody is bound yet.
+    pub fn new(settings: Arc<NetSettings>) -> Ports {
+        Ports(Mutex::new(Rank::Leaf, State::default()), settings)
+    }
+
     /// Binds a socket; port 0: one that is free. Returns where it is bound.
     pub fn bind(&self, sock: &Arc<InetSock>, addr: SocketAddr) -> Result<SocketAddr> {
         let (kind, ip, dual) = (sock.kind(), addr.ip(), sock.is_dual());
         let mut s = self.0.lock();
         let port = if addr.port() != 0 {
-            if !s.free(kind, ip, addr.port(), dual, sock) {
+            if !s.free(ip, addr.port(), dual, sock) {
                 bail!(EADDRINUSE, "port {}", addr.port());
             }
             addr.port()
         } else {
-            let span = EPHEMERAL.len() as u16;
-            let first = s.next;
-            let found = (0..span).map(|i| EPHEMERAL.start() + (first + i) % span).find(|&p| s.free(kind, ip, p, dual, sock));
-            let Some(port) = found else { bail!(EADDRINUSE, "no port left") };
-            s.next = (port - EPHEMERAL.start() + 1) % span;
+            let Some(port) = ephemeral(self.1.ports(), s.next).find(|&p| s.free(ip, p, dual, sock)) else {
+                bail!(EADDRINUSE, "no port left")
+            };
+            s.took(port);
             port
         };
         let o = sock.options();
@@ -101,6 +117,55 @@ impl Ports {
         };
         s.bound.entry((kind, port)).or_default().push(entry);
         Ok(SocketAddr::new(ip, port))
+    }
+
+    /// Chooses a port for a connection from this address (`inet_hash_connect`): one that nobody is bound to, and that no connection to
+    /// the same place has. `EADDRNOTAVAIL` where there is none.
+    pub fn connect_from(&self, sock: &Arc<InetSock>, ip: IpAddr, remote: SocketAddr) -> Result<SocketAddr> {
+        let mut s = self.0.lock();
+        let suits = |p: &u16| {
+            let bound = s.bound.get(&(SocketKind::Stream, *p)).is_some_and(|list| list.iter().any(|e| e.sock.strong_count() > 0));
+            !bound && s.tuples.is_free(SocketAddr::new(ip, *p), remote)
+        };
+        let Some(port) = ephemeral(self.1.ports(), s.next).find(suits) else { bail!(EADDRNOTAVAIL, "no port left") };
+        s.took(port);
+        let local = SocketAddr::new(ip, port);
+        s.tuples.add(local, remote, sock);
+        Ok(local)
+    }
+
+    /// Enters a connection of a socket that is bound. `EADDRNOTAVAIL` where there is one between the same addresses.
+    pub fn connect_between(&self, sock: &Arc<InetSock>, local: SocketAddr, remote: SocketAddr) -> Result {
+        let mut s = self.0.lock();
+        if !s.tuples.is_free(local, remote) {
+            bail!(EADDRNOTAVAIL, "there is such a connection");
+        }
+        s.tuples.add(local, remote, sock);
+        Ok(())
+    }
+
+    /// Enters the end of a connection that a listener has got, whatever was left of an older one.
+    pub fn accepted(&self, sock: &Arc<InetSock>, local: SocketAddr, remote: SocketAddr) {
+        self.0.lock().tuples.add(local, remote, sock);
+    }
+
+    /// An end of a connection goes; what is left of it.
+    pub fn disconnected(&self, sock: &InetSock, local: SocketAddr, remote: SocketAddr, left: Option<Left>) {
+        let tuples = &mut self.0.lock().tuples;
+        match left {
+            Some(left) => tuples.leave(local, remote, left),
+            None => tuples.forget(local, remote, sock),
+        }
+    }
+
+    /// The other side of what is left has closed as well.
+    pub fn settle(&self, local: SocketAddr, remote: SocketAddr) {
+        self.0.lock().tuples.settle(local, remote);
+    }
+
+    /// What is left of connections over loopback.
+    pub fn left(&self) -> Vec<(SocketAddr, SocketAddr, Left)> {
+        self.0.lock().tuples.left()
     }
 
     /// Gives the socket's port back.
@@ -196,7 +261,7 @@ impl Ports {
     }
 
     /// The text of /proc/net/tcp and its kin.
-    pub fn show(&self, v6: bool, kind: SocketKind) -> String {
+    pub fn show(&self, v6: bool, kind: SocketKind, stack: &Stack) -> String {
         let tcp = kind == SocketKind::Stream;
         let mut out = match (v6, tcp) {
             (false, true) => "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode".to_owned(),
@@ -214,17 +279,40 @@ impl Ports {
             _ => 0,
         };
         out = format!("{out:<width$}\n");
-        for (i, (ino, sock)) in self.all().iter().filter(|(_, s)| s.is_v6() == v6 && s.kind() == kind).enumerate() {
-            let (local, remote, state, queued, unsent) = sock.shown();
+        let mut number = 0;
+        let mut line = |local, remote, state: u8, queues: (usize, usize), timer: u8, owner: (u32, u64)| {
             let line = format!(
-                "{i:4}: {} {} {state:02X} {unsent:08X}:{queued:08X} 00:00000000 00000000 {:5}        0 {ino} {}",
+                "{number:4}: {} {} {state:02X} {:08X}:{:08X} {timer:02X}:00000000 00000000 {:5}        0 {} {}",
                 hex(local, v6),
                 hex(remote, v6),
-                sock.uid,
-                if tcp { "1 0000000000000000 100 0 0 10 0" } else { "2 0000000000000000 0" }
+                queues.0,
+                queues.1,
+                owner.0,
+                owner.1,
+                match (tcp, timer) {
+                    (true, 3) => "3 0000000000000000",
+                    (true, _) => "1 0000000000000000 100 0 0 10 0",
+                    (false, _) => "2 0000000000000000 0",
+                }
             );
+            number += 1;
             // Writing to a String cannot fail.
             let _ = writeln!(out, "{line:<width$}");
+        };
+        let open = self.all();
+        for (ino, sock) in open.iter().filter(|(_, s)| s.is_v6() == v6 && s.kind() == kind && s.is_listed()) {
+            let (local, remote, state, queued, unsent) = sock.shown();
+            line(local, remote, state, (unsent, queued), 0, (sock.uid, *ino));
+        }
+        if tcp {
+            // Connections to the outside that no descriptor holds any more.
+            for sock in stack.connections.all().iter().filter(|s| s.is_v6() == v6 && !open.iter().any(|(_, o)| Arc::ptr_eq(o, s))) {
+                let (local, remote, state, queued, unsent) = sock.shown();
+                line(local, remote, state, (unsent, queued), if state == 6 { 3 } else { 0 }, (0, 0));
+            }
+            for (local, remote, left) in self.left().into_iter().filter(|(.., l)| l.v6 == v6) {
+                line(local, remote, left.state, (0, 0), 3, (0, 0));
+            }
         }
         out
     }

@@ -3,6 +3,7 @@
 use super::{
     address,
     options::{self, Extra},
+    tuples::Left,
 };
 use crate::device;
 use crate::stack::{Path, Stack};
@@ -108,6 +109,10 @@ pub struct State {
     pub errors: VecDeque<(SocketError, SocketAddr)>,
     /// The other end sends no more.
     pub fin: bool,
+    /// Our end was the first to send no more: TIME_WAIT is ours.
+    pub closed_first: bool,
+    /// The connection is entered in [`Ports`](super::Ports) between `local` and `remote`.
+    pub entered: bool,
     pub shut: Shutdown,
     /// The peer found no room here and wants to hear of some.
     pub peer_waits: bool,
@@ -168,6 +173,8 @@ impl InetSock {
             queued: 0,
             errors: VecDeque::new(),
             fin: false,
+            closed_first: false,
+            entered: false,
             shut: Shutdown { read: false, write: false },
             peer_waits: false,
             reported: false,
@@ -239,6 +246,12 @@ impl InetSock {
         self.ino.get().copied().unwrap_or(0)
     }
 
+    /// Whether /proc/net and sock_diag show it: Linux finds sockets by their addresses, and those that have none not at all.
+    pub fn is_listed(&self) -> bool {
+        let s = self.lock();
+        if self.kind == SocketKind::Dgram { s.bound.is_some() } else { self.state_number(&s) != 7 }
+    }
+
     /// Local and remote address, state, bytes to be read and bytes not acknowledged, for /proc/net and sock_diag.
     pub fn shown(&self) -> (SocketAddr, SocketAddr, u8, usize, usize) {
         let s = self.lock();
@@ -276,8 +289,11 @@ impl InetSock {
 
     /// Binds to where the socket is to be found; `Some` only once.
     pub(super) fn bind_to(&self, addr: SocketAddr) -> Result {
-        if self.lock().bound.is_some() {
-            bail!(EINVAL, "bound already");
+        {
+            let s = self.lock();
+            if s.bound.is_some() || s.entered {
+                bail!(EINVAL, "bound already");
+            }
         }
         let at = self.stack.ports.bind(&self.me(), addr)?;
         let mut s = self.lock();
@@ -289,6 +305,15 @@ impl InetSock {
     /// Binds to a free port if the socket has none.
     pub(super) fn autobind(&self) -> Result {
         if self.lock().bound.is_some() { Ok(()) } else { self.bind_to(address::unspecified(self.v6)) }
+    }
+
+    /// The connection's end goes from the table of connections; with `left`, that stays of it.
+    pub(super) fn disconnected(&self, s: &mut State, left: Option<Left>) {
+        if std::mem::take(&mut s.entered)
+            && let (Some(local), Some(remote)) = (s.local, s.remote)
+        {
+            self.stack.ports.disconnected(self, local, remote, left);
+        }
     }
 
     /// Gives back a port that nobody asked for (`inet_put_port`). Returns it for [`Ports::unbind`](super::Ports::unbind), without the lock.
@@ -363,7 +388,8 @@ impl SocketOps for InetSock {
         let inet = [(libc::AF_INET as u16).to_ne_bytes().as_slice(), addr.get(2..).unwrap_or_default()].concat();
         let addr = address::parse(if unspec { &inet } else { addr }, self.v6)?;
         self.check_bind(addr)?;
-        if (1..1024).contains(&addr.port()) && !task.cred().capable(CapSet::NET_BIND_SERVICE) {
+        let reserved = self.stack.settings.unprivileged_port.load(Ordering::Relaxed);
+        if addr.port() != 0 && u32::from(addr.port()) < reserved && !task.cred().capable(CapSet::NET_BIND_SERVICE) {
             bail!(EACCES, "port {}", addr.port());
         }
         if self.v6 && addr.is_ipv4() && self.extra.v6_only() {

@@ -4,20 +4,20 @@
 use super::{
     InetSock, address,
     sock::{Phase, State, Urgent},
+    tuples::Left as Remains,
 };
-use crate::tcp::stream::PIECE;
+use crate::tcp::{segment::flag, stream::PIECE};
 use abi::{Errno, Result, bail, libc, poll::PollEvents};
 use kernel::{
     io::IoBuffer,
     net::{Message, Shutdown, SocketOps},
+    signal::async_io::quietly,
 };
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// /proc/sys/net/core/somaxconn
-const SOMAXCONN: u32 = 4096;
 /// Bytes that a peer may have unread unless the size of its buffer was asked for.
 const WINDOW: usize = 512 << 10;
 /// Sockets that wait for room in a listener's queue.
@@ -38,7 +38,7 @@ impl InetSock {
             // Sockets may share an address as long as none of them listens.
             self.stack.ports.check_listen(self)?;
         }
-        let new = (backlog as u32).min(SOMAXCONN) as usize;
+        let new = (backlog as u32).min(self.stack.settings.somaxconn.load(Ordering::Relaxed)) as usize;
         let mut s = self.lock();
         match &mut s.phase {
             Phase::Open { .. } => {
@@ -83,38 +83,50 @@ impl InetSock {
         if self.stack.local(to.ip()).is_none() {
             return self.connect_outside(to, address::scope(addr));
         }
-        self.autobind()?;
-        let local = self.settle_local(to)?;
+        let source = match self.lock().bound {
+            Some(bound) if !bound.ip().is_unspecified() => bound.ip(),
+            _ => self.stack.path(to.ip(), None, None)?.source,
+        };
+        let local = self.settle_local(source, to)?;
         {
             let mut s = self.lock();
             s.local = Some(local);
             s.remote = Some(to);
             s.phase = Phase::Connecting;
+            (s.entered, s.closed_first) = (true, false);
             (s.fin, s.reported, s.shut) = (false, false, Shutdown { read: false, write: false });
         }
         match self.stack.ports.listener(to, self.stack.connections.hash(local, to)) {
             Some(listener) => self.meet(&listener, true),
-            None => self.refused(Errno::ECONNREFUSED),
+            None => {
+                self.show_handshake(local, to, false);
+                self.refused(Errno::ECONNREFUSED);
+            }
         }
         bail!(EINPROGRESS)
     }
 
-    /// The address that a connection to `to` has on this side.
-    fn settle_local(&self, to: SocketAddr) -> Result<SocketAddr> {
-        let Some(bound) = self.lock().bound else { bail!(EINVAL, "not bound") };
-        if !bound.ip().is_unspecified() {
-            if bound.is_ipv4() != to.is_ipv4() {
-                bail!(ENETUNREACH, "bound to an address of the other family");
-            }
-            return Ok(bound);
+    /// The address that a connection from `source` to `to` has on this side: the bound port, or one that is chosen now. It is entered with it.
+    pub(super) fn settle_local(&self, source: std::net::IpAddr, to: SocketAddr) -> Result<SocketAddr> {
+        if source.is_ipv4() != to.is_ipv4() {
+            bail!(ENETUNREACH, "bound to an address of the other family");
         }
-        Ok(SocketAddr::new(self.stack.path(to.ip(), None, None)?.source, bound.port()))
+        let bound = self.lock().bound;
+        match bound {
+            Some(bound) => {
+                let local = SocketAddr::new(source, bound.port());
+                self.stack.ports.connect_between(&self.me(), local, to)?;
+                Ok(local)
+            }
+            None => self.stack.ports.connect_from(&self.me(), source, to),
+        }
     }
 
     /// connect(2) came to nothing.
     pub(super) fn refused(&self, error: Errno) {
         let mut s = self.lock();
         s.phase = Phase::Open { failed: true };
+        self.disconnected(&mut s, None);
         (s.peer, s.remote, s.tcb) = (None, None, None);
         let port = self.drop_port(&mut s);
         drop(s);
@@ -152,7 +164,9 @@ impl InetSock {
                 c.remote = Some(local);
                 c.peer = Some(self.me());
                 c.reported = true;
+                c.entered = true;
             }
+            self.stack.ports.accepted(&child, remote, local);
             child.options().inherit(listener.options());
             child.extra.inherit(&listener.extra);
             pending.push_back(child.clone());
@@ -169,6 +183,7 @@ impl InetSock {
         if gone {
             child.hang_up(true);
         }
+        self.show_handshake(local, remote, true);
         self.stack.snmp.tcp_active.fetch_add(1, Ordering::Relaxed);
         self.stack.snmp.tcp_passive.fetch_add(1, Ordering::Relaxed);
         listener.notify(PollEvents::READABLE);
@@ -204,6 +219,7 @@ impl InetSock {
             return;
         }
         let (local, remote) = (s.local, s.remote);
+        self.disconnected(&mut s, None);
         let left = self.leave(&mut s);
         s.phase = Phase::Open { failed: false };
         s.stream.clear();
@@ -239,6 +255,7 @@ impl InetSock {
         }
         let reset = !s.stream.is_empty() && !s.fin_read() || self.options().linger() == Some(0);
         let (local, remote) = (s.local, s.remote);
+        let told = s.shut.write && !reset;
         s.shut = Shutdown { read: true, write: true };
         let alive = s.tcb.as_ref().is_some_and(|t| t.state != crate::tcp::State::Closed);
         if alive && !reset && matches!(s.phase, Phase::Connected) {
@@ -250,15 +267,36 @@ impl InetSock {
             self.notify(PollEvents::all());
             return;
         }
+        // Over loopback the peer has everything, and acknowledges our end at once.
+        let waits = !reset && !s.fin && matches!(s.phase, Phase::Connected) && s.tcb.is_none();
+        let remains = waits.then(|| Remains::of(self, 5, self.extra.fin_timeout(&self.stack.settings)));
+        self.disconnected(&mut s, remains);
         let left = self.leave(&mut s);
         s.stream.clear();
         let bound = s.bound.take();
         drop(s);
+        if let Some(peer) = left.peer.as_ref().filter(|_| !told) {
+            self.show_end(peer, if reset { flag::RST | flag::ACK } else { flag::FIN | flag::ACK });
+        }
         if let Some(at) = bound {
             self.stack.ports.unbind(self, at);
         }
         left.end(self, reset, local, remote);
         self.notify(PollEvents::all());
+    }
+
+    /// Shows that this end sends no more.
+    fn show_end(&self, peer: &InetSock, flags: u8) {
+        if self.stack.is_tapped() {
+            let sent = {
+                let p = peer.lock();
+                p.position + p.stream.len() as u64
+            };
+            let seen = self.seen(&self.lock(), sent);
+            if let Some(seen) = seen {
+                self.show_data(&seen, &[], flags);
+            }
+        }
     }
 
     pub(super) fn take_pending(&self) -> Result<Arc<InetSock>> {
@@ -282,12 +320,22 @@ impl InetSock {
     pub(super) fn hang_up(&self, reset: bool) {
         let mut s = self.lock();
         if matches!(s.phase, Phase::Dead) {
+            if let (Some(local), Some(remote)) = (s.local, s.remote) {
+                if reset {
+                    self.stack.ports.disconnected(self, local, remote, None);
+                } else {
+                    self.stack.ports.settle(local, remote);
+                }
+            }
             return;
         }
         if reset {
             self.reset(&mut s);
         } else {
             s.fin = true;
+            if s.closed_first {
+                self.disconnected(&mut s, Some(Remains::of(self, 6, 0)));
+            }
         }
         drop(s);
         self.notify(PollEvents::all());
@@ -304,6 +352,7 @@ impl InetSock {
         s.phase = Phase::Reset;
         s.fin = true;
         s.peer = None;
+        self.disconnected(s, None);
         s.shut = Shutdown { read: true, write: true };
         self.options().set_error(error);
     }
@@ -339,14 +388,22 @@ impl InetSock {
         let first = how.write && !s.shut.write;
         s.shut.write |= how.write;
         let peer = s.peer.clone().filter(|_| first);
+        if first && s.tcb.is_none() {
+            s.closed_first = !s.fin;
+            if s.fin {
+                self.disconnected(&mut s, None);
+            }
+        }
         if first {
             self.close_write_outside(&mut s);
         }
         drop(s);
         if let Some(p) = peer {
+            self.show_end(&p, flag::FIN | flag::ACK);
             p.hang_up(false);
         }
-        self.notify(PollEvents::all());
+        // Who waits in poll(2) hears of it, nobody else.
+        quietly(|| self.notify(PollEvents::all()));
         Ok(())
     }
 
@@ -393,13 +450,22 @@ impl InetSock {
                 Err(_) => break,
             }
             let n = data.len();
+            let copy = self.stack.is_tapped().then(|| data.clone());
             let mut p = peer.lock();
+            let before = p.position + p.stream.len() as u64;
             p.stream.push(data);
             peer.unread.store(p.stream.len(), Ordering::Relaxed);
             sent += n;
             if flags & libc::MSG_OOB != 0 && buf.remaining() == 0 {
                 let at = p.position + p.stream.len() as u64 - 1;
                 p.urgent = Some(Urgent { at, taken: false });
+            }
+            drop(p);
+            if let Some(copy) = copy {
+                let seen = self.seen(&self.lock(), before);
+                if let Some(seen) = seen {
+                    self.show_data(&seen, &copy, flag::PSH | flag::ACK);
+                }
             }
         }
         if sent > 0 {
@@ -654,6 +720,7 @@ impl InetSock {
     fn abandon(&self) {
         let mut s = self.lock();
         let (local, remote) = (s.local, s.remote);
+        self.disconnected(&mut s, None);
         let left = self.leave(&mut s);
         drop(s);
         left.end(self, true, local, remote);

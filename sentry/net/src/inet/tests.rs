@@ -39,7 +39,7 @@ fn listener(stack: &Arc<Stack>, v6: bool, port: u16) -> Arc<InetSock> {
 
 #[test]
 fn tcp_connects_talks_and_ends() {
-    let stack = Stack::loopback();
+    let stack = Stack::loopback(Arc::default());
     let l = listener(&stack, true, 8080);
     let c = InetSock::new(false, SocketKind::Stream, &stack, 0);
     assert_eq!(c.connect_tcp(&v4(81)), Err(Errno::EINPROGRESS.into()));
@@ -77,7 +77,7 @@ fn tcp_connects_talks_and_ends() {
 
 #[test]
 fn ports_are_taken_and_given_back() {
-    let stack = Stack::loopback();
+    let stack = Stack::loopback(Arc::default());
     let l = listener(&stack, false, 80);
     let other = InetSock::new(false, SocketKind::Stream, &stack, 0);
     let at = SocketAddr::from((Ipv4Addr::LOCALHOST, 80));
@@ -95,7 +95,7 @@ fn ports_are_taken_and_given_back() {
 
 #[test]
 fn udp_finds_its_way() {
-    let stack = Stack::loopback();
+    let stack = Stack::loopback(Arc::default());
     let (a, b) = (InetSock::new(false, SocketKind::Dgram, &stack, 0), InetSock::new(false, SocketKind::Dgram, &stack, 0));
     a.bind_to(SocketAddr::from((Ipv4Addr::LOCALHOST, 53))).expect("bind");
     assert_eq!(send(&b, b"x", &[]), Err(Errno::EDESTADDRREQ.into()));

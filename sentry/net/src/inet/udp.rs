@@ -9,7 +9,7 @@ use crate::wire::{self, IpHeader};
 use abi::{Errno, Result, bail, libc, poll::PollEvents};
 use kernel::{
     io::IoBuffer,
-    net::{Message, Shutdown, SocketKind, SocketOps},
+    net::{Message, Shutdown, SocketFilter, SocketKind, SocketOps, View},
 };
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -184,6 +184,14 @@ impl InetSock {
         let Some(port) = self.lock().bound.map(|b| b.port()) else { bail!(EINVAL, "not bound") };
         let from = SocketAddr::new(path.source, port);
         self.stack.snmp.udp_out.fetch_add(1, Relaxed);
+        if path.local && self.stack.is_tapped() {
+            let mut packet = wire::udp_header(port, to.port(), data.len()).to_vec();
+            packet.extend_from_slice(data);
+            let id = self.stack.packet_id() as u16;
+            let (ttl, tos) = (plan.ttl, plan.tos);
+            let h = IpHeader { src: from.ip(), dst: to.ip(), protocol: wire::UDP, ttl, tos, id, dont_fragment: true, fragment: None };
+            self.stack.tap(&h, &mut packet, 6);
+        }
         let group = to.ip().is_multicast();
         if path.local || path.broadcast || group && self.extra.multicast_loop(to.is_ipv4()) {
             // Also to ourselves.
@@ -297,7 +305,22 @@ impl InetSock {
         }
     }
 
+    /// What the socket's filter lets through of a datagram, whose header it sees as well.
+    fn filtered(&self, mut d: Datagram) -> Option<Datagram> {
+        let Some(program) = self.options().filter.program() else { return Some(d) };
+        let mut packet = wire::udp_header(d.from.port(), d.to.port(), d.data.len()).to_vec();
+        let header = packet.len();
+        packet.extend_from_slice(&d.data);
+        let protocol = if d.to.is_ipv4() { wire::ETH_IPV4 } else { wire::ETH_IPV6 };
+        let hardware = if d.device == 1 { 772 } else { 1 };
+        let view = View { data: &packet, protocol, device: d.device, hardware, ..View::default() };
+        let n = SocketFilter::admit(&program, &view, header)?;
+        d.data.truncate(n - header);
+        Some(d)
+    }
+
     fn take_datagram(&self, d: Datagram) {
+        let Some(d) = self.filtered(d) else { return };
         let mut s = self.lock();
         // One datagram is always taken, however small the buffer.
         if s.queued > 0 && s.queued + d.data.len() + OVERHEAD > self.options().rcvbuf() {

@@ -23,23 +23,42 @@ fn words(ip: IpAddr, v6: bool) -> [u8; 16] {
     }
 }
 
-/// `struct inet_diag_msg`
-fn message(sock: &InetSock, ino: u64, a: &mut Answer) {
-    let (local, remote, state, queued, waiting) = sock.shown();
-    let v6 = sock.is_v6();
-    let mut b = vec![(if v6 { libc::AF_INET6 } else { libc::AF_INET }) as u8, state, 0, 0];
-    let port = |x: SocketAddr| x.port().to_be_bytes();
-    b.extend_from_slice(&port(local));
-    b.extend_from_slice(&port(remote));
-    b.extend_from_slice(&words(local.ip(), v6));
-    b.extend_from_slice(&words(remote.ip(), v6));
-    // Interface; cookie.
-    b.extend_from_slice(&0u32.to_ne_bytes());
-    b.extend_from_slice(&ino.to_ne_bytes());
-    for n in [0, queued as u32, waiting as u32, sock.uid, ino as u32] {
-        b.extend_from_slice(&n.to_ne_bytes());
+/// What a line of ss says.
+struct Shown {
+    local: SocketAddr,
+    remote: SocketAddr,
+    v6: bool,
+    state: u8,
+    /// `idiag_timer`: 3 for TIME_WAIT.
+    timer: u8,
+    queues: (usize, usize),
+    uid: u32,
+    ino: u64,
+}
+
+impl Shown {
+    fn of(sock: &InetSock, ino: u64) -> Shown {
+        let (local, remote, state, queued, waiting) = sock.shown();
+        Shown { local, remote, v6: sock.is_v6(), state, timer: 0, queues: (queued, waiting), uid: sock.uid, ino }
     }
-    a.message(SOCK_DIAG_BY_FAMILY, NLM_F_MULTI, &b, &[(8, &[0])]);
+
+    /// `struct inet_diag_msg`
+    fn message(&self, a: &mut Answer) {
+        let mut b = vec![(if self.v6 { libc::AF_INET6 } else { libc::AF_INET }) as u8, self.state, self.timer, 0];
+        for end in [self.local, self.remote] {
+            b.extend_from_slice(&end.port().to_be_bytes());
+        }
+        for end in [self.local, self.remote] {
+            b.extend_from_slice(&words(end.ip(), self.v6));
+        }
+        // Interface; cookie.
+        b.extend_from_slice(&0u32.to_ne_bytes());
+        b.extend_from_slice(&self.ino.to_ne_bytes());
+        for n in [0, self.queues.0 as u32, self.queues.1 as u32, self.uid, self.ino as u32] {
+            b.extend_from_slice(&n.to_ne_bytes());
+        }
+        a.message(SOCK_DIAG_BY_FAMILY, NLM_F_MULTI, &b, &[(8, &[0])]);
+    }
 }
 
 /// Answers a request: dumps alone.
@@ -60,16 +79,24 @@ pub fn answer(stack: &Arc<Stack>, r: Request, body: &[u8], a: &mut Answer) -> Re
     if r.kind != SOCK_DIAG_BY_FAMILY || !r.is_dump() {
         return Err(Errno::EOPNOTSUPP);
     }
-    let mut all = stack.ports.all();
+    let open = stack.ports.all();
+    let mut all: Vec<Shown> = open.iter().filter(|(_, s)| s.kind() == kind && s.is_listed()).map(|(ino, s)| Shown::of(s, *ino)).collect();
     if kind == SocketKind::Stream {
         // Connections whose descriptor is closed.
-        all.extend(stack.connections.all().into_iter().filter(|s| s.inode() == 0).map(|s| (0, s)));
+        all.extend(stack.connections.all().iter().filter(|s| s.inode() == 0).map(|s| Shown::of(s, 0)));
+        all.extend(stack.ports.left().into_iter().map(|(local, remote, left)| Shown {
+            local,
+            remote,
+            v6: left.v6,
+            state: left.state,
+            timer: 3,
+            queues: (0, 0),
+            uid: 0,
+            ino: 0,
+        }));
     }
-    for (ino, sock) in all {
-        let state = sock.shown().2;
-        if sock.kind() == kind && sock.is_v6() == v6 && states >> state & 1 != 0 {
-            message(&sock, ino, a);
-        }
+    for shown in all.iter().filter(|s| s.v6 == v6 && states >> s.state & 1 != 0) {
+        shown.message(a);
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::{device, stack::Stack};
 use abi::{Errno, Result, bail, libc, poll::PollEvents};
 use kernel::{
     io::IoBuffer,
-    net::{Control, Family, Message, SocketKind, SocketOps, SocketOptions, Ucred},
+    net::{Control, Family, Message, SocketFilter, SocketKind, SocketOps, SocketOptions, Ucred, View},
     task::Task,
     vfs::IoctlArg,
 };
@@ -339,6 +339,10 @@ impl SocketOps for Netlink {
     }
 
     fn deliver(&self, message: &[u8]) -> Result {
+        let view = View { data: message, ..View::default() };
+        if self.options.filter.program().is_some_and(|p| SocketFilter::admit(&p, &view, 0).is_none()) {
+            return Ok(());
+        }
         let mut queue = self.received.lock();
         if queue.len() >= QUEUE_MAX {
             bail!(EAGAIN, "nobody reads");

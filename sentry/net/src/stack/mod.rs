@@ -24,7 +24,7 @@ use crate::inet::{InetSock, Ports};
 use crate::packet::PacketSockets;
 use crate::raw::RawSockets;
 use abi::{Result, bail};
-use kernel::Kernel;
+use kernel::{Kernel, net::NetSettings};
 use reassembly::Reassembly;
 use route::{PathMtus, Route};
 use std::collections::HashMap;
@@ -138,6 +138,7 @@ pub struct Stack {
     /// Grows with every change of the table.
     pub generation: AtomicU64,
     pub ports: Ports,
+    pub settings: Arc<NetSettings>,
     pub connections: Connections,
     pub raw: RawSockets,
     pub packets: PacketSockets,
@@ -186,13 +187,14 @@ pub enum Change {
 
 impl Stack {
     /// A sandbox with loopback alone.
-    pub fn loopback() -> Arc<Stack> {
+    pub fn loopback(settings: Arc<NetSettings>) -> Arc<Stack> {
         let table = Table { devices: vec![Arc::new(Device::loopback())], routes: Vec::new() };
         Arc::new_cyclic(|me| Stack {
             me: me.clone(),
             table: RwLock::new(Rank::Leaf, Arc::new(table)),
             generation: AtomicU64::new(1),
-            ports: Ports::default(),
+            ports: Ports::new(settings.clone()),
+            settings,
             connections: Connections::default(),
             raw: RawSockets::default(),
             packets: PacketSockets::default(),
@@ -210,7 +212,8 @@ impl Stack {
 
     /// The sandbox's.
     pub fn of(kernel: &Kernel) -> Arc<Stack> {
-        kernel.attachments.get_or_insert_with(StackHandle::new).0.clone()
+        let settings = NetSettings::of(kernel);
+        kernel.attachments.get_or_insert_with(|| StackHandle(Stack::loopback(settings))).0.clone()
     }
 
     /// Takes interfaces over, and starts their threads. To be called once, before the application runs.
@@ -317,9 +320,3 @@ impl Stack {
 
 /// What the kernel keeps for us.
 struct StackHandle(Arc<Stack>);
-
-impl StackHandle {
-    fn new() -> StackHandle {
-        StackHandle(Stack::loopback())
-    }
-}

@@ -159,6 +159,29 @@ impl Stack {
         Ok(())
     }
 
+    /// Whether somebody looks at packets, also those that there would be over loopback.
+    pub fn is_tapped(&self) -> bool {
+        self.packets.any() || self.raw.any()
+    }
+
+    /// Shows packet and raw sockets the packet that goes over loopback on Linux, where here bytes go from queue to queue. `transport`: header
+    /// and data, the checksum to be filled in at `sum_at`.
+    pub fn tap(&self, h: &IpHeader, transport: &mut [u8], sum_at: usize) {
+        let Some(lo) = self.table().devices.first().cloned() else { return };
+        let sum = !wire::fold(wire::sum(wire::pseudo(h.src, h.dst, h.protocol, transport.len()), transport));
+        wire::put(transport, sum_at, &sum.to_be_bytes());
+        let mut packet = Vec::with_capacity(40 + transport.len());
+        h.write(transport.len(), &mut packet);
+        packet.extend_from_slice(transport);
+        let v4 = h.dst.is_ipv4();
+        if self.packets.any() {
+            self.packets.sent(&lo, if v4 { wire::ETH_IPV4 } else { wire::ETH_IPV6 }, &[&packet]);
+        }
+        if let Some(p) = if v4 { wire::parse_v4(&packet) } else { wire::parse_v6(&packet) } {
+            self.raw.deliver(self, &lo, &p);
+        }
+    }
+
     /// A packet that a packet socket puts on loopback.
     pub fn inject(&self, device: &Arc<Device>, packet: &[u8]) {
         let mut touched = super::Touched::default();

@@ -181,10 +181,11 @@ impl Stack {
     fn show_sockstat(&self, out: &mut String) -> std::fmt::Result {
         let (tcp, udp) = (self.ports.count(false, true), self.ports.count(false, false));
         let raw = self.raw.count(false);
+        let waiting = self.ports.left().iter().filter(|(.., l)| l.state == 6).count();
         let all = tcp + udp + raw + self.ports.count(true, true) + self.ports.count(true, false) + self.raw.count(true);
         writeln!(
             out,
-            "sockets: used {all}\nTCP: inuse {tcp} orphan 0 tw 0 alloc {tcp} mem 0\nUDP: inuse {udp} mem 0\nUDPLITE: inuse 0\nRAW: inuse {raw}\nFRAG: inuse 0 memory 0"
+            "sockets: used {all}\nTCP: inuse {tcp} orphan 0 tw {waiting} alloc {tcp} mem 0\nUDP: inuse {udp} mem 0\nUDPLITE: inuse 0\nRAW: inuse {raw}\nFRAG: inuse 0 memory 0"
         )
     }
 

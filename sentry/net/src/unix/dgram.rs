@@ -11,7 +11,7 @@ use super::{
 use abi::{Error, Result, bail, libc, poll::PollEvents};
 use kernel::{
     io::IoBuffer,
-    net::{Control, Message, SocketKind, SocketOps},
+    net::{Control, Message, SocketFilter, SocketKind, SocketOps, View},
     task::Task,
 };
 use std::sync::Arc;
@@ -113,6 +113,11 @@ impl Sock {
         if !self.has_room_at(&to) {
             buf.rewind_to(start);
             bail!(EAGAIN, "the receiver's queue is full");
+        }
+        if let Some(program) = to.options().filter.program() {
+            // What it does not let through is thrown away, and the sender does not hear of it.
+            let Some(n) = SocketFilter::admit(&program, &View { data: &data, ..View::default() }, 0) else { return Ok(len) };
+            data.truncate(n);
         }
         let (rights, cred) = split_control(message.control, self.sender(task))?;
         let charge = Charge::new(&self.me(), len);

@@ -21,9 +21,7 @@ pub(crate) const ROWS: &[Entry] = &[
     row!(
         "socket",
         socket,
-        Partial(
-            "AF_UNIX; AF_INET and AF_INET6: TCP, UDP, ping, raw; AF_PACKET without rings; AF_NETLINK: ROUTE, SOCK_DIAG, a silent KOBJECT_UEVENT"
-        )
+        Partial("AF_UNIX; AF_INET and AF_INET6: TCP, UDP, ping, raw; AF_PACKET; AF_NETLINK: ROUTE, SOCK_DIAG, a silent KOBJECT_UEVENT")
     ),
     row!("socketpair", socketpair),
     row!("bind", bind),
@@ -34,8 +32,8 @@ pub(crate) const ROWS: &[Entry] = &[
     row!("getsockname", getsockname),
     row!("getpeername", getpeername),
     row!("shutdown", shutdown),
-    row!("getsockopt", options::getsockopt, Partial("no packet filters, no SO_PEERPIDFD")),
-    row!("setsockopt", options::setsockopt, Partial("no packet filters (SO_ATTACH_*); see docs/network.md for each option")),
+    row!("getsockopt", options::getsockopt, Partial("no SO_PEERPIDFD")),
+    row!("setsockopt", options::setsockopt, Partial("no filters of bpf(2); see docs/network.md for each option")),
     row!("sendto", transfer::sendto),
     row!("sendmsg", transfer::sendmsg),
     row!("sendmmsg", transfer::sendmmsg),
@@ -154,7 +152,7 @@ pub fn accept4(t: &mut CurrentTask, fd: Fd, addr: UserAddr, len: UserRef<i32>, f
     let flags = fdutil::flags(flags, OpenFlags::CLOEXEC | OpenFlags::NONBLOCK)?;
     let s = Open::at(t, fd)?;
     let limit = s.sock.options().receive_timeout();
-    let new = wait::until(t, &s.sock, PollEvents::READABLE, s.nonblocking(0), limit, || s.sock.accept(t))?;
+    let new = wait::until_taken(t, &s.sock, s.nonblocking(0), limit, || s.sock.accept(t))?;
     let file = SocketFile::create(new.clone(), flags & OpenFlags::NONBLOCK, &t.cred());
     if !addr.is_null() {
         // A peer that is gone already has no address any more.

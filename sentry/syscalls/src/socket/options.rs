@@ -3,6 +3,7 @@
 use super::Open;
 use abi::{Result, bail, libc};
 use kernel::{
+    bpf::Program,
     net::OptionValue,
     task::CurrentTask,
     user::{UserAddr, UserRef},
@@ -11,6 +12,8 @@ use kernel::{
 
 /// The longest value that any option takes.
 const VALUE_MAX: usize = 4096;
+/// Bytes of `struct sock_fprog`.
+const FPROG: usize = 16;
 
 /// setsockopt(2)
 pub fn setsockopt(t: &mut CurrentTask, fd: Fd, level: i32, name: i32, value: UserAddr, len: i32) -> Result<()> {
@@ -20,6 +23,13 @@ pub fn setsockopt(t: &mut CurrentTask, fd: Fd, level: i32, name: i32, value: Use
     t.mm().copy_in(value, &mut bytes)?;
     if let Some(done) = s.sock.set_option(t, level, name, &bytes) {
         return done;
+    }
+    if (level, name) == (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER) {
+        if bytes.len() != FPROG {
+            bail!(EINVAL, "length of a program");
+        }
+        s.sock.options().filter.check_unlocked()?;
+        return s.sock.options().filter.set(Some(Program::read(&t.mm(), value)?));
     }
     if level == libc::SOL_SOCKET {
         return s.sock.options().set(name, &OptionValue(&bytes), &t.cred());
@@ -35,8 +45,12 @@ pub fn getsockopt(t: &mut CurrentTask, fd: Fd, level: i32, name: i32, value: Use
     let s = Open::at(t, fd)?;
     let mm = t.mm();
     let Ok(room) = usize::try_from(mm.read(len)?) else { bail!(EINVAL, "negative length") };
+    if (level, name) == (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER) {
+        return get_filter(t, &s, value, room, len);
+    }
     let int = |n: i32| Ok(n.to_ne_bytes().to_vec());
-    let bytes = match s.sock.get_option(t, level, name) {
+    let asked = if level == libc::SOL_PACKET && room >= 4 { mm.read(value.cast::<i32>()).unwrap_or(0) } else { 0 };
+    let bytes = match s.sock.answer_option(level, name, asked).or_else(|| s.sock.get_option(t, level, name)) {
         Some(found) => found?,
         None if level == libc::SOL_SOCKET => match name {
             libc::SO_TYPE => int(s.sock.kind().raw()),
@@ -55,4 +69,19 @@ pub fn getsockopt(t: &mut CurrentTask, fd: Fd, level: i32, name: i32, value: Use
     let n = room.min(bytes.len());
     mm.copy_out(value, bytes.get(..n).unwrap_or_default())?;
     mm.write(len, &(n as i32))
+}
+
+/// `SO_GET_FILTER`, which has the number of `SO_ATTACH_FILTER`: lengths are counted in instructions.
+fn get_filter(t: &CurrentTask, s: &Open, value: UserAddr, room: usize, len: UserRef<i32>) -> Result<()> {
+    let mm = t.mm();
+    let program = s.sock.options().filter.program();
+    let code = program.as_ref().map_or(&[][..], |p| p.instructions());
+    if room > 0 {
+        if room < code.len() {
+            bail!(EINVAL, "more instructions");
+        }
+        let bytes: Vec<u8> = code.iter().flat_map(|i| i.to_bytes()).collect();
+        mm.copy_out(value, &bytes)?;
+    }
+    mm.write(len, &(code.len() as i32))
 }

@@ -18,41 +18,44 @@ use kernel::{
     task::CurrentTask,
     time::Clock,
     user::{UserAddr, UserRange, UserRef},
-    vfs::{Fd, blocking::MAX_RW},
+    vfs::{
+        Fd,
+        blocking::{MAX_RW, repeat},
+    },
 };
 
 /// Sends a whole message; on a stream, waits until everything is sent.
-fn send(t: &CurrentTask, s: &Open, ranges: &[UserRange], mut message: Message, flags: i32) -> Result<usize> {
+fn send(t: &CurrentTask, s: &Open, ranges: &[UserRange], message: Message, flags: i32) -> Result<usize> {
     let mm = t.mm();
     let mut buf = IoBuffer::user(&mm, ranges);
     buf.truncate(MAX_RW);
     let stream = s.sock.kind() == SocketKind::Stream;
     let nonblocking = s.nonblocking(flags);
     let limit = s.sock.options().send_timeout();
-    let mut sent = 0;
-    loop {
-        let step = wait::until(t, &s.sock, PollEvents::WRITABLE, nonblocking, limit, || {
-            if sent > 0 && s.sock.has_pending_error() {
-                return Ok(0);
-            }
-            s.sock.send(Some(&t.task), &mut buf, message.clone(), flags)
-        });
-        match step {
-            Ok(n) => sent += n,
-            Err(_) if sent > 0 => return Ok(sent),
-            Err(e) => {
-                if e.is(Errno::EPIPE) && stream && flags & libc::MSG_NOSIGNAL == 0 {
-                    t.send_signal(SigInfo::user(Signal::PIPE, SI_USER, t.tgid(), t.cred().uid))?;
+    let sent = repeat(
+        !stream || nonblocking,
+        || s.sock.has_pending_error(),
+        |sent| {
+            let attempt = || {
+                if sent > 0 && s.sock.has_pending_error() {
+                    return Ok(0);
                 }
-                return Err(e);
-            }
-        }
-        if !stream || nonblocking || buf.remaining() == 0 || s.sock.has_pending_error() {
-            return Ok(sent);
-        }
-        // What goes along has gone with the first bytes.
-        message = Message::default();
+                // What goes along goes with the first bytes.
+                let message = if sent > 0 { Message::default() } else { message.clone() };
+                s.sock.send(Some(&t.task), &mut buf, message, flags)
+            };
+            let n = wait::until(t, &s.sock, PollEvents::WRITABLE, nonblocking, limit, attempt)?;
+            Ok((n, buf.remaining() > 0))
+        },
+    );
+    if let Err(e) = &sent
+        && e.is(Errno::EPIPE)
+        && stream
+        && flags & libc::MSG_NOSIGNAL == 0
+    {
+        t.send_signal(SigInfo::user(Signal::PIPE, SI_USER, t.tgid(), t.cred().uid))?;
     }
+    sent
 }
 
 /// Receives a message; with MSG_WAITALL on a stream, until the memory is full.
@@ -68,7 +71,12 @@ fn receive(t: &CurrentTask, s: &Open, ranges: &[UserRange], flags: i32) -> Resul
     let mut got = 0;
     loop {
         let mut part = Message::default();
-        let step = wait::until(t, &s.sock, PollEvents::READABLE, nonblocking, limit, || s.sock.recv(&mut buf, flags, &mut part));
+        let attempt = || s.sock.recv(&mut buf, flags, &mut part);
+        let step = if flags & libc::MSG_PEEK == 0 {
+            wait::until_taken(t, &s.sock, nonblocking, limit, attempt)
+        } else {
+            wait::until(t, &s.sock, PollEvents::READABLE, nonblocking, limit, attempt)
+        };
         let n = match step {
             Ok(n) => n,
             Err(_) if got > 0 => return Ok((got, message)),

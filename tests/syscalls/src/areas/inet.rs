@@ -15,14 +15,14 @@ pub const TESTS: &[crate::Test] = list!["inet";
 ];
 
 #[derive(Clone, Copy)]
-enum A {
+pub(super) enum A {
     V4([u8; 4], u16),
     V6(u16),
     Mapped(u16),
 }
-const LO: [u8; 4] = [127, 0, 0, 1];
+pub(super) const LO: [u8; 4] = [127, 0, 0, 1];
 
-fn bytes(a: A) -> Vec<u8> {
+pub(super) fn bytes(a: A) -> Vec<u8> {
     match a {
         A::V4(ip, port) => {
             let mut b = vec![2, 0];
@@ -36,7 +36,7 @@ fn bytes(a: A) -> Vec<u8> {
     }
 }
 
-fn six(port: u16, ip: [u8; 16]) -> Vec<u8> {
+pub(super) fn six(port: u16, ip: [u8; 16]) -> Vec<u8> {
     let mut b = vec![10, 0];
     b.extend(port.to_be_bytes());
     b.extend([0; 4]);
@@ -45,7 +45,7 @@ fn six(port: u16, ip: [u8; 16]) -> Vec<u8> {
     b
 }
 
-fn up() {
+pub(super) fn up() {
     // Natively the namespace is new, and its loopback down; in a sandbox it is up.
     let s = ok!(sys!(socket, AF_INET, SOCK_DGRAM, 0));
     let mut req = [0u8; 40];
@@ -58,38 +58,38 @@ fn up() {
     close(s as i32);
 }
 
-fn sock(family: i32, kind: i32) -> i32 {
+pub(super) fn sock(family: i32, kind: i32) -> i32 {
     up();
     ok!(sys!(socket, family, kind, 0)) as i32
 }
-fn tcp() -> i32 {
+pub(super) fn tcp() -> i32 {
     sock(AF_INET, SOCK_STREAM)
 }
-fn udp() -> i32 {
+pub(super) fn udp() -> i32 {
     sock(AF_INET, SOCK_DGRAM)
 }
-fn bind(s: i32, a: A) -> R {
+pub(super) fn bind(s: i32, a: A) -> R {
     let b = bytes(a);
     sys!(bind, s, p(&b[..]), b.len())
 }
-fn connect(s: i32, a: A) -> R {
+pub(super) fn connect(s: i32, a: A) -> R {
     let b = bytes(a);
     sys!(connect, s, p(&b[..]), b.len())
 }
-fn name(call: i64, s: i32) -> Result<Vec<u8>, E> {
+pub(super) fn name(call: i64, s: i32) -> Result<Vec<u8>, E> {
     let mut b = [0u8; 64];
     let mut n = 64u32;
     raw(call, &[s as i64, m(&mut b), m(&mut n)])?;
     Ok(b[..n as usize].to_vec())
 }
-fn local(s: i32) -> Vec<u8> {
+pub(super) fn local(s: i32) -> Vec<u8> {
     ok!(name(nr::getsockname, s))
 }
-fn port(s: i32) -> u16 {
+pub(super) fn port(s: i32) -> u16 {
     let b = local(s);
     u16::from_be_bytes([b[2], b[3]])
 }
-fn show_ip(b: &[u8]) -> String {
+pub(super) fn show_ip(b: &[u8]) -> String {
     if b.first() == Some(&2) {
         format!("{}.{}.{}.{}", b[4], b[5], b[6], b[7])
     } else if b.len() >= 24 {
@@ -98,17 +98,17 @@ fn show_ip(b: &[u8]) -> String {
         format!("{b:?}")
     }
 }
-fn listener(backlog: i32) -> (i32, u16) {
+pub(super) fn listener(backlog: i32) -> (i32, u16) {
     let l = tcp();
     ok!(bind(l, A::V4(LO, 0)));
     ok!(sys!(listen, l, backlog));
     (l, port(l))
 }
-fn accept(l: i32) -> i32 {
+pub(super) fn accept(l: i32) -> i32 {
     ok!(sys!(accept4, l, 0, 0, 0)) as i32
 }
 /// A connected pair: client, server.
-fn pair() -> (i32, i32) {
+pub(super) fn pair() -> (i32, i32) {
     let (l, at) = listener(5);
     let c = tcp();
     ok!(connect(c, A::V4(LO, at)));
@@ -116,42 +116,42 @@ fn pair() -> (i32, i32) {
     close(l);
     (c, s)
 }
-fn send(s: i32, b: &[u8], flags: i32) -> R {
+pub(super) fn send(s: i32, b: &[u8], flags: i32) -> R {
     sys!(sendto, s, p(b), b.len(), flags | MSG_NOSIGNAL, 0, 0)
 }
-fn send_to(s: i32, b: &[u8], a: A) -> R {
+pub(super) fn send_to(s: i32, b: &[u8], a: A) -> R {
     let x = bytes(a);
     sys!(sendto, s, p(b), b.len(), MSG_NOSIGNAL, p(&x[..]), x.len())
 }
-fn recv(s: i32, n: usize, flags: i32) -> Result<Vec<u8>, E> {
+pub(super) fn recv(s: i32, n: usize, flags: i32) -> Result<Vec<u8>, E> {
     let mut b = vec![0u8; n];
     let got = sys!(recvfrom, s, m(&mut b[..]), n, flags, 0, 0)? as usize;
     b.truncate(got);
     Ok(b)
 }
 /// Length that the call gives, which may be more than there is room.
-fn recv_len(s: i32, n: usize, flags: i32) -> R {
+pub(super) fn recv_len(s: i32, n: usize, flags: i32) -> R {
     let mut b = vec![0u8; n.max(1)];
     sys!(recvfrom, s, m(&mut b[..]), n, flags, 0, 0)
 }
-fn set(s: i32, level: i32, opt: i32, v: i32) -> R {
+pub(super) fn set(s: i32, level: i32, opt: i32, v: i32) -> R {
     sys!(setsockopt, s, level, opt, p(&v), 4)
 }
-fn get(s: i32, level: i32, opt: i32) -> Result<i32, E> {
+pub(super) fn get(s: i32, level: i32, opt: i32) -> Result<i32, E> {
     let (mut v, mut n) = (0i32, 4u32);
     sys!(getsockopt, s, level, opt, m(&mut v), m(&mut n))?;
     Ok(v)
 }
-fn so_error(s: i32) -> E {
+pub(super) fn so_error(s: i32) -> E {
     E(ok!(get(s, SOL_SOCKET, SO_ERROR)))
 }
-fn events(s: i32) -> String {
+pub(super) fn events(s: i32) -> String {
     let mut f = pollfd { fd: s, events: POLLIN | POLLOUT | POLLPRI | POLLRDHUP, revents: 0 };
     ok!(sys!(poll, m(&mut f), 1, 0));
     let names = [(POLLIN, "IN"), (POLLOUT, "OUT"), (POLLPRI, "PRI"), (POLLRDHUP, "RDHUP"), (POLLHUP, "HUP"), (POLLERR, "ERR")];
     names.iter().filter(|n| f.revents & n.0 != 0).map(|n| n.1).collect::<Vec<_>>().join("|")
 }
-fn wait_for(s: i32, what: i16) {
+pub(super) fn wait_for(s: i32, what: i16) {
     let mut f = pollfd { fd: s, events: what, revents: 0 };
     eq!(ok!(sys!(poll, m(&mut f), 1, 5000)), 1);
 }

@@ -15,6 +15,7 @@ mod mount;
 mod mq;
 mod notify;
 mod open;
+mod packet;
 mod pipe;
 mod poll;
 mod process;
@@ -23,9 +24,12 @@ mod ptrace;
 mod rw;
 mod sched;
 mod seccomp;
+mod sigio;
 mod signal;
 mod signal_block;
+mod sockfilter;
 mod sysv;
+mod tcp_end;
 mod thread;
 mod time;
 mod tty;
@@ -47,6 +51,7 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         mq::TESTS,
         notify::TESTS,
         open::TESTS,
+        packet::TESTS,
         pipe::TESTS,
         poll::TESTS,
         process::TESTS,
@@ -56,9 +61,12 @@ pub fn all() -> impl Iterator<Item = &'static Test> {
         rw::TESTS,
         signal::TESTS,
         signal_block::TESTS,
+        sigio::TESTS,
+        sockfilter::TESTS,
         sched::TESTS,
         seccomp::TESTS,
         sysv::TESTS,
+        tcp_end::TESTS,
         thread::TESTS,
         time::TESTS,
         tty::TESTS,

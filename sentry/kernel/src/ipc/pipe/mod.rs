@@ -11,6 +11,7 @@ use crate::{
     cred::{CapSet, Credentials},
     io::IoBuffer,
     ipc::anon::{AnonKind, anon_path},
+    signal::async_io::Band,
     task::Task,
     vfs::{File, FileOps, IoctlArg},
 };
@@ -231,6 +232,19 @@ impl FileOps for PipeFile {
 
     fn poll_queue(&self) -> Option<&WaitQueue> {
         Some(&self.pipe.queue)
+    }
+
+    fn has_async(&self) -> bool {
+        true
+    }
+
+    fn async_band(&self, _file: &File, events: PollEvents) -> Option<Band> {
+        // A reader is told of bytes and of the end alike, a writer of room and of the last reader's end.
+        if self.reads && events.contains(PollEvents::IN) {
+            Some(Band::In)
+        } else {
+            (self.writes && events.contains(PollEvents::OUT)).then_some(Band::Out)
+        }
     }
 
     fn ioctl(&self, _file: &File, task: &Task, cmd: u32, arg: IoctlArg) -> Result<u64> {
