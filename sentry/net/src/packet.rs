@@ -398,10 +398,7 @@ impl SocketOps for PacketSock {
         let len = d.data.len();
         let copied = if len == 0 || buf.remaining() == 0 { 0 } else { buf.write(&d.data)? };
         message.name = d.name.clone();
-        if self.options.is_set(libc::SO_TIMESTAMP) {
-            let time = abi::time::Timeval::from_nanos(d.time);
-            message.control.push(Control::Other(libc::SOL_SOCKET, libc::SO_TIMESTAMP, zerocopy::IntoBytes::as_bytes(&time).to_vec()));
-        }
+        message.control.extend(self.options.received_at(d.time));
         if s.auxdata {
             // struct tpacket_auxdata: status, length, snapped length, offsets, VLAN.
             let words = [1u32, d.len as u32, d.data.len() as u32, (d.net as u32) << 16, 0];

@@ -416,10 +416,7 @@ impl SocketOps for RawSock {
         let len = d.data.len();
         let copied = if len == 0 || buf.remaining() == 0 { 0 } else { buf.write(&d.data)? };
         message.name = inet::encode(SocketAddr::new(d.from, 0), self.v6);
-        if self.options.is_set(libc::SO_TIMESTAMP) {
-            let time = abi::time::Timeval::from_nanos(d.time);
-            message.control.push(Control::Other(libc::SOL_SOCKET, libc::SO_TIMESTAMP, zerocopy::IntoBytes::as_bytes(&time).to_vec()));
-        }
+        message.control.extend(self.options.received_at(d.time));
         self.extra.incoming(SocketAddr::new(d.to, 0), d.device, d.ttl, d.tos, self.v6, &mut message.control);
         if flags & libc::MSG_PEEK == 0 {
             s.queued -= len + OVERHEAD;

@@ -2,7 +2,7 @@
 
 use crate::{
     cred::{CapSet, Credentials},
-    net::{SocketFilter, limit},
+    net::{Control, SocketFilter, limit},
 };
 use abi::{Errno, Result, bail, libc, time::Timeval};
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -35,6 +35,11 @@ const FLAGS: &[(i32, u32)] = &[
     (libc::SO_SELECT_ERR_QUEUE, 1 << 15),
     (libc::SO_ZEROCOPY, 1 << 16),
 ];
+
+/// Flags of `SO_TIMESTAMPING` that Linux knows, and the two that ask for the time at which a packet came.
+const TIMESTAMPING_KNOWN: u32 = (1 << 18) - 1;
+const RX_SOFTWARE: u32 = 8;
+const SOFTWARE: u32 = 16;
 
 fn flag(name: i32) -> Option<u32> {
     FLAGS.iter().find(|f| f.0 == name).map(|f| f.1)
@@ -75,6 +80,8 @@ pub struct SocketOptions {
     error: AtomicI32,
     /// Whether the sizes of the buffers were asked for: 1 sending, 2 receiving (`sk_userlocks`).
     sized: AtomicU32,
+    /// `SO_TIMESTAMPING`'s flags.
+    timestamping: AtomicU32,
     /// `SO_ATTACH_FILTER`
     pub filter: SocketFilter,
 }
@@ -95,6 +102,7 @@ impl Default for SocketOptions {
             sndtimeo: AtomicU64::new(0),
             error: AtomicI32::new(0),
             sized: AtomicU32::new(0),
+            timestamping: AtomicU32::new(0),
             filter: SocketFilter::default(),
         }
     }
@@ -198,6 +206,25 @@ impl SocketOptions {
         }
     }
 
+    /// The control message that says when a packet came (`CLOCK_REALTIME`, nanoseconds), if it was asked for.
+    #[must_use]
+    pub fn received_at(&self, time: u64) -> Vec<Control> {
+        let spec = [(time / 1_000_000_000) as i64, (time % 1_000_000_000) as i64];
+        let mut out = Vec::new();
+        let mut add = |kind, bytes: Vec<u8>| out.push(Control::Other(libc::SOL_SOCKET, kind, bytes));
+        if self.is_set(libc::SO_TIMESTAMPNS) {
+            add(libc::SO_TIMESTAMPNS, spec.as_bytes().to_vec());
+        } else if self.is_set(libc::SO_TIMESTAMP) {
+            add(libc::SO_TIMESTAMP, Timeval::from_nanos(time).as_bytes().to_vec());
+        }
+        let wanted = RX_SOFTWARE | SOFTWARE;
+        if self.timestamping.load(Relaxed) & wanted == wanted {
+            // Software's, and two of hardware that does not exist.
+            add(libc::SO_TIMESTAMPING, [spec, [0; 2], [0; 2]].as_bytes().to_vec());
+        }
+        out
+    }
+
     /// A new socket's options that it has from the listening one.
     pub fn inherit(&self, from: &SocketOptions) {
         self.flags.store(from.flags.load(Relaxed), Relaxed);
@@ -251,6 +278,8 @@ impl SocketOptions {
                 let [on, secs]: [i32; 2] = value.read()?;
                 self.linger.store(if on != 0 { secs.max(0) } else { -1 }, Relaxed);
             }
+            libc::SO_TIMESTAMPING if n as u32 & !TIMESTAMPING_KNOWN != 0 => bail!(EINVAL, "flags {n:#x}"),
+            libc::SO_TIMESTAMPING => self.timestamping.store(n as u32, Relaxed),
             libc::SO_LOCK_FILTER => self.filter.lock(n != 0)?,
             libc::SO_DETACH_FILTER => self.filter.set(None)?,
             libc::SO_BUSY_POLL => self.busy_poll.store(n, Relaxed),
@@ -295,6 +324,8 @@ impl SocketOptions {
                 let secs = self.linger.load(Relaxed);
                 return Ok([i32::from(secs >= 0), secs.max(0)].as_bytes().to_vec());
             }
+            // With the number of a clock that there is none of.
+            libc::SO_TIMESTAMPING => return Ok([self.timestamping.load(Relaxed), 0].as_bytes().to_vec()),
             libc::SO_LOCK_FILTER => i32::from(self.filter.is_locked()),
             libc::SO_BUSY_POLL => self.busy_poll.load(Relaxed),
             libc::SO_INCOMING_CPU => self.incoming_cpu.load(Relaxed),

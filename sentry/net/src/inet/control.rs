@@ -1,10 +1,9 @@
 //! Control messages of datagrams: ip(7), ipv6(7), socket(7).
 
 use super::{InetSock, SocketError, address, sock::Datagram};
-use abi::{Result, bail, libc, time::Timeval};
+use abi::{Result, bail, libc};
 use kernel::net::{Control, SocketOps};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use zerocopy::IntoBytes;
 
 /// `UDP_SEGMENT`
 const UDP_SEGMENT: i32 = 103;
@@ -67,13 +66,7 @@ pub fn outgoing(all: &[Control]) -> Result<Asked> {
 
 /// Adds those that the receiver has asked for.
 pub fn incoming(sock: &InetSock, d: &Datagram, out: &mut Vec<Control>) {
-    let o = sock.options();
-    if o.is_set(libc::SO_TIMESTAMPNS) {
-        let time = [(d.time / 1_000_000_000) as i64, (d.time % 1_000_000_000) as i64];
-        out.push(Control::Other(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, time.as_bytes().to_vec()));
-    } else if o.is_set(libc::SO_TIMESTAMP) {
-        out.push(Control::Other(libc::SOL_SOCKET, libc::SO_TIMESTAMP, Timeval::from_nanos(d.time).as_bytes().to_vec()));
-    }
+    out.extend(sock.options().received_at(d.time));
     sock.extra.incoming(d.to, d.device, d.ttl, d.tos, sock.is_v6(), out);
 }
 

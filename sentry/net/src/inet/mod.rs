@@ -5,6 +5,7 @@
 
 mod address;
 mod control;
+mod cookies;
 mod multicast;
 mod options;
 pub mod outside;

@@ -4,11 +4,11 @@
 //! [`InetSock::flush`] sends what is due and wakes who waits; sending application threads do the same for themselves.
 
 use super::{
-    InetSock, SocketError,
+    InetSock, SocketError, cookies,
     sock::{Phase, State},
 };
 use crate::stack::{Device, Path, Stack, Touched, device};
-use crate::tcp::{self, Config, Signals, Tcb, Wire, segment::Outgoing, segment::Segment, segment::flag, stream::PIECE};
+use crate::tcp::{self, Config, Signals, Tcb, Wire, segment::Options, segment::Outgoing, segment::Segment, segment::flag, stream::PIECE};
 use crate::wire::{self, IpHeader, Packet};
 use abi::{Errno, Result, bail, libc, poll::PollEvents};
 use kernel::{
@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering;
 /// The largest send buffer that grows by itself (`tcp_wmem[2]`), and the least.
 const SEND_MAX: usize = 4 << 20;
 const SEND_MIN: usize = 256 << 10;
-/// Connections of a listener whose handshake is not done; further ones push out the oldest.
+/// Connections of a listener whose handshake is not done; further ones get cookies.
 const HALF_OPEN_MAX: usize = 1024;
 
 fn now() -> u64 {
@@ -51,7 +51,15 @@ impl Wire for SockWire<'_> {
 }
 
 /// Sends a segment; one that is longer than its `mss` is left to the device to be cut.
-fn send_segment(stack: &Stack, path: &mut Path, from: SocketAddr, to: SocketAddr, (ttl, tos): (u8, u8), out: &Outgoing, data: &[&[u8]]) {
+pub(super) fn send_segment(
+    stack: &Stack,
+    path: &mut Path,
+    from: SocketAddr,
+    to: SocketAddr,
+    (ttl, tos): (u8, u8),
+    out: &Outgoing,
+    data: &[&[u8]],
+) {
     let bytes: usize = data.iter().map(|d| d.len()).sum();
     let mut tcp = out.header(from.port(), to.port());
     let len = tcp.len() + bytes;
@@ -84,7 +92,7 @@ fn send_segment(stack: &Stack, path: &mut Path, from: SocketAddr, to: SocketAddr
 }
 
 impl InetSock {
-    fn config(&self, mtu: u32, v4: bool) -> Config {
+    pub(super) fn config(&self, mtu: u32, v4: bool) -> Config {
         let o = self.options();
         let e = &self.extra;
         let asked = e.max_segment();
@@ -220,6 +228,9 @@ impl InetSock {
             }
             if signals.readable {
                 events |= PollEvents::READABLE | if s.end_reached() { PollEvents::RDHUP | PollEvents::HUP } else { PollEvents::empty() };
+            }
+            if signals.urgent {
+                events |= PollEvents::PRI;
             }
             if signals.writable && self.room_outside(&s).is_some_and(|r| r > 0) && std::mem::take(&mut s.peer_waits) {
                 events |= PollEvents::WRITABLE;
@@ -423,7 +434,7 @@ pub fn input(stack: &Stack, device: &Arc<Device>, p: &Packet<'_>, segment: &Segm
             } else {
                 let mut stream = std::mem::take(&mut s.stream);
                 let next = tcb.next_expected();
-                let signals = sock.with_wire(s, |wire| tcb.on_segment(segment, now(), &mut stream, wire)).unwrap_or_default();
+                let mut signals = sock.with_wire(s, |wire| tcb.on_segment(segment, now(), &mut stream, wire)).unwrap_or_default();
                 s.stream = stream;
                 if segment.has(flag::URG) && !segment.payload.is_empty() {
                     // The urgent pointer names the byte behind (or, long ago, the last one of) the urgent data. It counts only if that
@@ -437,6 +448,7 @@ pub fn input(stack: &Stack, device: &Arc<Device>, p: &Packet<'_>, segment: &Segm
                         && let Some(at) = (s.position + s.stream.len() as u64).checked_sub(u64::from(back))
                     {
                         s.urgent = Some(super::sock::Urgent { at, taken: false });
+                        signals.urgent = true;
                     }
                 }
                 s.tcb = Some(tcb);
@@ -450,20 +462,49 @@ pub fn input(stack: &Stack, device: &Arc<Device>, p: &Packet<'_>, segment: &Segm
         }
         sock.flush(Signals { closed: true, ..Signals::default() });
     }
+    if device.is_loopback() {
+        return answer_probe(stack, local, remote, segment);
+    }
     if segment.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN
         && let Some(listener) = stack.ports.listener(local, stack.connections.hash(local, remote))
-        && !device.is_loopback()
     {
         let Some(segment) = listener.admitted(device, p, segment) else { return };
         return begin(stack, device, &listener, local, remote, &segment, touched);
     }
+    if cookies::accept(stack, device, local, remote, segment) {
+        return input(stack, device, p, segment, touched);
+    }
     if let Some(answer) = tcp::refusal(segment) {
-        let scope = matches!(remote.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local()).then_some(device.index);
-        if let Ok(mut path) = stack.path(remote.ip(), Some(local.ip()), scope).map(|p| Path { ..p })
+        if let Ok(mut path) = stack.path(remote.ip(), Some(local.ip()), scope_of(remote, device)).map(|p| Path { ..p })
             && !path.local
         {
             send_segment(stack, &mut path, local, remote, (64, 0), &answer, &[]);
         }
+    }
+}
+
+/// The device that an address counts on (link-local ones).
+pub(super) fn scope_of(remote: SocketAddr, device: &Device) -> Option<u32> {
+    matches!(remote.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local()).then_some(device.index)
+}
+
+/// A segment on loopback, where connections have none: a raw socket has made it, and sees the answer (traceroute -T).
+fn answer_probe(stack: &Stack, local: SocketAddr, remote: SocketAddr, segment: &Segment<'_>) {
+    let listens = stack.ports.listener(local, stack.connections.hash(local, remote)).is_some();
+    let opens = listens && segment.flags & (flag::SYN | flag::ACK | flag::RST) == flag::SYN;
+    let answer = if opens {
+        let seq = stack.connections.hash(local, remote) as u32;
+        let options = Options { mss: Some(65_495), ..Options::default() };
+        Some(Outgoing { seq, ack: segment.seq.wrapping_add(1), flags: flag::SYN | flag::ACK, window: u16::MAX, options, mss: 0 })
+    } else {
+        tcp::refusal(segment)
+    };
+    if let Some(answer) = answer {
+        let mut bytes = answer.header(local.port(), remote.port());
+        let id = stack.packet_id() as u16;
+        let (src, dst) = (local.ip(), remote.ip());
+        let h = IpHeader { src, dst, protocol: wire::TCP, ttl: 64, tos: 0, id, dont_fragment: true, fragment: None };
+        stack.tap(&h, &mut bytes, 16);
     }
 }
 
@@ -477,14 +518,13 @@ fn begin(
     syn: &Segment<'_>,
     touched: &mut Touched,
 ) {
-    let scope = matches!(remote.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local()).then_some(device.index);
-    let Ok(path) = stack.path(remote.ip(), Some(local.ip()), scope) else {
+    let Ok(mut path) = stack.path(remote.ip(), Some(local.ip()), scope_of(remote, device)) else {
         return;
     };
     let child = InetSock::new(listener.is_v6(), SocketKind::Stream, &listener.stack, listener.uid);
     child.options().inherit(listener.options());
     child.extra.inherit(&listener.extra);
-    let pushed_out = {
+    {
         let mut l = listener.lock();
         let Phase::Listening { backlog, pending, half_open, .. } = &mut l.phase else {
             return;
@@ -493,12 +533,14 @@ fn begin(
             // As on Linux: no answer, so that it is asked again.
             return;
         }
-        let pushed_out = if half_open.len() >= HALF_OPEN_MAX { half_open.pop_front().and_then(|w| w.upgrade()) } else { None };
+        while half_open.front().is_some_and(|w| w.strong_count() == 0) {
+            half_open.pop_front();
+        }
+        if half_open.len() >= HALF_OPEN_MAX {
+            drop(l);
+            return cookies::answer(stack, &mut path, listener, local, remote, syn);
+        }
         half_open.push_back(Arc::downgrade(&child));
-        pushed_out
-    };
-    if let Some(old) = pushed_out {
-        old.forget();
     }
     if !stack.connections.add(local, remote, &child) {
         return;
@@ -513,20 +555,6 @@ fn begin(
         s.tcb = Some(Box::new(Tcb::accept(config, child.first_number(local, remote), syn, now())));
     }
     touched.add(child, Signals::default());
-}
-
-impl InetSock {
-    /// Drops a half-open connection without a word.
-    fn forget(&self) {
-        let mut s = self.lock();
-        let (local, remote) = (s.local, s.remote);
-        s.tcb = None;
-        s.phase = Phase::Dead;
-        drop(s);
-        if let (Some(l), Some(r)) = (local, remote) {
-            self.stack.connections.remove(l, r, self);
-        }
-    }
 }
 
 /// An ICMP error about a segment that we sent.

@@ -127,11 +127,13 @@ impl Answer {
         self.out.extend_from_slice(&self.seq.to_ne_bytes());
         self.out.extend_from_slice(&self.port.to_ne_bytes());
         self.out.extend_from_slice(body);
+        // Each attribute is aligned, and the message's length counts what is behind the last one, too.
         for (kind, value) in attributes {
             self.pad();
             self.out.extend_from_slice(&((value.len() + 4) as u16).to_ne_bytes());
             self.out.extend_from_slice(&kind.to_ne_bytes());
             self.out.extend_from_slice(value);
+            self.pad();
         }
         let len = (self.out.len() - start) as u32;
         self.out[start..start + 4].copy_from_slice(&len.to_ne_bytes());

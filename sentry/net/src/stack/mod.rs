@@ -28,7 +28,7 @@ use kernel::{Kernel, net::NetSettings};
 use reassembly::Reassembly;
 use route::{PathMtus, Route};
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -71,6 +71,11 @@ impl Default for Connections {
 impl Connections {
     fn shard(&self, key: &ConnectionKey) -> Option<&Mutex<HashMap<ConnectionKey, Arc<InetSock>>>> {
         self.shards.get(self.hasher.hash_one(key) as usize % SHARDS)
+    }
+
+    /// A number from anything that nobody outside can foresee.
+    pub fn secret(&self, of: &impl Hash) -> u64 {
+        self.hasher.hash_one(of)
     }
 
     /// A number from these addresses that nobody outside can foresee.
@@ -150,6 +155,8 @@ pub struct Stack {
     reassembly: Mutex<Reassembly>,
     timers: Timers,
     next_id: AtomicU32,
+    /// When a SYN was last answered with a cookie; zero: never.
+    pub cookies_at: AtomicU64,
     /// Until when ICMP errors of our own are held back, and how many may still be sent.
     errors: Mutex<(u64, u32)>,
     /// Told of changes: netlink's groups.
@@ -205,6 +212,7 @@ impl Stack {
             reassembly: Mutex::new(Rank::Leaf, Reassembly::default()),
             timers: Timers::default(),
             next_id: AtomicU32::new(host::rand::u64() as u32),
+            cookies_at: AtomicU64::new(0),
             errors: Mutex::new(Rank::Leaf, (0, 0)),
             watchers: Mutex::new(Rank::Leaf, Vec::new()),
         })

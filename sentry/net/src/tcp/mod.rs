@@ -97,6 +97,8 @@ pub struct Signals {
     pub error: Option<Errno>,
     /// Nothing more will come of this connection: forget it.
     pub closed: bool,
+    /// Urgent data has come.
+    pub urgent: bool,
 }
 
 impl Signals {
@@ -107,6 +109,7 @@ impl Signals {
         self.connected |= other.connected;
         self.error = self.error.or(other.error);
         self.closed |= other.closed;
+        self.urgent |= other.urgent;
     }
 }
 
@@ -233,7 +236,7 @@ pub struct Tcb {
 }
 
 /// The scale that we offer: enough for the largest buffer.
-const SCALE: u8 = 8;
+pub const SCALE: u8 = 8;
 /// The largest receive buffer that grows by itself (`tcp_rmem[2]`).
 const GROW_MAX: usize = 6 << 20;
 /// How long a closed connection is remembered (`TCP_TIMEWAIT_LEN`).
@@ -319,6 +322,15 @@ impl Tcb {
         t.snd_wnd = u32::from(syn.window);
         t.push_sent(iss, 1, now);
         t.sent_back(iss, now);
+        t
+    }
+
+    /// A connection that `syn` began and that was answered with `iss` before anything was kept of it.
+    pub fn resume(config: Config, iss: u32, syn: &Segment<'_>, now: u64) -> Tcb {
+        let mut t = Tcb::new(State::SynReceived, config, iss);
+        t.take_syn(syn);
+        t.snd_wnd = u32::from(syn.window);
+        t.push_sent(iss, 1, now);
         t
     }
 

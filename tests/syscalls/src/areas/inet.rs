@@ -8,7 +8,7 @@ pub const TESTS: &[crate::Test] = list!["inet";
     tcp_write_after_close, tcp_linger_zero, tcp_shutdown_errors, tcp_listener_shutdown, tcp_urgent, tcp_urgent_inline, tcp_peek_waitall, tcp_trunc_discards,
     tcp_lowat, tcp_v4_mapped, tcp_v6_only, tcp_reuse, tcp_info_states, tcp_options, tcp_inherited, tcp_unspec_disconnects, tcp_poll_events, tcp_epoll_edges,
     tcp_ephemeral, tcp_small_buffers, tcp_sendfile_splice, tcp_accept_states, tcp_timeouts, tcp_send_flags,
-    udp_echo, udp_refused, udp_connected_filter, udp_truncation, udp_sizes, udp_recverr, udp_pktinfo, udp_v6_pktinfo, udp_timestamps, udp_mmsg, udp_ttl_tos,
+    udp_echo, udp_refused, udp_connected_filter, udp_truncation, udp_sizes, udp_recverr, udp_pktinfo, udp_v6_pktinfo, udp_timestamps, udp_timestamping, udp_mmsg, udp_ttl_tos,
     udp_options, udp_shutdown, udp_cork, udp_segment, udp_disconnect, udp_multicast, udp_broadcast, udp_queue_limit, udp_reuseport, udp_mapped, udp_bind_errors,
     socket_args, so_options, bind_errors, bind_device, ip_option_values, tcp_option_values, v6_option_values, no_route, addr_families, ping, raw_icmp, raw_udp, proc_tables,
     ioctls, many_sockets, big_transfer, closed_by_other_thread,
@@ -1097,6 +1097,28 @@ fn udp_timestamps() {
     ok!(send_to(b, b"x", A::V4(LO, port(a))));
     let (_, all, ..) = ok!(cmsgs(a, 0));
     eq!(all.iter().map(|c| c.1).collect::<Vec<_>>(), [SO_TIMESTAMPNS]);
+}
+
+fn udp_timestamping() {
+    const SO_TIMESTAMPING: i32 = 37;
+    let s = udp();
+    ok!(bind(s, A::V4(LO, 0)));
+    err!(set(s, SOL_SOCKET, SO_TIMESTAMPING, 1 << 30), EINVAL);
+    eq!(ok!(get(s, SOL_SOCKET, SO_TIMESTAMPING)), 0);
+    // Both are needed: that it is taken, and that it is told.
+    for flags in [8, 16, 24, 0] {
+        ok!(set(s, SOL_SOCKET, SO_TIMESTAMPING, flags));
+        eq!(ok!(get(s, SOL_SOCKET, SO_TIMESTAMPING)), flags);
+        ok!(send_to(udp(), b"x", A::V4(LO, port(s))));
+        let mut data = [0u8; 4];
+        let mut control = [0u64; 16];
+        let iov = [m(&mut data), 4];
+        let mut header = [0u64, 0, p(&iov) as u64, 1, m(&mut control) as u64, 128, 0];
+        ok!(sys!(recvmsg, s, m(&mut header), 0));
+        let told = header[5] > 0;
+        say!("{flags} {} {:x}", header[5], control[1]);
+        check!(!told || control[2] > 1_500_000_000 && control[3] < 1_000_000_000 && control[4..8] == [0; 4]);
+    }
 }
 
 fn udp_mmsg() {
