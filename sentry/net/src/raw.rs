@@ -7,7 +7,7 @@ use crate::wire::{self, IpHeader, Packet};
 use abi::{Errno, Result, bail, error, libc, poll::PollEvents};
 use kernel::{
     io::IoBuffer,
-    net::{Control, Message, OptionValue, Shutdown, SocketFilter, SocketKind, SocketOps, SocketOptions, View},
+    net::{Message, OptionValue, Shutdown, SocketFilter, SocketKind, SocketOps, SocketOptions, View},
     task::Task,
     vfs::{File, IoctlArg},
 };

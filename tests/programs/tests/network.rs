@@ -371,10 +371,36 @@ fn passed_through(platform: &str) -> Result<()> {
     Ok(())
 }
 
+/// Servers and clients of Debian across the bridge: a sandbox serves Linux and another sandbox, and Linux serves a sandbox.
+fn servers_across(platform: &str) -> Result<()> {
+    let net = Net::new(3)?;
+    let tree = root::debian_with(caisson_tests_programs::SERVERS)?;
+    let program = |n: u32, script: &str, at: &str| -> Result<Program> {
+        let mut p = net.program(n, "", &[])?;
+        p.root = tree.clone();
+        p.args = ["sh", &format!("/mnt/{script}"), at].map(str::to_string).to_vec();
+        Ok(p)
+    };
+    let client = program(0, "across_client.sh", "10.77.9.2")?;
+    let want = {
+        let bundle = Bundle::new(&program(1, "across_server.sh", "10.77.9.2")?, false)?;
+        let _server = Running::new(bundle.command(platform)?)?;
+        let linux = client.native()?;
+        assert!(linux.status == 0 && linux.text().contains("echoes 2000"), "{linux}");
+        let ours = program(2, "across_client.sh", "10.77.9.2")?.sandboxed(platform)?;
+        assert!(ours == linux, "natively {linux}\nin a sandbox {ours}");
+        linux
+    };
+    let _server = Running::new(program(3, "across_server.sh", "10.77.9.4")?.native_command())?;
+    let ours = program(2, "across_client.sh", "10.77.9.4")?.sandboxed(platform)?;
+    assert!(ours == want, "a sandbox with Linux {ours}\nLinux with a sandbox {want}");
+    Ok(())
+}
+
 fn main() -> ExitCode {
     let mut suite = Suite::default();
     type Test = fn(&str) -> Result<()>;
-    let tests: [(&str, Test); 12] = [
+    let tests: [(&str, Test); 13] = [
         ("host_and_sandbox", host_and_sandbox),
         ("sandbox_serves", sandbox_serves),
         ("lossy_wire", |p| bad_wire(p, [10, 0, 0, 0, 0])),
@@ -387,6 +413,7 @@ fn main() -> ExitCode {
         ("lingers", lingers),
         ("engine_resolver", engine_resolver),
         ("passed_through", passed_through),
+        ("servers_across", servers_across),
     ];
     let wire: Option<Vec<u32>> = std::env::var("CAISSON_TEST_WIRE").ok().map(|w| w.split(',').filter_map(|n| n.parse().ok()).collect());
     for platform in platforms() {

@@ -4,25 +4,6 @@
 use caisson_tests_support::{Case, Program, Suite, root};
 use std::process::ExitCode;
 
-/// What these need besides the other programs' root.
-const PACKAGES: &[&str] = &[
-    "apt",
-    "bind9-dnsutils",
-    "curl",
-    "iproute2",
-    "iputils-ping",
-    "netcat-openbsd",
-    "nginx-light",
-    "nodejs",
-    "openssl",
-    "postgresql",
-    "redis-server",
-    "socat",
-    "tcpdump",
-    "traceroute",
-    "wrk",
-];
-
 /// A script, what its output contains, and how many times longer it may take in a sandbox.
 macro_rules! scripts {
     ($($name:ident $contains:literal $patience:literal),* $(,)?) => {
@@ -44,7 +25,7 @@ const SCRIPTS: &[(&str, &str, &str, u32)] = scripts![
 fn main() -> ExitCode {
     let mut suite = Suite::default();
     for &(name, text, contains, patience) in SCRIPTS {
-        let mut case = Case::new(name, move || Ok(Program::script(&root::debian_with(PACKAGES)?, text).timeout(90)));
+        let mut case = Case::new(name, move || Ok(Program::script(&root::debian_with(caisson_tests_programs::SERVERS)?, text).timeout(90)));
         case.contains = contains;
         case.patience = patience;
         suite.compare(case);

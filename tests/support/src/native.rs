@@ -43,6 +43,11 @@ exec unshare --pid --fork --kill-child=KILL --mount-proc="$r/proc" setsid env --
 impl Program {
     /// Runs it natively.
     pub fn native(&self) -> Result<Output> {
+        process::run(&mut self.native_command(), &self.stdin, self.timeout)
+    }
+
+    /// The command that runs it natively: for servers, which others use while they run.
+    pub fn native_command(&self) -> Command {
         let mut command = match &self.network {
             Some(path) => {
                 let mut enter = Command::new("nsenter");
@@ -61,6 +66,6 @@ impl Program {
         command.args(self.volumes.iter().map(|v| format!("{}:{}", v.source.display(), v.target)));
         command.arg("--").args(self.environment().iter().map(|(k, v)| format!("{k}={v}")));
         command.args(["chroot", "."]).args(&self.args);
-        process::run(&mut command, &self.stdin, self.timeout)
+        command
     }
 }

@@ -16,7 +16,8 @@ const NOT_PASSED_THROUGH: &[&str] = &[
     "inet::socket_args",
     // The host's /proc is not seen.
     "inet::proc_tables",
-    // Neither SO_ZEROCOPY nor SO_MARK; to take a binding to a device away needs a privilege that the sentry does not have.
+    // Neither SO_TIMESTAMPING, SO_ZEROCOPY nor SO_MARK; to take a binding to a device away needs a privilege that the sentry does not have.
+    "inet::udp_timestamping",
     "inet::so_options",
     "inet::bind_device",
 ];

@@ -1,4 +1,5 @@
-//! Multicast membership: ip(7), RFC 3678. Membership decides what a socket hears; devices hear every group (the runtime asks the host so).
+//! Multicast membership: ip(7), RFC 3678. Membership decides what a socket hears; devices hear every
+//! group (the runtime asks the host so), and tell of those that somebody has joined (`stack/membership.rs`).
 
 use super::InetSock;
 use abi::{Result, bail, error, libc};
@@ -81,6 +82,12 @@ fn change(sock: &InetSock, group: IpAddr, device: u32, join: bool) -> Result {
             s.groups.remove(i);
         }
         (false, None) => bail!(EADDRNOTAVAIL, "not joined"),
+    }
+    drop(s);
+    if join {
+        sock.stack().joined(device, group)
+    } else {
+        sock.stack().left(device, group)
     }
     Ok(())
 }

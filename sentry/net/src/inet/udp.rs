@@ -391,16 +391,18 @@ impl InetSock {
     }
 
     pub(super) fn close_udp(&self) {
-        let bound = {
+        let (bound, groups) = {
             let mut s = self.lock();
             s.phase = Phase::Dead;
             s.shut = Shutdown { read: true, write: true };
             s.datagrams.clear();
             s.queued = 0;
             s.path = None;
-            s.groups.clear();
-            s.bound.take()
+            (s.bound.take(), std::mem::take(&mut s.groups))
         };
+        for (group, device) in groups {
+            self.stack.left(device, group);
+        }
         if let Some(at) = bound {
             self.stack.ports.unbind(self, at);
         }

@@ -2,7 +2,7 @@
 
 use super::{Answer, NLM_F_MULTI, Netlink, Request, attributes, bytes};
 use crate::device::{self, TXQLEN};
-use crate::stack::{Change, Device, IfAddr, Stack, route};
+use crate::stack::{Change, Device, IfAddr, Stack, route, solicited_node};
 use abi::{Errno, libc};
 use kernel::{cred::CapSet, task::Task};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -344,6 +344,7 @@ fn change_address(stack: &Stack, r: Request, body: &[u8]) -> Answered {
     }
     let new = IfAddr { ip, prefix, broadcast, scope };
     let added = r.kind == RTM_NEWADDR;
+    let mut known = false;
     {
         let mut list = d.addresses.lock();
         let at = list.iter().position(|a| a.ip == ip && (a.prefix == prefix || added));
@@ -353,6 +354,7 @@ fn change_address(stack: &Stack, r: Request, body: &[u8]) -> Answered {
                 if let Some(slot) = list.get_mut(i) {
                     *slot = new.clone();
                 }
+                known = true;
             }
             (true, None) if list.len() >= 256 => return Err(Errno::ENOBUFS),
             (true, None) => list.push(new.clone()),
@@ -361,6 +363,12 @@ fn change_address(stack: &Stack, r: Request, body: &[u8]) -> Answered {
             }
             (false, None) => return Err(Errno::EADDRNOTAVAIL),
         }
+    }
+    if let IpAddr::V6(ip) = ip
+        && !known
+    {
+        let group = solicited_node(ip).into();
+        if added { stack.joined(d.index, group) } else { stack.left(d.index, group) }
     }
     // The network of the address is reached directly.
     let net = route::network_of(ip, prefix);

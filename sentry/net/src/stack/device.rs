@@ -1,6 +1,6 @@
 //! [`Device`]: a network device as the application sees it; loopback, or an Ethernet interface behind a packet socket.
 
-use super::neighbour::Neighbours;
+use super::{membership::Memberships, neighbour::Neighbours};
 use crate::wire::Mac;
 use abi::Errno;
 use std::io::IoSlice;
@@ -45,6 +45,8 @@ pub struct Device {
     pub up: AtomicBool,
     pub addresses: Mutex<Vec<IfAddr>>,
     pub neighbours: Mutex<Neighbours>,
+    /// Multicast groups that are heard.
+    pub memberships: Mutex<Memberships>,
     /// Grows with every change of `neighbours`.
     pub generation: AtomicU64,
     pub stats: Stats,
@@ -98,6 +100,7 @@ impl Device {
             up: AtomicBool::new(true),
             addresses: Mutex::new(Rank::Leaf, Vec::new()),
             neighbours: Mutex::new(Rank::Leaf, Neighbours::default()),
+            memberships: Mutex::new(Rank::Leaf, Memberships::default()),
             generation: AtomicU64::new(1),
             stats: Stats::default(),
             link,

@@ -1,6 +1,6 @@
 //! ICMP (RFC 792, 4443), ARP (RFC 826) and IPv6 neighbour discovery (RFC 4861): questions, answers, and errors for sockets.
 
-use super::{Device, Stack, Touched, device};
+use super::{Device, Stack, Touched, device, solicited_node};
 use crate::inet::{self, SocketError};
 use crate::wire::{self, BROADCAST, IpHeader, Mac, Packet, be16, be32};
 use abi::Errno;
@@ -26,7 +26,7 @@ impl Stack {
             IpAddr::V6(ip) => {
                 let Some(own) = device.link_local().or_else(|| device.source_for(ip.into())) else { return };
                 let o = ip.octets();
-                let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(o[13]), u16::from(o[14]) << 8 | u16::from(o[15]));
+                let group = solicited_node(ip);
                 let mut body = vec![135, 0, 0, 0, 0, 0, 0, 0];
                 body.extend_from_slice(&o);
                 body.extend_from_slice(&[1, 1]);
@@ -103,6 +103,7 @@ impl Stack {
         let (Some(&kind), Some(&code)) = (p.payload.first(), p.payload.get(1)) else { return };
         match kind {
             128 => self.answer_echo(device, p, 129),
+            130 => self.input_mld(device, p),
             // Neighbour discovery comes from the same link: its hop limit was never counted down.
             135 | 136 if p.ttl == 255 && !device.is_loopback() => self.input_nd(device, p, kind),
             1..=4 => {

@@ -3,7 +3,7 @@
 //! Nothing here trusts a frame: every field is read with a bound, and what does not fit is dropped. Sockets are told at the end of a batch
 //! of frames ([`Touched`]), so that many frames for one connection make one wake-up and one acknowledgement.
 
-use super::{Device, Stack, device};
+use super::{Device, Stack, device, membership};
 use crate::inet::{self, InetSock};
 use crate::tcp::{Signals, segment::Segment};
 use crate::wire::{self, Packet};
@@ -138,6 +138,7 @@ impl Stack {
         match packet.protocol {
             wire::TCP => self.input_tcp(device, &packet, touched),
             wire::UDP => self.input_udp(device, &packet),
+            membership::IGMP if packet.dst.is_ipv4() => self.input_igmp(device, &packet),
             wire::ICMP if packet.dst.is_ipv4() => self.input_icmp(device, &packet, touched),
             wire::ICMPV6 if packet.dst.is_ipv6() => self.input_icmpv6(device, &packet, touched),
             _ => {}

@@ -7,6 +7,7 @@
 pub mod device;
 mod icmp;
 mod input;
+mod membership;
 pub mod neighbour;
 mod output;
 mod reassembly;
@@ -17,6 +18,7 @@ mod timers;
 
 pub use device::{Device, IfAddr};
 pub use input::Touched;
+pub use membership::solicited_node;
 pub use output::{Path, Quote};
 pub use show::Snmp;
 
@@ -249,6 +251,7 @@ impl Stack {
         }
         self.timers.start(&self.me)?;
         for device in new {
+            self.join_own_groups(&device);
             let stack = self.me.clone();
             host::thread::spawn(&format!("net {}", device.name), move || input::serve(&stack, &device))?;
         }

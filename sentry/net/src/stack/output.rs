@@ -200,7 +200,7 @@ impl Stack {
         touched.flush();
     }
 
-    /// Checks a device's neighbour questions and old fragments: from the timer thread.
+    /// Checks a device's neighbour questions, memberships and old fragments: from the timer thread.
     pub(super) fn tick(&self) {
         let now = host::time::monotonic_ns();
         if let Some(mut r) = self.reassembly.try_lock()
@@ -209,6 +209,7 @@ impl Stack {
             r.expire(now);
         }
         for d in self.table().devices.iter().filter(|d| !d.is_loopback()) {
+            self.tick_memberships(d, now);
             let (ask, failed) = {
                 let mut n = d.neighbours.lock();
                 if !n.waiting() {

@@ -45,7 +45,8 @@ impl Stack {
             "snmp" => self.show_snmp(&mut out),
             "sockstat" => self.show_sockstat(&mut out),
             "sockstat6" => self.show_sockstat6(&mut out),
-            "netlink" | "igmp" | "ptype" | "wireless" => {
+            "igmp" => self.show_igmp(&mut out),
+            "netlink" | "ptype" | "wireless" => {
                 out.push_str(header(name));
                 Ok(())
             }
@@ -125,6 +126,21 @@ impl Stack {
                     _ => 0,
                 };
                 writeln!(out, "{} {:02x} {:02x} {scope:02x} 80 {:>8}", hex4(a.ip), d.index, a.prefix, d.name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn show_igmp(&self, out: &mut String) -> std::fmt::Result {
+        out.push_str(header("igmp"));
+        for d in self.table().devices.iter().filter(|d| d.up.load(Relaxed)) {
+            let all_systems = (IpAddr::from([224, 0, 0, 1]), 1);
+            let mut groups = d.memberships.lock().list(true);
+            groups.retain(|(ip, _)| *ip != all_systems.0);
+            groups.push(all_systems);
+            writeln!(out, "{}\t{:<10}: {:5}      V3", d.index, d.name, groups.len())?;
+            for (ip, users) in groups {
+                writeln!(out, "\t\t\t\t{} {users:5} 0:00000000\t\t0", hex4(ip))?;
             }
         }
         Ok(())
