@@ -7,14 +7,6 @@ s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
 s.bind((name, 0))
 me, you = socket.inet_aton("10.77.9.9"), socket.inet_aton(address)
 
-def checksum(b):
-    if len(b) % 2:
-        b += b"\0"
-    t = sum(struct.unpack("!%dH" % (len(b) // 2), b))
-    while t > 0xffff:
-        t = (t & 0xffff) + (t >> 16)
-    return ~t & 0xffff
-
 def ip(protocol, body, fragment=0, options=b""):
     head = struct.pack("!BBHHHBBH4s4s", 0x45 + len(options) // 4, 0, 20 + len(options) + len(body), r.randrange(65536), fragment, 64, protocol, 0, me, you) + options
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + body

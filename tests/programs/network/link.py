@@ -13,14 +13,6 @@ for name in names:
     s.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE
     s.bind((name, 0))
     ends.append(s)
-def checksum(b):
-    if len(b) % 2:
-        b += b"\0"
-    t = sum(struct.unpack("!%dH" % (len(b) // 2), b))
-    while t > 0xffff:
-        t = (t & 0xffff) + (t >> 16)
-    return ~t & 0xffff
-
 def forged(frame):
     # Behind ten bytes of virtio-net header: Ethernet, IPv4 or IPv6 without extensions, TCP.
     kind = frame[22:24]

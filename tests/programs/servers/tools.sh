@@ -61,5 +61,5 @@ ss -Htn state established '( dport = :7004 )' | awk '{sub(/:[0-9]+$/, ":P", $3);
 ss -s | sed -n '/^Transport/,$p' | awk '{print $1}'
 kill $client; wait $client 2>/dev/null || :
 ip -br link | awk '{print $1, $2}'; ip -4 -o addr | awk '{print $2, $3, $4}'; ip route; ip -6 route | head -1 | awk '{print $1, $2, $3}'
-ip route get 127.0.0.1 | head -1 | awk '{print $1, $2, $3, $4, $5, $6}'
+ip route get 127.0.0.1 | head -1 | awk '{print $1, $2, $3, $4}'
 ip -s link show lo | grep -c RX

@@ -140,8 +140,8 @@ impl Drop for Running {
 
 const PEER: &str = include_str!("../network/peer.py");
 const CLIENT: &str = include_str!("../network/client.py");
-const LINK: &str = include_str!("../network/link.py");
-const FUZZ: &str = include_str!("../network/fuzz.py");
+const LINK: &str = concat!(include_str!("../network/checksum.py"), include_str!("../network/link.py"));
+const FUZZ: &str = concat!(include_str!("../network/checksum.py"), include_str!("../network/fuzz.py"));
 const FLOOD: &str = include_str!("../network/flood.py");
 
 /// A script natively, to its end.
