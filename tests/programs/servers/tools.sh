@@ -52,7 +52,7 @@ socat UNIX-LISTEN:s.sock,fork EXEC:'tr a-z A-Z' & server=$!
 until [ -S s.sock ]; do sleep 0.05; done
 echo "unix and exec" | socat - UNIX-CONNECT:s.sock
 kill $server; wait $server || :
-(sleep 100 | nc -l 127.0.0.1 7004) & listener=$!
+(sleep 100 | nc -l 127.0.0.1 7004 > /dev/null) & listener=$!
 until ss -Htln | grep -q :7004; do sleep 0.05; done
 nc 127.0.0.1 7004 < /dev/zero > /dev/null & client=$!
 until ss -Htn | grep -q '127.0.0.1:7004 '; do sleep 0.05; done
