@@ -7,8 +7,10 @@ impl Cgroup {
     /// What the host has counted: `data` of `events --stats`.
     pub fn stats(&self) -> Value {
         let dir = |controller: &str| self.dirs.iter().find(|dir| dir.has(controller));
+        // Version 2 counts processor time without any controller.
+        let timed = || self.dirs.iter().find(|dir| dir.is_v2() && dir.path.join("cpu.stat").exists());
         json!({
-            "cpu": cpu(dir("cpu"), dir("cpuacct")),
+            "cpu": cpu(dir("cpu"), dir("cpuacct").or_else(timed)),
             "cpuset": cpuset(dir("cpuset")),
             "memory": dir("memory").map_or_else(|| json!({}), memory),
             "pids": dir("pids").map_or_else(|| json!({}), pids),

@@ -89,7 +89,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Changes limits.
 pub fn update(args: &UpdateArgs, settings: &Settings) -> Result {
-    let resources = resources(args)?;
+    let mut resources = resources(args)?;
     crate::cgroup::check(&resources)?;
     let mut container = Container::open(&settings.state_root, &args.id)?;
     container.lock()?;
@@ -99,9 +99,33 @@ pub fn update(args: &UpdateArgs, settings: &Settings) -> Result {
     if !container.record.cgroup.exists() {
         return Err(Failure::new(Status::Cgroup, "the container has no control group whose limits could be changed"));
     }
+    complete(&mut resources, &container.record.limits);
     container.record.cgroup.set(&resources)?;
     tell(&mut container, &resources)?;
     Ok(0)
+}
+
+/// What belongs together, and is named in part: version 2 has quota and period in one file, and counts swap apart from memory, so that the other part
+/// is to be known.
+fn complete(resources: &mut LinuxResources, limits: &control::Limits) {
+    if let (Some(cpu), Some((quota, period))) = (resources.cpu().clone(), limits.cpu_quota) {
+        let (mut cpu, given) =
+            (cpu, (resources.cpu().as_ref().and_then(|cpu| cpu.quota()), resources.cpu().as_ref().and_then(|cpu| cpu.period())));
+        match given {
+            (Some(_), None) => drop(cpu.set_period(Some(period))),
+            (None, Some(_)) => drop(cpu.set_quota(i64::try_from(quota).ok())),
+            _ => {}
+        }
+        resources.set_cpu(Some(cpu));
+    }
+    if let Some(memory) = resources.memory().clone()
+        && memory.limit().is_none()
+        && memory.swap().is_some()
+    {
+        let mut memory = memory;
+        memory.set_limit(limits.memory.and_then(|limit| i64::try_from(limit).ok()));
+        resources.set_memory(Some(memory));
+    }
 }
 
 /// Tells the application, too: what is in the update changes, the rest stays.

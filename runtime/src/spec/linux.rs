@@ -4,13 +4,27 @@ use super::{bad, guest_path};
 use crate::exit::Result;
 use control::{Device, Limits, Seccomp, SeccompArg, SeccompOp, SeccompRule};
 use oci_spec::runtime::{
-    Arch, Linux, LinuxDevice, LinuxDeviceType, LinuxResources, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompOperator, LinuxSyscall,
+    Arch, Linux, LinuxDevice, LinuxDeviceType, LinuxPersonalityDomain, LinuxResources, LinuxSeccomp, LinuxSeccompAction,
+    LinuxSeccompOperator, LinuxSyscall, LinuxTimeOffset,
 };
 
 /// Refuses what the specification does not let a runtime leave out silently.
 pub fn refuse(linux: &Linux) -> Result<()> {
     if linux.intel_rdt().is_some() {
         return Err(bad("linux.intelRdt", "is not supported: leave it out"));
+    }
+    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+        return Err(bad("linux.netDevices", "is not supported: put the device into the network namespace before"));
+    }
+    if linux.memory_policy().is_some() {
+        return Err(bad("linux.memoryPolicy", "is not supported: leave it out"));
+    }
+    let moved = |offset: &LinuxTimeOffset| offset.secs().unwrap_or(0) != 0 || offset.nanosecs().unwrap_or(0) != 0;
+    if linux.time_offsets().iter().flatten().any(|(_, offset)| moved(offset)) {
+        return Err(bad("linux.timeOffsets", "is not supported: the sandbox has the host's clocks"));
+    }
+    if linux.personality().as_ref().is_some_and(|personality| personality.domain() == LinuxPersonalityDomain::PerLinux32) {
+        return Err(bad("linux.personality.domain", "is LINUX32, and 32-bit programs do not run in a sandbox"));
     }
     match linux.rootfs_propagation().as_deref() {
         None | Some("" | "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave" | "unbindable" | "runbindable") => Ok(()),

@@ -226,21 +226,28 @@ fn host_uds(spec: &Spec, settings: &Settings) -> Result<bool> {
         .ok_or_else(|| bad(format_args!("annotations[{HOST_UDS:?}]"), format_args!("{value:?} is neither none nor open")))
 }
 
-/// Says which parts of the configuration have no effect here, so that nobody relies on them unawares.
+/// Why something has no effect.
+const NO_CALLS: &str = "it judges calls to the host, and the application makes none";
+const NO_SCHEDULER: &str = "the host schedules the sandbox as a whole";
+const NO_DEVICE: &str = "the application cannot reach such a device";
+
+/// Says which parts of the configuration have no effect here, so that nobody relies on them unawares. Engines write some for every container.
 fn warn_of_what_is_ignored(spec: &Spec) {
     let linux = spec.linux().as_ref();
     let process = spec.process().as_ref();
+    let named = |text: Option<&String>| text.is_some_and(|text| !text.is_empty());
+    let rdma = linux.and_then(|l| l.resources().as_ref()?.rdma().as_ref()).is_some_and(|limits| !limits.is_empty());
     let ignored = [
-        ("linux.personality", linux.is_some_and(|l| l.personality().is_some())),
-        ("linux.timeOffsets", linux.is_some_and(|l| l.time_offsets().is_some())),
-        // The sandbox is stricter than these: the application makes no host call at all. Engines write them for every container.
-        ("process.apparmorProfile", process.is_some_and(|p| p.apparmor_profile().as_ref().is_some_and(|name| !name.is_empty()))),
-        ("process.selinuxLabel", process.is_some_and(|p| p.selinux_label().as_ref().is_some_and(|label| !label.is_empty()))),
-        ("process.scheduler", process.is_some_and(|p| p.scheduler().is_some())),
-        ("process.ioPriority", process.is_some_and(|p| p.io_priority().is_some())),
+        ("process.apparmorProfile", named(process.and_then(|p| p.apparmor_profile().as_ref())), NO_CALLS),
+        ("process.selinuxLabel", named(process.and_then(|p| p.selinux_label().as_ref())), NO_CALLS),
+        ("linux.mountLabel", named(linux.and_then(|l| l.mount_label().as_ref())), NO_CALLS),
+        ("process.scheduler", process.is_some_and(|p| p.scheduler().is_some()), NO_SCHEDULER),
+        ("process.ioPriority", process.is_some_and(|p| p.io_priority().is_some()), NO_SCHEDULER),
+        ("process.execCPUAffinity", process.is_some_and(|p| p.exec_cpu_affinity().is_some()), NO_SCHEDULER),
+        ("linux.resources.rdma", rdma, NO_DEVICE),
     ];
-    for (field, _) in ignored.iter().filter(|(_, set)| *set) {
-        tracing::warn!("{field} of config.json has no effect");
+    for (field, _, why) in ignored.iter().filter(|(_, set, _)| *set) {
+        tracing::warn!("{field} of config.json has no effect: {why}");
     }
 }
 

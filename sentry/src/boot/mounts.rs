@@ -41,6 +41,8 @@ pub fn build(
         let what = format!("mounts: {}{options}", wanted.destination);
         builder.mount(&namespace, wanted, terminal).map_err(refused(what))?;
     }
+    // As runc does: a program may rely on it that its directory is there.
+    builder.place(&namespace, &spec.process.cwd, true).map_err(refused(format_args!("process.cwd: {}", spec.process.cwd)))?;
     if spec.notify {
         builder.notify(&namespace).map_err(refused(NOTIFY_SOCKET))?;
     }
