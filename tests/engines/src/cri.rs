@@ -7,8 +7,9 @@ use caisson_tests_support::host;
 use hyper_util::rt::TokioIo;
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{
-    ContainerConfig, ContainerMetadata, ContainerStatsRequest, ContainerStatus, ContainerStatusRequest, CreateContainerRequest,
-    ExecSyncRequest, ExecSyncResponse, ImageSpec, LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount, NamespaceOption,
+    ContainerConfig, ContainerMetadata, ContainerState, ContainerStatsRequest, ContainerStatus, ContainerStatusRequest,
+    CreateContainerRequest, ExecSyncRequest, ExecSyncResponse, ImageSpec, LinuxContainerConfig, LinuxContainerSecurityContext,
+    LinuxPodSandboxConfig, LinuxSandboxSecurityContext, Mount, NamespaceOption,
     PodSandboxConfig, PodSandboxMetadata, PodSandboxStatusRequest, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
     StartContainerRequest, StopContainerRequest, StopPodSandboxRequest, VersionRequest,
 };
@@ -28,8 +29,11 @@ pub struct Cri {
     pub machine: Machine,
     handler: &'static str,
     tokio: tokio::runtime::Runtime,
-    client: RuntimeServiceClient<Channel>,
+    client: Client,
 }
+
+/// What requests are sent with.
+pub type Client = RuntimeServiceClient<Channel>;
 
 /// A pod.
 pub struct Pod {
@@ -113,7 +117,7 @@ impl Cri {
     }
 
     /// Carries out a request.
-    fn ask<T, F>(&self, what: &str, request: impl FnOnce(RuntimeServiceClient<Channel>) -> F) -> Result<T>
+    pub fn ask<T, F>(&self, what: &str, request: impl FnOnce(Client) -> F) -> Result<T>
     where
         F: Future<Output = std::result::Result<tonic::Response<T>, tonic::Status>>,
     {
@@ -124,18 +128,24 @@ impl Cri {
 
     /// `RunPodSandbox`. Its containers see each other's processes if `shared`.
     pub fn run_pod(&self, name: &str, shared: bool) -> Result<Pod> {
+        // 0: the pod's, 1: the container's.
+        self.run_pod_with(name, |config| namespaces(config).pid = i32::from(!shared))
+    }
+
+    /// The same, with this change of what a plain pod is made from.
+    pub fn run_pod_with(&self, name: &str, change: impl FnOnce(&mut PodSandboxConfig)) -> Result<Pod> {
         let logs = self.machine.path(&format!("logs-{name}"));
         fs::create_dir_all(&logs)?;
-        // 0: the pod's, 1: the container's.
-        let namespaces = NamespaceOption { pid: i32::from(!shared), ..Default::default() };
-        let security = LinuxSandboxSecurityContext { namespace_options: Some(namespaces), ..Default::default() };
-        let config = PodSandboxConfig {
+        let own_processes = NamespaceOption { pid: 1, ..Default::default() };
+        let security = LinuxSandboxSecurityContext { namespace_options: Some(own_processes), ..Default::default() };
+        let mut config = PodSandboxConfig {
             metadata: Some(PodSandboxMetadata { name: name.into(), uid: format!("uid-{name}"), namespace: "default".into(), attempt: 0 }),
             hostname: format!("{name}-host"),
             log_directory: logs.display().to_string(),
             linux: Some(LinuxPodSandboxConfig { security_context: Some(security), ..Default::default() }),
             ..Default::default()
         };
+        change(&mut config);
         let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: self.handler.into() };
         let answer = self.ask("RunPodSandbox", |mut client| async move { client.run_pod_sandbox(request).await })?;
         Ok(Pod { id: answer.pod_sandbox_id, config })
@@ -151,34 +161,46 @@ impl Cri {
     /// `CreateContainer` and `StartContainer`: its ID. `mounts` are host directories and where they are seen. Its log is the file
     /// `NAME.log` of the pod's log directory.
     pub fn run_container(&self, pod: &Pod, name: &str, attempt: u32, command: &[&str], mounts: &[(&Path, &str)]) -> Result<String> {
-        let mounts = mounts
-            .iter()
-            .map(|(host, container)| Mount {
+        self.run_with(pod, name, command, |config| {
+            config.metadata.get_or_insert_default().attempt = attempt;
+            let mounts = mounts.iter().map(|(host, container)| Mount {
                 host_path: host.display().to_string(),
                 container_path: (*container).to_owned(),
                 ..Default::default()
-            })
-            .collect();
-        let pid = pod.config.linux.as_ref().and_then(|l| l.security_context.as_ref()?.namespace_options.as_ref().map(|n| n.pid));
-        let security = k8s_cri::v1::LinuxContainerSecurityContext {
-            namespace_options: Some(NamespaceOption { pid: pid.unwrap_or(1), ..Default::default() }),
-            ..Default::default()
-        };
-        let config = ContainerConfig {
-            metadata: Some(ContainerMetadata { name: name.into(), attempt }),
+            });
+            config.mounts.extend(mounts);
+        })
+    }
+
+    /// The same, with this change of what a plain container is made from.
+    pub fn run_with(&self, pod: &Pod, name: &str, command: &[&str], change: impl FnOnce(&mut ContainerConfig)) -> Result<String> {
+        let id = self.create_with(pod, name, command, change)?;
+        self.start_container(&id)?;
+        Ok(id)
+    }
+
+    /// `CreateContainer` alone.
+    pub fn create_with(&self, pod: &Pod, name: &str, command: &[&str], change: impl FnOnce(&mut ContainerConfig)) -> Result<String> {
+        let of_pod = pod.config.linux.as_ref().and_then(|linux| linux.security_context.as_ref()?.namespace_options.clone());
+        let security = LinuxContainerSecurityContext { namespace_options: of_pod, ..Default::default() };
+        let mut config = ContainerConfig {
+            metadata: Some(ContainerMetadata { name: name.into(), attempt: 0 }),
             image: Some(ImageSpec { image: image::BUSYBOX.into(), ..Default::default() }),
             command: command.iter().map(|&word| word.to_owned()).collect(),
-            mounts,
             log_path: format!("{name}.log"),
-            linux: Some(k8s_cri::v1::LinuxContainerConfig { security_context: Some(security), ..Default::default() }),
+            linux: Some(LinuxContainerConfig { security_context: Some(security), ..Default::default() }),
             ..Default::default()
         };
+        change(&mut config);
         let request =
             CreateContainerRequest { pod_sandbox_id: pod.id.clone(), config: Some(config), sandbox_config: Some(pod.config.clone()) };
-        let id = self.ask("CreateContainer", |mut client| async move { client.create_container(request).await })?.container_id;
-        let request = StartContainerRequest { container_id: id.clone() };
-        self.ask("StartContainer", |mut client| async move { client.start_container(request).await })?;
-        Ok(id)
+        Ok(self.ask("CreateContainer", |mut client| async move { client.create_container(request).await })?.container_id)
+    }
+
+    /// `StartContainer`.
+    pub fn start_container(&self, id: &str) -> Result<()> {
+        let request = StartContainerRequest { container_id: id.into() };
+        self.ask("StartContainer", |mut client| async move { client.start_container(request).await }).map(drop)
     }
 
     /// The lines of a container's log, without time and stream.
@@ -189,8 +211,13 @@ impl Cri {
 
     /// `ExecSync`.
     pub fn exec(&self, id: &str, command: &[&str]) -> Result<ExecSyncResponse> {
+        self.exec_for(id, command, 30)
+    }
+
+    /// `ExecSync` with a time limit in seconds.
+    pub fn exec_for(&self, id: &str, command: &[&str], timeout: i64) -> Result<ExecSyncResponse> {
         let cmd = command.iter().map(|&word| word.to_owned()).collect();
-        let request = ExecSyncRequest { container_id: id.into(), cmd, timeout: 30 };
+        let request = ExecSyncRequest { container_id: id.into(), cmd, timeout };
         self.ask("ExecSync", |mut client| async move { client.exec_sync(request).await })
     }
 
@@ -207,6 +234,18 @@ impl Cri {
         let request = ContainerStatusRequest { container_id: id.into(), verbose: false };
         let answer = self.ask("ContainerStatus", |mut client| async move { client.container_status(request).await })?;
         answer.status.context("no status")
+    }
+
+    /// Waits for a container's end: its exit status.
+    pub fn exited(&self, id: &str) -> Result<i32> {
+        let ended = || self.status(id).ok().filter(|status| status.state == ContainerState::ContainerExited as i32);
+        Ok(eventually(30, ended).with_context(|| format!("it does not end: {:?}", self.status(id)))?.exit_code)
+    }
+
+    /// Waits until a container's log has this line.
+    pub fn logged(&self, pod: &Pod, name: &str, line: &str) -> Result<()> {
+        let found = || self.log(pod, name).iter().any(|logged| logged == line).then_some(());
+        eventually(30, found).with_context(|| format!("{line:?} is not in the log of {name}: {:?}", self.log(pod, name)))
     }
 
     /// Memory in use in bytes, and processor time in nanoseconds.
@@ -242,6 +281,16 @@ impl Cri {
         let request = RemovePodSandboxRequest { pod_sandbox_id: pod.id.clone() };
         self.ask("RemovePodSandbox", |mut client| async move { client.remove_pod_sandbox(request).await }).map(drop)
     }
+}
+
+/// The pod's namespaces, to be changed.
+pub fn namespaces(config: &mut PodSandboxConfig) -> &mut NamespaceOption {
+    config.linux.get_or_insert_default().security_context.get_or_insert_default().namespace_options.get_or_insert_default()
+}
+
+/// The container's security context, to be changed.
+pub fn security(config: &mut ContainerConfig) -> &mut LinuxContainerSecurityContext {
+    config.linux.get_or_insert_default().security_context.get_or_insert_default()
 }
 
 /// A bridge with addresses of its own.

@@ -3,8 +3,11 @@
 use anyhow::{Context, Result, bail};
 use caisson_tests_support::process::{self, Output};
 use caisson_tests_support::{binary, host};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -107,6 +110,17 @@ impl Machine {
         let mut command = self.command(args);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         command.spawn().with_context(|| format!("{args:?}"))
+    }
+
+    /// A connection to a port of the machine's loopback.
+    pub fn connect(&self, port: u16) -> Result<TcpStream> {
+        let namespace = File::open(format!("/proc/{}/ns/net", self.init))?;
+        // A socket belongs to the namespace in which it is made: a thread goes there.
+        let connect = move || -> Result<TcpStream> {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+            Ok(TcpStream::connect(("127.0.0.1", port))?)
+        };
+        std::thread::spawn(connect).join().ok().context("a thread died")?
     }
 
     /// The end of a log file, without mere information.

@@ -7,6 +7,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
 
 mod pods;
+mod settings;
+mod streams;
 
 type Test = fn(&Cri) -> Result<()>;
 
@@ -23,7 +25,7 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     for handler in ["runc", "caisson"] {
         let own = if handler == "caisson" { pods::OWN } else { &[] };
-        for (name, test) in TESTS.iter().chain(pods::TESTS).chain(own) {
+        for (name, test) in TESTS.iter().chain(pods::TESTS).chain(streams::TESTS).chain(settings::TESTS).chain(own) {
             trials.push(Trial::test(format!("{handler}::{name}"), move || trial(handler, *test)));
         }
     }

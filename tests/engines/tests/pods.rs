@@ -22,10 +22,10 @@ pub const OWN: &[(&str, super::Test)] =
     &[("sentry_is_killed", sentry_is_killed), ("gofer_is_killed", gofer_is_killed), ("restarts_leave_nothing", restarts_leave_nothing)];
 
 /// Where the program that talks to its like is seen.
-const PEER: &str = "/peer/pod-peer";
+pub const PEER: &str = "/peer/pod-peer";
 
 /// Directories with that program, and for both containers.
-fn directories(c: &Cri) -> Result<[PathBuf; 2]> {
+pub fn directories(c: &Cri) -> Result<[PathBuf; 2]> {
     let (peer, shared) = (c.machine.path("peer"), c.machine.path("shared"));
     for dir in [&peer, &shared] {
         std::fs::create_dir_all(dir)?;

@@ -2,12 +2,12 @@
 //!
 //! `pod-peer serve` makes a System V segment and semaphore, a POSIX message queue, and sockets on loopback, under an abstract name and in
 //! the directory `/shared`, a FIFO, a locked file and a futex there, and waits. `pod-peer ask WHAT` finds one of them, and prints
-//! `WHAT: yes`, or why not.
+//! `WHAT: yes`, or why not. `pod-peer listen ADDRESS` answers each line that comes over TCP with `hello` before it.
 #![allow(unsafe_code)]
 
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
-use std::io::{Error, Read, Result, Write};
+use std::io::{BufRead, BufReader, Error, Read, Result, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::linux::net::SocketAddrExt;
@@ -27,7 +27,23 @@ fn main() {
             Ok(()) => println!("{what}: yes"),
             Err(error) => println!("{what}: {error}"),
         },
-        _ => panic!("pod-peer serve, or pod-peer ask WHAT"),
+        (Some("listen"), Some(address)) => listen(address).expect("listen"),
+        _ => panic!("pod-peer serve, pod-peer ask WHAT, or pod-peer listen ADDRESS"),
+    }
+}
+
+/// Serves connections, each in a thread of its own.
+fn listen(address: &str) -> Result<()> {
+    let listener = TcpListener::bind(address)?;
+    println!("ready");
+    loop {
+        let (mut stream, _) = listener.accept()?;
+        std::thread::spawn(move || -> Result<()> {
+            for line in BufReader::new(stream.try_clone()?).lines() {
+                stream.write_all(format!("hello {}\n", line?).as_bytes())?;
+            }
+            stream.write_all(b"bye\n")
+        });
     }
 }
 
