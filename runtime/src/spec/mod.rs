@@ -193,7 +193,7 @@ pub fn convert(spec: &Spec, bundle: &Path, id: &str, settings: &Settings) -> Res
     let boot = BootSpec {
         id: id.to_owned(),
         process,
-        hostname: name(spec.hostname().as_deref(), "hostname")?,
+        hostname: hostname(spec)?,
         domainname: name(spec.domainname().as_deref(), "domainname")?,
         root: Root { readonly, overlay: root_overlay },
         mounts,
@@ -278,6 +278,14 @@ pub fn guest_path(path: &str) -> Result<String, String> {
 }
 
 /// A host or domain name: at most 64 bytes, as in `struct utsname`.
+/// The name of the host where the configuration has none: a new UTS namespace begins with it, and without one it is seen anyhow.
+fn hostname(spec: &Spec) -> Result<String> {
+    match spec.hostname().as_deref() {
+        None | Some("") => Ok(rustix::system::uname().nodename().to_string_lossy().into_owned()),
+        given => name(given, "hostname"),
+    }
+}
+
 fn name(name: Option<&str>, field: &str) -> Result<String> {
     let name = name.unwrap_or_default();
     if name.len() > 64 || name.contains('\0') {

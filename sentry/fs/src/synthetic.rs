@@ -88,6 +88,16 @@ pub trait Directory: Send + Sync {
 }
 
 impl Entry {
+    /// Writes to the file at this place below a directory, whoever asks and however the tree is mounted.
+    pub fn write_at<'a>(&self, mut names: impl Iterator<Item = &'a str>, bytes: &[u8]) -> Result {
+        match (&self.kind, names.next()) {
+            (Kind::Dir(dir), Some(name)) => dir.lookup(name.as_bytes())?.write_at(names, bytes),
+            (Kind::File { write: Some(write), .. }, None) => write(bytes),
+            (Kind::Dir(_), None) => bail!(EISDIR),
+            (_, None) => bail!(EACCES, "it keeps its value"),
+            (_, Some(_)) => bail!(ENOTDIR),
+        }
+    }
     /// A directory.
     pub fn dir(d: impl Directory + 'static) -> Entry {
         Entry { kind: Kind::Dir(Arc::new(d)), perm: 0o555, owner: (0, 0), guard: None }

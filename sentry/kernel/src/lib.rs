@@ -18,6 +18,7 @@ pub mod mm;
 pub mod net;
 pub mod ptrace;
 pub mod seccomp;
+pub mod setting;
 pub mod signal;
 pub mod task;
 pub mod time;

@@ -51,7 +51,7 @@ impl Container {
         let terminal = streams.terminal.clone();
         let profile = settings::profile(spec)?;
         let first = process::prepare(inner, &spec.process, &namespace, streams, profile.clone())?;
-        settings::write_sysctls(&first.task, spec);
+        settings::write_sysctls(inner, spec);
         if let Some(terminal) = &terminal
             && let Err(failure) = terminal.start()
         {

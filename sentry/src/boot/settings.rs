@@ -3,8 +3,6 @@
 use crate::Failure;
 use control::{BootSpec, FailureKind, SeccompOp};
 use kernel::seccomp::rules::{Condition, Op, Rule, Rules};
-use kernel::vfs::{Lookup, OpenHow, Walker};
-use kernel::{io::IoBuffer, task::Task};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -41,32 +39,10 @@ fn op(op: SeccompOp) -> Op {
 }
 
 /// Writes values to `/proc/sys`. What the sentry does not have there has no effect, and is told in the log.
-pub fn write_sysctls(task: &Task, spec: &BootSpec) {
-    let uts = &task.container().uts;
+pub fn write_sysctls(container: &Arc<kernel::Container>, spec: &BootSpec) {
     for (name, value) in &spec.sysctl {
-        let written = match name.as_str() {
-            "kernel.hostname" => {
-                uts.set_nodename(value.clone().into_bytes());
-                Ok(())
-            }
-            "kernel.domainname" => {
-                uts.set_domainname(value.clone().into_bytes());
-                Ok(())
-            }
-            name => write_sysctl(task, name, value),
-        };
-        if let Err(error) = written {
+        if let Err(error) = fs::proc::set_sysctl(container, name, value) {
             tracing::warn!("linux.sysctl: {name} has no effect: {error}");
         }
     }
-}
-
-fn write_sysctl(task: &Task, name: &str, value: &str) -> abi::Result {
-    let walker = Walker { cred: Arc::new(kernel::cred::Credentials::root()), ..Walker::of(task) };
-    let path = format!("/proc/sys/{}", name.replace('.', "/"));
-    walker.walk(&walker.root, path.as_bytes(), Lookup::FOLLOW)?;
-    let how = OpenHow { flags: abi::fs::OpenFlags::WRONLY, mode: 0, resolve: 0 };
-    let file = walker.open(&walker.root.clone(), path.as_bytes(), how)?;
-    file.ops().write(&file, &mut IoBuffer::source(value.as_bytes()), 0, false)?;
-    Ok(())
 }

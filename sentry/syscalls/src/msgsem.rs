@@ -4,8 +4,9 @@ use crate::{row, table::Entry};
 use abi::{Result, bail, libc, time::Timespec};
 use kernel::{
     ipc::{
-        msg::{self, MSGMAX, MSGMNB, MSGMNI, Msg, MsgTable},
-        sem::{self, SEMMNI, SEMMNS, SEMMSL, SEMOPM, SEMVMX, SemBuf, SemTable},
+        limits::Limits,
+        msg::{self, Msg, MsgTable},
+        sem::{self, SEMVMX, SemBuf, SemTable},
         sysv::Perm,
     },
     task::CurrentTask,
@@ -119,6 +120,10 @@ fn sems(t: &CurrentTask) -> Arc<SemTable> {
     SemTable::of(&t.container().ipc)
 }
 
+fn limits(t: &CurrentTask) -> Arc<Limits> {
+    Limits::of(&t.container().ipc)
+}
+
 fn queues(t: &CurrentTask) -> Arc<MsgTable> {
     MsgTable::of(&t.container().ipc)
 }
@@ -138,7 +143,7 @@ pub fn semtimedop(t: &mut CurrentTask, id: i32, ops: UserAddr, count: u32, timeo
     if count == 0 || id < 0 {
         bail!(EINVAL);
     }
-    if count as usize > SEMOPM {
+    if u64::from(count) > limits(t).semopm.get() {
         bail!(E2BIG, "too many operations");
     }
     let mut list = vec![SemBuf::default(); count as usize];
@@ -159,14 +164,16 @@ fn semid_ds(i: sem::Info) -> SemidDs {
 
 fn sem_info(t: &CurrentTask, cmd: i32, at: UserAddr) -> Result<i32> {
     let table = sems(t);
+    let limits = limits(t);
+    let (mns, opm) = (limits.semmns.get() as i32, limits.semopm.get() as i32);
     let mut info = SemInfo {
-        map: SEMMNS,
-        mni: SEMMNI as i32,
-        mns: SEMMNS,
-        mnu: SEMMNS,
-        msl: SEMMSL as i32,
-        opm: SEMOPM as i32,
-        ume: SEMOPM as i32,
+        map: mns,
+        mni: limits.semmni.get() as i32,
+        mns,
+        mnu: mns,
+        msl: limits.semmsl.get() as i32,
+        opm,
+        ume: opm,
         usz: 20,
         vmx: SEMVMX,
         aem: SEMVMX,
@@ -230,7 +237,7 @@ pub fn msgget(t: &mut CurrentTask, key: i32, flags: i32) -> Result<i32> {
 /// msgsnd(2); `at` is a long and the text behind it.
 pub fn msgsnd(t: &mut CurrentTask, id: i32, at: UserAddr, len: usize, flags: i32) -> Result<()> {
     let kind: i64 = t.mm().read(at.cast())?;
-    if len > MSGMAX || id < 0 || kind < 1 {
+    if len as u64 > limits(t).msgmax.get() || id < 0 || kind < 1 {
         bail!(EINVAL, "id, length or type");
     }
     let mut text = vec![0; len];
@@ -266,14 +273,16 @@ fn msqid_ds(i: msg::Info) -> MsqidDs {
 
 fn msg_info(t: &CurrentTask, cmd: i32, at: UserAddr) -> Result<i32> {
     let table = queues(t);
+    let limits = limits(t);
+    let (mni, mnb) = (limits.msgmni.get(), limits.msgmnb.get());
     let mut info = MsgInfo {
-        pool: (MSGMNI as u64 * MSGMNB / 1024) as i32,
-        map: MSGMNB as i32,
-        max: MSGMAX as i32,
-        mnb: MSGMNB as i32,
-        mni: MSGMNI as i32,
+        pool: (mni * mnb / 1024) as i32,
+        map: mnb as i32,
+        max: limits.msgmax.get() as i32,
+        mnb: mnb as i32,
+        mni: mni as i32,
         ssz: 16,
-        tql: MSGMNB as i32,
+        tql: mnb as i32,
         seg: 0xffff,
         pad: 0,
     };
@@ -304,7 +313,11 @@ pub fn msgctl(t: &mut CurrentTask, id: i32, cmd: i32, at: UserAddr) -> Result<i3
         }
         libc::IPC_SET => {
             let new: MsqidDs = t.mm().read(at.cast())?;
-            table.table().object(id)?.set(new.perm.uid, new.perm.gid, new.perm.mode, new.max_bytes, &cred).map(|()| 0)
+            table
+                .table()
+                .object(id)?
+                .set(new.perm.uid, new.perm.gid, new.perm.mode, new.max_bytes, limits(t).msgmnb.get(), &cred)
+                .map(|()| 0)
         }
         libc::IPC_RMID => table.remove(id, &cred).map(|()| 0),
         _ => bail!(EINVAL, "unknown command"),

@@ -3,7 +3,7 @@
 use crate::{row, table::Entry};
 use abi::{Result, bail, libc};
 use kernel::{
-    ipc::shm::{AttachFlags, GetFlags, Info, SHMALL, SHMMAX, SHMMNI, ShmTable},
+    ipc::shm::{AttachFlags, GetFlags, Info, ShmTable},
     task::CurrentTask,
     user::UserAddr,
 };
@@ -119,7 +119,9 @@ pub fn shmctl(t: &mut CurrentTask, id: i32, cmd: i32, buf: UserAddr) -> Result<i
     }
     match cmd {
         libc::IPC_INFO => {
-            let info = ShmInfo64 { max: SHMMAX, min: 1, mni: SHMMNI as u64, seg: SHMMNI as u64, all: SHMALL, unused: [0; 4] };
+            let limits = table.limits();
+            let (mni, all) = (limits.shmmni.get(), limits.shmall.get());
+            let info = ShmInfo64 { max: limits.shmmax.get(), min: 1, mni, seg: mni, all, unused: [0; 4] };
             t.mm().write(buf.cast(), &info)?;
             return Ok(table.max_index());
         }

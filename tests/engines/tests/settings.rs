@@ -82,7 +82,8 @@ fn seccomp_profiles(c: &Cri) -> Result<()> {
     let (_, lines) = run(c, &pod, "none", script, |config| cri::security(config).seccomp = profile(1, ""))?;
     ensure!(lines == ["Seccomp:0", "made"], "{lines:?}");
     let file = c.machine.path("seccomp.json");
-    let text = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]}"#;
+    let text =
+        r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]}"#;
     std::fs::write(&file, text)?;
     let local = file.display().to_string();
     let (_, lines) = run(c, &pod, "local", script, |config| cri::security(config).seccomp = profile(2, &local))?;
@@ -136,7 +137,10 @@ fn privileged(c: &Cri) -> Result<()> {
         cri::security(config).privileged = true;
     })?;
     // Root of the sandbox, not of the host: mounting works, and what is mounted stays in there.
-    ensure!(c.exec_ok(&id, &["sh", "-c", "mkdir -p /tmp/m && mount -t tmpfs tmpfs /tmp/m && grep -c /tmp/m /proc/mounts"])? == "1\n", "mount");
+    ensure!(
+        c.exec_ok(&id, &["sh", "-c", "mkdir -p /tmp/m && mount -t tmpfs tmpfs /tmp/m && grep -c /tmp/m /proc/mounts"])? == "1\n",
+        "mount"
+    );
     ensure!(c.machine.mounts("/tmp/m").is_empty(), "it is seen outside");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Streams of a pod: exec and attach with and without a terminal, ports, logs.
 
-use anyhow::{Context, Result, ensure};
 use super::pods;
+use anyhow::{Context, Result, ensure};
 use caisson_tests_engines::streams::{STDERR, STDIN, STDOUT};
 use caisson_tests_engines::{Cri, eventually};
 use k8s_cri::v1::ReopenContainerLogRequest;
@@ -52,7 +52,8 @@ fn exec_terminal(c: &Cri) -> Result<()> {
         eventually(30, || {
             let before = stream.text(STDOUT).len();
             stream.send(STDIN, b"x\n").ok()?;
-            let answered = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\r', "").get(before..).is_some_and(|t| t.matches('\n').count() >= 2);
+            let answered =
+                |bytes: &[u8]| String::from_utf8_lossy(bytes).replace('\r', "").get(before..).is_some_and(|t| t.matches('\n').count() >= 2);
             stream.until(STDOUT, answered).ok()?;
             stream.text(STDOUT).contains(&wanted).then_some(())
         })

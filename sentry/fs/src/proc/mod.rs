@@ -14,6 +14,7 @@ mod system;
 mod sysvipc;
 
 pub use pid::cmdline;
+pub use sysctl::set as set_sysctl;
 pub use system::cpus;
 
 use crate::synthetic::{self, Directory, Entry, Fixed, Listed};

@@ -7,9 +7,10 @@ use abi::{Result, bail};
 use kernel::{
     Container,
     cred::CapSet,
-    ipc::mq,
+    ipc::{limits::Limits, mq},
     kernel::{UTS_RELEASE, UTS_SYSNAME, UTS_VERSION},
     net::NetSettings,
+    setting::Setting,
     task::current,
 };
 use std::ops::RangeInclusive;
@@ -28,6 +29,11 @@ pub fn tree(container: &Arc<Container>) -> Entry {
         ("user", dir(vec![("max_user_namespaces", constant(0)), ("max_pid_namespaces", constant(0))])),
         ("dev", dir(vec![("tty", dir(vec![("legacy_tiocsti", constant(0))]))])),
     ])
+}
+
+/// Sets what a container's configuration says. `name` has dots between its parts.
+pub fn set(container: &Arc<Container>, name: &str, value: &str) -> Result {
+    tree(container).write_at(name.split('.'), value.as_bytes())
 }
 
 fn dir(entries: Vec<(&'static str, Entry)>) -> Entry {
@@ -58,16 +64,43 @@ fn remembered(initial: i64, min: i64, max: i64) -> Entry {
     )
 }
 
+/// Numbers that govern something: all on one line. Less than all of them may be written: the rest stays.
+fn settings<S: Send + Sync + 'static>(owner: Arc<S>, picks: &[fn(&S) -> &Setting], cap: CapSet) -> Entry {
+    let (to_write, picks) = (owner.clone(), picks.to_vec());
+    let picks_to_write = picks.clone();
+    Entry::writable(
+        move || line(picks.iter().map(|pick| pick(&owner).get().to_string()).collect::<Vec<_>>().join("\t")),
+        move |bytes| {
+            require(cap)?;
+            let text = String::from_utf8_lossy(bytes);
+            let words = text.split(|c: char| c.is_whitespace() || c == '\0').filter(|word| !word.is_empty());
+            let numbers = words.map(|word| parse_number(word.as_bytes())).collect::<Result<Vec<u64>>>()?;
+            if numbers.is_empty() || numbers.len() > picks_to_write.len() {
+                bail!(EINVAL, "{} numbers", numbers.len());
+            }
+            let changed = || picks_to_write.iter().zip(&numbers).map(|(pick, number)| (pick(&to_write), *number));
+            changed().try_for_each(|(setting, number)| setting.check(number))?;
+            changed().try_for_each(|(setting, number)| setting.set(number))
+        },
+    )
+}
+
 fn privileged() -> Result {
+    require(CapSet::SYS_ADMIN)
+}
+
+fn require(cap: CapSet) -> Result {
     match current() {
-        Some(t) => t.cred().require(CapSet::SYS_ADMIN),
-        None => bail!(EPERM),
+        Some(t) => t.cred().require(cap),
+        // The sentry itself, with what the configuration says.
+        None => Ok(()),
     }
 }
 
 fn kernel_dir(container: &Arc<Container>) -> Entry {
     let (u1, u2, u3, u4) = (container.uts.clone(), container.uts.clone(), container.uts.clone(), container.uts.clone());
     let tasks_max = container.kernel().config.tasks_max;
+    let of = |picks: &[fn(&Limits) -> &Setting]| settings(Limits::of(&container.ipc), picks, CapSet::SYS_ADMIN);
     let with_newline = |mut name: Vec<u8>| {
         name.push(b'\n');
         Ok(name)
@@ -115,13 +148,14 @@ fn kernel_dir(container: &Arc<Container>) -> Entry {
         ("perf_event_paranoid", constant(4)),
         ("unprivileged_bpf_disabled", constant(2)),
         ("seccomp", dir(vec![("actions_avail", constant("kill_process kill_thread trap errno trace log allow"))])),
-        ("sem", constant("32000\t1024000000\t500\t32000")),
-        ("shmmax", constant(18_446_744_073_692_774_399u64)),
-        ("shmall", constant(18_446_744_073_692_774_399u64)),
-        ("shmmni", constant(4096)),
-        ("msgmax", constant(8192)),
-        ("msgmnb", constant(16384)),
-        ("msgmni", constant(32000)),
+        ("sem", of(&[|l| &l.semmsl, |l| &l.semmns, |l| &l.semopm, |l| &l.semmni])),
+        ("shmmax", of(&[|l| &l.shmmax])),
+        ("shmall", of(&[|l| &l.shmall])),
+        ("shmmni", of(&[|l| &l.shmmni])),
+        ("shm_rmid_forced", of(&[|l| &l.shm_rmid_forced])),
+        ("msgmax", of(&[|l| &l.msgmax])),
+        ("msgmnb", of(&[|l| &l.msgmnb])),
+        ("msgmni", of(&[|l| &l.msgmni])),
         ("sched_rt_period_us", constant(1_000_000)),
         ("sched_rt_runtime_us", constant(950_000)),
         ("sched_child_runs_first", constant(0)),
@@ -207,10 +241,7 @@ fn fs_dir() -> Entry {
 
 /// Whoever owns the network may change its settings.
 fn net_privileged() -> Result {
-    match current() {
-        Some(t) => t.cred().require(CapSet::NET_ADMIN),
-        None => bail!(EPERM),
-    }
+    require(CapSet::NET_ADMIN)
 }
 
 /// A number that governs the network.

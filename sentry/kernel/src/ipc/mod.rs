@@ -5,6 +5,7 @@ pub mod epoll;
 pub mod eventfd;
 pub mod hostfd;
 pub mod inotify;
+pub mod limits;
 pub mod mq;
 pub mod msg;
 pub mod pipe;

@@ -1,5 +1,6 @@
 //! System V message queues: msgget(2), msgsnd(2), msgrcv(2), msgctl(2).
 
+use super::limits::Limits;
 use super::sysv::{Object, Perm, Table, now};
 use crate::{
     container::IpcNamespace,
@@ -11,12 +12,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use sync::{Mutex, Rank, WaitQueue};
 
-/// The longest message in bytes (kernel.msgmax).
-pub const MSGMAX: usize = 8192;
-/// Bytes that a queue holds (kernel.msgmnb).
-pub const MSGMNB: u64 = 16_384;
-/// The most queues (kernel.msgmni).
-pub const MSGMNI: usize = 32_000;
 /// `IPC_NOWAIT`
 const NOWAIT: i32 = 0o4000;
 /// `MSG_NOERROR`
@@ -126,8 +121,8 @@ impl State {
 }
 
 impl MsgQueue {
-    fn new(perm: Perm) -> MsgQueue {
-        let info = Info { perm, ctime: now(), max_bytes: MSGMNB, ..Info::default() };
+    fn new(perm: Perm, max_bytes: u64) -> MsgQueue {
+        let info = Info { perm, ctime: now(), max_bytes, ..Info::default() };
         let state = State { info, messages: VecDeque::new(), removed: false };
         MsgQueue { state: Mutex::new(Rank::FileState, state), queue: WaitQueue::new() }
     }
@@ -181,11 +176,11 @@ impl MsgQueue {
         Ok(s.info)
     }
 
-    /// IPC_SET.
-    pub fn set(&self, uid: u32, gid: u32, mode: u32, max_bytes: u64, cred: &Credentials) -> Result {
+    /// IPC_SET; `msgmnb`: what needs no privilege.
+    pub fn set(&self, uid: u32, gid: u32, mode: u32, max_bytes: u64, msgmnb: u64, cred: &Credentials) -> Result {
         let mut s = self.state.lock();
         s.info.perm.check_owner(cred)?;
-        if max_bytes > MSGMNB && !cred.capable(CapSet::SYS_RESOURCE) {
+        if max_bytes > msgmnb && !cred.capable(CapSet::SYS_RESOURCE) {
             bail!(EPERM, "above msgmnb");
         }
         s.info.perm.set(uid, gid, mode)?;
@@ -203,7 +198,8 @@ pub struct MsgTable(Table<MsgQueue>);
 impl MsgTable {
     /// A namespace's.
     pub fn of(ipc: &IpcNamespace) -> Arc<MsgTable> {
-        ipc.attachments.get_or_insert_with(|| MsgTable(Table::new(MSGMNI)))
+        let limits = Limits::of(ipc);
+        ipc.attachments.get_or_insert_with(|| MsgTable(Table::new(limits, |limits| &limits.msgmni)))
     }
 
     /// The table itself.
@@ -213,7 +209,7 @@ impl MsgTable {
 
     /// msgget(2)
     pub fn get(&self, key: i32, flags: i32, cred: &Credentials) -> Result<i32> {
-        self.0.get(key, flags, cred, |_| Ok(()), |perm| Ok(MsgQueue::new(perm)))
+        self.0.get(key, flags, cred, |_| Ok(()), |perm| Ok(MsgQueue::new(perm, self.0.limits().msgmnb.get())))
     }
 
     /// IPC_RMID: who waits gets `EIDRM`.
@@ -231,7 +227,7 @@ mod tests {
 
     #[test]
     fn kinds_and_limits() {
-        let q = MsgQueue::new(Perm::default());
+        let q = MsgQueue::new(Perm::default(), 16_384);
         let mut s = q.state.lock();
         for (kind, text) in [(3, "c"), (1, "a"), (2, "bb"), (1, "d")] {
             assert!(s.put(&Msg { kind, text: text.into() }, 1));

@@ -1,5 +1,6 @@
 //! System V semaphores: semget(2), semop(2), semctl(2).
 
+use super::limits::Limits;
 use super::sysv::{Object, Perm, Table, now};
 use crate::{
     container::IpcNamespace,
@@ -16,16 +17,8 @@ use std::time::Instant;
 use sync::{Mutex, Rank, WaitQueue};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// The most sets (kernel.sem's fourth number).
-pub const SEMMNI: usize = 32_000;
-/// The most semaphores in a set.
-pub const SEMMSL: usize = 32_000;
-/// The most operations in one call.
-pub const SEMOPM: usize = 500;
 /// The highest value.
 pub const SEMVMX: i32 = 32_767;
-/// The most semaphores in all.
-pub const SEMMNS: i32 = 1_024_000_000;
 /// `IPC_NOWAIT`
 const NOWAIT: i16 = 0o4000;
 /// `SEM_UNDO`
@@ -308,7 +301,8 @@ pub struct SemTable(Table<SemSet>);
 impl SemTable {
     /// A namespace's.
     pub fn of(ipc: &IpcNamespace) -> Arc<SemTable> {
-        ipc.attachments.get_or_insert_with(|| SemTable(Table::new(SEMMNI)))
+        let limits = Limits::of(ipc);
+        ipc.attachments.get_or_insert_with(|| SemTable(Table::new(limits, |limits| &limits.semmni)))
     }
 
     /// The table itself.
@@ -318,7 +312,9 @@ impl SemTable {
 
     /// semget(2)
     pub fn get(&self, key: i32, count: i32, flags: i32, cred: &Credentials) -> Result<i32> {
-        let Some(count) = usize::try_from(count).ok().filter(|&n| n <= SEMMSL) else { bail!(EINVAL, "number of semaphores") };
+        let Some(count) = usize::try_from(count).ok().filter(|&n| n as u64 <= self.0.limits().semmsl.get()) else {
+            bail!(EINVAL, "number of semaphores")
+        };
         let fits = |set: &SemSet| if count > set.count() { bail!(EINVAL, "set is smaller") } else { Ok(()) };
         self.0.get(key, flags, cred, fits, |perm| {
             if count == 0 {
@@ -372,7 +368,9 @@ mod tests {
 
     #[test]
     fn table_keys_and_rights() {
-        let (table, root) = (SemTable(Table::new(2)), Credentials::root());
+        let limits = Arc::new(Limits::default());
+        limits.semmni.set(2).expect("in range");
+        let (table, root) = (SemTable(Table::new(limits, |limits| &limits.semmni)), Credentials::root());
         let user = Credentials { euid: 5, egid: 5, effective: crate::cred::CapSet::empty(), ..root.clone() };
         assert_eq!(table.get(9, 1, 0, &root), Err(Errno::ENOENT.into()));
         let id = table.get(9, 1, 0o1600, &root).expect("create");

@@ -6,6 +6,7 @@
 use crate::{
     container::IpcNamespace,
     cred::{CapSet, Credentials},
+    ipc::limits::Limits,
     mm::{MapRequest, MapSource, MemoryPool, Mm, ObjectId, Placement, SharedMemory, VmaFlags},
     user::UserAddr,
     vfs::{Mappable, MappedPages},
@@ -18,12 +19,6 @@ use sync::{Mutex, Rank};
 
 /// `IPC_PRIVATE`: no key.
 pub const IPC_PRIVATE: i32 = 0;
-/// The most segments (kernel.shmmni).
-pub const SHMMNI: usize = 4096;
-/// The largest segment in bytes (kernel.shmmax).
-pub const SHMMAX: u64 = u64::MAX - (1 << 24);
-/// The most pages in all (kernel.shmall).
-pub const SHMALL: u64 = u64::MAX - (1 << 24);
 /// Identifiers of a place in the table differ by this.
 const IPCMNI: i32 = 32_768;
 /// Mode bit: removed, and goes with its last mapping (`SHM_DEST`).
@@ -143,6 +138,13 @@ struct Slot {
     weak: Weak<Segment>,
 }
 
+impl Slot {
+    /// Whether it has not been removed, and this holds of it.
+    fn is(&self, wanted: impl FnOnce(Info) -> bool) -> bool {
+        self.strong.as_ref().is_some_and(|segment| wanted(segment.info()))
+    }
+}
+
 #[derive(Default)]
 struct Table {
     slots: BTreeMap<i32, Slot>,
@@ -154,10 +156,18 @@ pub struct ShmTable {
     table: Mutex<Table>,
     /// The number of the namespace.
     ipc: u64,
+    limits: Arc<Limits>,
 }
 
 impl Table {
-    fn purge(&mut self) {
+    /// Forgets what is gone. If `forced` (`shm_rmid_forced`), who has been mapped, and is no more, goes as if it had been removed.
+    fn purge(&mut self, forced: bool) {
+        if forced {
+            self.slots
+                .values_mut()
+                .filter(|slot| slot.is(|info| info.attached == 0 && info.atime != 0))
+                .for_each(|slot| slot.strong = None);
+        }
         self.slots.retain(|_, s| s.strong.is_some() || s.weak.strong_count() > 0);
     }
 
@@ -167,13 +177,32 @@ impl Table {
 }
 
 impl ShmTable {
-    fn new(ipc: u64) -> ShmTable {
-        ShmTable { table: Mutex::new(Rank::FileState, Table::default()), ipc }
+    fn new(ipc: u64, limits: Arc<Limits>) -> ShmTable {
+        ShmTable { table: Mutex::new(Rank::FileState, Table::default()), ipc, limits }
+    }
+
+    /// The limits of the namespace.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    fn forced(&self) -> bool {
+        self.limits.shm_rmid_forced.get() == 1
+    }
+
+    /// The process has ended: what it made and nobody has mapped goes, too, under `shm_rmid_forced`.
+    fn exit_process(&self, pid: i32) {
+        if self.forced() {
+            let mut t = self.table.lock();
+            t.slots.values_mut().filter(|slot| slot.is(|info| info.attached == 0 && info.cpid == pid)).for_each(|slot| slot.strong = None);
+            t.purge(true);
+        }
     }
 
     /// A namespace's.
     pub fn of(ipc: &IpcNamespace) -> Arc<ShmTable> {
-        ipc.attachments.get_or_insert_with(|| ShmTable::new(ipc.number))
+        let limits = Limits::of(ipc);
+        ipc.attachments.get_or_insert_with(|| ShmTable::new(ipc.number, limits))
     }
 
     /// shmget(2): the id of the segment with this key, or of a new one. `mode`: permission bits.
@@ -188,7 +217,7 @@ impl ShmTable {
         pid: i32,
     ) -> Result<i32> {
         let mut t = self.table.lock();
-        t.purge();
+        t.purge(self.forced());
         if key != IPC_PRIVATE {
             let found = t.slots.values().filter_map(|s| s.strong.as_ref()).find(|s| s.info.lock().key == key);
             if let Some(segment) = found {
@@ -205,14 +234,15 @@ impl ShmTable {
                 bail!(ENOENT, "no such key");
             }
         }
-        if size == 0 || size > SHMMAX {
+        if size == 0 || size > self.limits.shmmax.get() {
             bail!(EINVAL, "bad size");
         }
         if flags.contains(GetFlags::HUGETLB) {
             bail!(ENOMEM, "no huge pages");
         }
-        if t.slots.len() >= SHMMNI {
-            bail!(ENOSPC, "too many segments");
+        let pages: u64 = t.segments().map(|segment| segment.memory.size().div_ceil(PAGE_SIZE)).sum();
+        if t.slots.len() as u64 >= self.limits.shmmni.get() || pages.saturating_add(size.div_ceil(PAGE_SIZE)) > self.limits.shmall.get() {
+            bail!(ENOSPC, "too many segments, or too large");
         }
         let index = (0..IPCMNI).find(|i| !t.slots.keys().any(|id| id % IPCMNI == *i)).unwrap_or(0);
         let id = t.sequence.wrapping_mul(IPCMNI).wrapping_add(index) & i32::MAX;
@@ -239,7 +269,7 @@ impl ShmTable {
     /// The segment with this id. `EINVAL` if there is none.
     pub fn segment(&self, id: i32) -> Result<Arc<Segment>> {
         let mut t = self.table.lock();
-        t.purge();
+        t.purge(self.forced());
         match t.slots.get(&id).and_then(|s| s.weak.upgrade()) {
             Some(s) => Ok(s),
             None => bail!(EINVAL, "no such segment"),
@@ -248,7 +278,9 @@ impl ShmTable {
 
     /// All segments, in the order of their ids.
     pub fn segments(&self) -> Vec<Arc<Segment>> {
-        self.table.lock().segments().collect()
+        let mut t = self.table.lock();
+        t.purge(self.forced());
+        t.segments().collect()
     }
 
     /// The segment at this place of the table (SHM_STAT).
@@ -361,6 +393,13 @@ impl ShmTable {
     }
 }
 
+/// A process ends, and has given up its memory.
+pub fn exit_process(task: &crate::task::Task) {
+    if let Some(table) = task.container().ipc.attachments.get::<ShmTable>() {
+        table.exit_process(task.tgid());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -373,7 +412,7 @@ mod tests {
         let pool = Arc::new(MemoryPool::new(1 << 30).expect("pool"));
         let platform: Arc<dyn Platform> = Arc::new(FakePlatform);
         let mm = Mm::new(&pool, &platform).expect("mm");
-        let (t, root) = (ShmTable::new(1), Credentials::root());
+        let (t, root) = (ShmTable::new(1, Arc::default()), Credentials::root());
         let get = |key, size, flags| t.get(&pool, key, size, flags, 0o600, &root, 1);
         let id = get(7, 5000, GetFlags::CREAT).expect("new");
         assert_eq!(get(7, 5000, GetFlags::empty()), Ok(id));

@@ -1,6 +1,8 @@
 //! What System V semaphores and message queues have in common: keys, identifiers, permissions (sysvipc(7)).
 
+use super::limits::Limits;
 use crate::cred::{CapSet, Credentials};
+use crate::setting::Setting;
 use abi::{Result, bail};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -75,7 +77,8 @@ struct State<T> {
 /// All objects of one kind in the sandbox.
 pub struct Table<T> {
     state: Mutex<State<T>>,
-    max: usize,
+    limits: Arc<Limits>,
+    max: fn(&Limits) -> &Setting,
 }
 
 /// Seconds since 1970.
@@ -84,9 +87,14 @@ pub(super) fn now() -> i64 {
 }
 
 impl<T: Object> Table<T> {
-    /// A table of at most `max` objects.
-    pub fn new(max: usize) -> Table<T> {
-        Table { state: Mutex::new(Rank::Socket, State { objects: BTreeMap::new(), sequence: 0 }), max }
+    /// A table of at most so many objects as one of these limits says.
+    pub fn new(limits: Arc<Limits>, max: fn(&Limits) -> &Setting) -> Table<T> {
+        Table { state: Mutex::new(Rank::Socket, State { objects: BTreeMap::new(), sequence: 0 }), limits, max }
+    }
+
+    /// The limits of the namespace.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -118,7 +126,7 @@ impl<T: Object> Table<T> {
                 bail!(ENOENT, "no such key");
             }
         }
-        if s.objects.len() >= self.max {
+        if s.objects.len() as u64 >= (self.max)(&self.limits).get() {
             bail!(ENOSPC, "too many");
         }
         let used: Vec<i32> = s.objects.keys().map(|id| id % PLACES).collect();

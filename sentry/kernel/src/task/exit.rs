@@ -46,6 +46,7 @@ impl Task {
         if last {
             self.group().timers.clear();
             crate::ipc::sem::exit_process(self.group());
+            crate::ipc::shm::exit_process(self);
         }
         self.exit_notify(status);
     }
