@@ -7,6 +7,7 @@
 
 mod boot;
 mod filter;
+mod forward;
 mod jail;
 mod panic;
 mod server;

@@ -158,6 +158,7 @@ impl Server {
             let answer = match request {
                 Request::Exec => self.exec(connection, &mut about, descriptors),
                 Request::Create => self.create(connection, sandbox, &mut about, descriptors),
+                Request::Forward { port } => forward(sandbox, port, descriptors),
                 Request::Select { id } => select(sandbox, &mut about, &id),
                 request => carry_out(request, &about),
             };
@@ -258,6 +259,12 @@ impl About {
     }
 }
 
+/// [`Request::Forward`].
+fn forward(sandbox: &Sandbox, port: u16, descriptors: Vec<OwnedFd>) -> Result<Vec<Event>, Failure> {
+    let connection = descriptors.into_iter().next().ok_or_else(|| Failure::new(FailureKind::Internal, "there is no connection"))?;
+    crate::forward::connect(sandbox.first.inner().kernel(), port, connection).map(|()| vec![Event::Done])
+}
+
 /// [`Request::Select`].
 fn select(sandbox: &Sandbox, about: &mut About, id: &str) -> Result<Vec<Event>, Failure> {
     if !matches!(about.started, Started::Nothing) {
@@ -298,7 +305,7 @@ fn carry_out(request: Request, about: &About) -> Result<Vec<Event>, Failure> {
         Request::OutOfMemory { seen } => return Ok(vec![Event::OutOfMemory { kills: container.wait_out_of_memory(seen) }]),
         Request::Ready => return Ok(vec![Event::Ready { line: container.wait_ready()? }]),
         Request::Limits(limits) => container.set_limits(limits),
-        Request::Exec | Request::Create | Request::Select { .. } => {
+        Request::Exec | Request::Create | Request::Forward { .. } | Request::Select { .. } => {
             return Err(Failure::new(FailureKind::Internal, "carried out elsewhere"));
         }
     }

@@ -66,6 +66,11 @@ pub enum Request {
     Resume,
     /// What the container is doing. Answered by [`Event::Status`].
     Status,
+    /// A connection to the sandbox has come, which is sent along; connect it to this port of the loopback. Answered by [`Event::Done`].
+    Forward {
+        /// The port.
+        port: u16,
+    },
     /// What has been used. Answered by [`Event::Usage`].
     Usage,
     /// Waits until the sentry has killed more processes than so many because the container had more memory than it may, or the container

@@ -340,10 +340,12 @@ impl StandIn<'_> {
             self.launch.log
         };
         let (plan, rootless) = (&self.bundle.plan, self.launch.settings.rootless);
+        let mut forward = None;
         let mut monitor = match &self.pod {
             None => {
                 let listener = client::listener(self.container.dir())?;
                 let network = self.take_over_network()?;
+                forward = self.forward();
                 self.kept = network.keep();
                 let made = sandbox::start(plan, streams, Some(listener), network, log, rootless)?;
                 Monitor::of_sandbox(made, signals, None, true)
@@ -359,6 +361,9 @@ impl StandIn<'_> {
             return Err(Failure::new(Status::Internal, "the sentry did not wait to be started"));
         }
         self.settle()?;
+        if let Some(forward) = forward {
+            forward.serve(self.container.dir());
+        }
         Ok(monitor)
     }
 
@@ -419,6 +424,15 @@ impl StandIn<'_> {
         }
         let resolver = sandbox::engine_resolver(&self.resolv_conf())?;
         Ok(sandbox::TakenOver { resolver, ..sandbox::take_over()? })
+    }
+
+    /// For ports of the sandbox that an engine looks for at the loopback of the network namespace, if that is the container's.
+    fn forward(&self) -> Option<sandbox::Forward> {
+        let named = matches!(self.bundle.plan.network_namespace, NetworkNamespace::Path(_)) && self.container.record.network.is_some();
+        if !named || self.launch.settings.rootless || self.bundle.plan.boot.network != control::Network::Sandbox {
+            return None;
+        }
+        sandbox::Forward::new().inspect_err(|error| tracing::debug!("ports cannot be forwarded into the sandbox: {error}")).ok()
     }
 
     /// The container's resolv.conf, as far as an engine mounts one.

@@ -189,6 +189,94 @@ pub fn bind_packet(fd: &OwnedFd, index: u32) -> Result<()> {
     if done < 0 { Err(Error::last_os_error()) } else { Ok(()) }
 }
 
+/// bpf(2), with attributes that name memory by its address.
+fn bpf(command: i64, attributes: &[u8]) -> Result<OwnedFd> {
+    // SAFETY: the attributes are read for their own length; what they point to is the callers' matter, who keep it until this returns.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), attributes.len()) };
+    if fd < 0 {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: the kernel has made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// Steers connections that come to 127.0.0.1 in a network namespace, to whatever port, to this listener, for as long as the link is open.
+pub fn steer_loopback(listener: &impl AsRawFd, namespace: &File) -> Result<OwnedFd> {
+    const MAP_CREATE: i64 = 0;
+    const MAP_UPDATE: i64 = 2;
+    const PROG_LOAD: i64 = 5;
+    const LINK_CREATE: i64 = 28;
+    const SOCKMAP: u32 = 15;
+    const PROG_SK_LOOKUP: u32 = 30;
+    const ATTACH_SK_LOOKUP: u32 = 36;
+    let words = |list: &[u32]| -> Vec<u8> { list.iter().flat_map(|word| word.to_ne_bytes()).collect() };
+    // Kind, size of a key, size of a value, entries, flags.
+    let map = bpf(MAP_CREATE, &words(&[SOCKMAP, 4, 8, 1, 0]))?;
+    let (key, value) = (0_u32, u64::from(listener.as_raw_fd().cast_unsigned()));
+    let mut update = words(&[map.as_raw_fd().cast_unsigned(), 0]);
+    for address in [(&raw const key).addr() as u64, (&raw const value).addr() as u64, 0] {
+        update.extend(address.to_ne_bytes());
+    }
+    // SAFETY: as in `bpf`; key and value live until the end of this function. This command makes no descriptor.
+    if unsafe { libc::syscall(libc::SYS_bpf, MAP_UPDATE, update.as_ptr(), update.len()) } < 0 {
+        return Err(Error::last_os_error());
+    }
+    let code = steering(map.as_raw_fd());
+    let license = c"Apache-2.0";
+    let mut load = words(&[PROG_SK_LOOKUP, (code.len() / 8) as u32]);
+    load.extend((code.as_ptr().addr() as u64).to_ne_bytes());
+    load.extend((license.as_ptr().addr() as u64).to_ne_bytes());
+    // No log (level, size, buffer), version, flags, name, interface; what it will be attached as.
+    load.extend([0; 16 + 4 + 4 + 16 + 4]);
+    load.extend(ATTACH_SK_LOOKUP.to_ne_bytes());
+    let program = bpf(PROG_LOAD, &load)?;
+    bpf(LINK_CREATE, &words(&[program.as_raw_fd().cast_unsigned(), namespace.as_raw_fd().cast_unsigned(), ATTACH_SK_LOOKUP, 0]))
+}
+
+/// The program: `struct bpf_sk_lookup` is its argument, the map's only socket its choice.
+fn steering(map: RawFd) -> Vec<u8> {
+    const PROTOCOL: i16 = 12;
+    const FAMILY: i16 = 8;
+    const LOCAL_IP4: i16 = 40;
+    // In the order of the network, as the program sees it.
+    let loopback = i32::from_ne_bytes([127, 0, 0, 1]);
+    let code = |op: u8, dst: u8, src: u8, off: i16, imm: i32| {
+        let [off0, off1] = off.to_ne_bytes();
+        let [a, b, c, d] = imm.to_ne_bytes();
+        [op, src << 4 | dst, off0, off1, a, b, c, d]
+    };
+    let (load_word, move_register, call) = (0x61, 0xbf, 0x85);
+    [
+        code(move_register, 6, 1, 0, 0),
+        code(load_word, 2, 1, PROTOCOL, 0),
+        code(0x55, 2, 0, 18, libc::IPPROTO_TCP),
+        code(load_word, 2, 1, FAMILY, 0),
+        code(0x55, 2, 0, 16, libc::AF_INET),
+        code(load_word, 2, 1, LOCAL_IP4, 0),
+        code(0x55, 2, 0, 14, loopback),
+        // Key 0, on the stack; the map, in two halves; bpf_map_lookup_elem.
+        code(0x62, 10, 0, -4, 0),
+        code(move_register, 2, 10, 0, 0),
+        code(0x07, 2, 0, 0, -4),
+        code(0x18, 1, 1, 0, map),
+        code(0, 0, 0, 0, 0),
+        code(call, 0, 0, 0, 1),
+        code(0x15, 0, 0, 7, 0),
+        // bpf_sk_assign, bpf_sk_release.
+        code(move_register, 7, 0, 0, 0),
+        code(move_register, 1, 6, 0, 0),
+        code(move_register, 2, 7, 0, 0),
+        code(0xb7, 3, 0, 0, 0),
+        code(call, 0, 0, 0, 124),
+        code(move_register, 1, 7, 0, 0),
+        code(call, 0, 0, 0, 86),
+        // SK_PASS: with the socket, or as if there had been no program.
+        code(0xb7, 0, 0, 0, 1),
+        code(0x95, 0, 0, 0, 0),
+    ]
+    .concat()
+}
+
 /// Stops this process as SIGTSTP would without a handler; returns when it is continued.
 pub fn stop_self() {
     // SAFETY: SIGSTOP cannot be handled or blocked; kill(2) takes two numbers.

@@ -4,6 +4,7 @@
 //! leaves one behind. [`monitor`] watches a running sandbox or a process in it. [`janitor`] cleans up if the runtime itself is killed.
 
 mod child;
+mod forward;
 mod gofer;
 mod idmap;
 mod jail;
@@ -13,6 +14,7 @@ mod network;
 mod sentry;
 
 pub use child::Child;
+pub use forward::Forward;
 pub use jail::{
     Fork, close_inherited, die_by, enter_namespace, exit_now, fork, inherited, namespace_type, release_streams, take_terminal, unshare,
 };

@@ -1,7 +1,7 @@
 //! dockerd in a machine, driven by `docker`.
 
-use crate::{Machine, eventually, image};
-use anyhow::{Result, bail};
+use crate::{Machine, eventually, image, services};
+use anyhow::{Result, bail, ensure};
 use caisson_tests_support::process::Output;
 use serde_json::json;
 use std::fs;
@@ -50,6 +50,16 @@ impl Docker {
         let image = image::busybox(&docker.machine.path(""))?;
         docker.ok(&["load", "--quiet", "--input", &image.display().to_string()])?;
         Ok(docker)
+    }
+
+    /// Makes an image of a service: see [`services`].
+    pub fn build(&self, name: &str) -> Result<()> {
+        let context = services::context(&self.machine, name)?.display().to_string();
+        // The classic builder runs its steps as containers of the default runtime.
+        let words = ["env", "DOCKER_BUILDKIT=0", "docker", "--host", "unix:///run/docker.sock", "build", "-t", name, &context];
+        let output = self.machine.run(&words)?;
+        ensure!(output.status == 0, "{output}");
+        Ok(())
     }
 
     fn words<'a>(&self, args: &[&'a str]) -> Vec<&'a str> {

@@ -11,6 +11,7 @@ pub mod docker;
 pub mod image;
 pub mod machine;
 pub mod podman;
+pub mod services;
 pub mod streams;
 
 pub use containerd::Containerd;

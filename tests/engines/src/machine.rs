@@ -6,7 +6,7 @@ use caisson_tests_support::{binary, host};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -114,11 +114,16 @@ impl Machine {
 
     /// A connection to a port of the machine's loopback.
     pub fn connect(&self, port: u16) -> Result<TcpStream> {
+        self.connect_to(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    /// A connection to what the machine can reach.
+    pub fn connect_to(&self, address: SocketAddr) -> Result<TcpStream> {
         let namespace = File::open(format!("/proc/{}/ns/net", self.init))?;
         // A socket belongs to the namespace in which it is made: a thread goes there.
         let connect = move || -> Result<TcpStream> {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
-            Ok(TcpStream::connect(("127.0.0.1", port))?)
+            Ok(TcpStream::connect_timeout(&address, LIMIT)?)
         };
         std::thread::spawn(connect).join().ok().context("a thread died")?
     }

@@ -6,6 +6,8 @@ use caisson_tests_engines::{Docker, eventually};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
 
+mod docker_services;
+
 type Test = fn(&Docker) -> Result<()>;
 
 const TESTS: &[(&str, Test)] = &[
@@ -31,7 +33,7 @@ fn main() -> ExitCode {
     let args = Arguments::from_args();
     let mut trials = Vec::new();
     for runtime in ["runc", "caisson"] {
-        for (name, test) in TESTS {
+        for (name, test) in TESTS.iter().chain(docker_services::TESTS) {
             trials.push(Trial::test(format!("{runtime}::{name}"), move || trial(runtime, *test)));
         }
     }

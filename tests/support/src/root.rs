@@ -47,16 +47,28 @@ pub fn debian_with(more: &[&str]) -> Result<PathBuf> {
     if let Some(given) = std::env::var_os("CAISSON_TEST_DEBIAN") {
         return Ok(given.into());
     }
-    let packages: Vec<&str> = PACKAGES.iter().chain(more).copied().collect();
+    cached(&PACKAGES.iter().chain(more).copied().collect::<Vec<_>>(), &[])
+}
+
+/// A Debian root as images have it: the smallest set, these packages, and no manuals.
+pub fn debian_image(packages: &[&str]) -> Result<PathBuf> {
+    let left_out = ["man", "doc", "locale", "info"].map(|name| format!("--dpkgopt=path-exclude=/usr/share/{name}/*"));
+    cached(packages, &left_out)
+}
+
+fn cached(packages: &[&str], options: &[String]) -> Result<PathBuf> {
     let mut hash = DefaultHasher::new();
-    (SUITE, &packages).hash(&mut hash);
+    (SUITE, packages).hash(&mut hash);
+    if !options.is_empty() {
+        options.hash(&mut hash);
+    }
     let cache = cache()?;
     let root = cache.join(format!("{SUITE}-{:016x}", hash.finish()));
     // Two test programs may come here at once: the second waits for the first.
     let lock = File::create(cache.join("lock"))?;
     lock.lock()?;
     if !root.join("etc/debian_version").exists() {
-        make(&root, &packages)?;
+        make(&root, packages, options)?;
     }
     Ok(root)
 }
@@ -72,7 +84,7 @@ fn cache() -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn make(root: &Path, packages: &[&str]) -> Result<()> {
+fn make(root: &Path, packages: &[&str], options: &[String]) -> Result<()> {
     let partial = root.with_extension(format!("partial-{}", std::process::id()));
     let remove = |dir: &Path| {
         let _ = fs::remove_dir_all(dir);
@@ -82,6 +94,7 @@ fn make(root: &Path, packages: &[&str]) -> Result<()> {
     let status = Command::new("mmdebstrap")
         .args(["--quiet", "--mode=root", "--variant=minbase"])
         .arg(format!("--include={}", packages.join(",")))
+        .args(options)
         .arg(SUITE)
         .arg(&partial)
         .args(sources())

@@ -36,6 +36,25 @@ use kernel::{
 };
 use std::sync::Arc;
 
+/// A connection of the sentry's own to whoever listens on this port of loopback, by IPv4 or else by IPv6.
+pub fn connect_loopback(kernel: &Kernel, port: u16) -> Result<Arc<dyn SocketOps>> {
+    let stack = Stack::of(kernel);
+    let attempt = |v6: bool| -> Result<Arc<dyn SocketOps>> {
+        let sock = InetSock::new(v6, SocketKind::Stream, &stack, 0);
+        let ip: std::net::IpAddr = if v6 { std::net::Ipv6Addr::LOCALHOST.into() } else { std::net::Ipv4Addr::LOCALHOST.into() };
+        match sock.connect_tcp(&address::encode((ip, port).into(), v6)) {
+            Err(error) if error.is(abi::Errno::EINPROGRESS) => {}
+            other => other?,
+        }
+        // A listener whose queue is full lets it wait: what is sent meanwhile waits, too.
+        match sock.connect_tcp_result() {
+            Err(error) if !error.is(abi::Errno::EAGAIN) => Err(error),
+            _ => Ok(sock),
+        }
+    };
+    attempt(false).or_else(|_| attempt(true))
+}
+
 /// AF_INET or AF_INET6.
 pub struct InetFamily {
     /// The one with 16-byte addresses.
