@@ -21,7 +21,7 @@ use tonic::transport::{Channel, Endpoint};
 /// The name of the image that holds a pod.
 const PAUSE: &str = "localhost/pause:latest";
 /// How long one request may take.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// A running containerd with its CRI plugin.
 pub struct Cri {
@@ -134,18 +134,58 @@ impl Cri {
 
     /// The same, with this change of what a plain pod is made from.
     pub fn run_pod_with(&self, name: &str, change: impl FnOnce(&mut PodSandboxConfig)) -> Result<Pod> {
+        let mut config = self.pod_config(name)?;
+        change(&mut config);
+        self.run(config)
+    }
+
+    /// What a plain pod is made from.
+    pub fn pod_config(&self, name: &str) -> Result<PodSandboxConfig> {
         let logs = self.machine.path(&format!("logs-{name}"));
         fs::create_dir_all(&logs)?;
         let own_processes = NamespaceOption { pid: 1, ..Default::default() };
         let security = LinuxSandboxSecurityContext { namespace_options: Some(own_processes), ..Default::default() };
-        let mut config = PodSandboxConfig {
+        Ok(PodSandboxConfig {
             metadata: Some(PodSandboxMetadata { name: name.into(), uid: format!("uid-{name}"), namespace: "default".into(), attempt: 0 }),
             hostname: format!("{name}-host"),
             log_directory: logs.display().to_string(),
             linux: Some(LinuxPodSandboxConfig { security_context: Some(security), ..Default::default() }),
             ..Default::default()
-        };
-        change(&mut config);
+        })
+    }
+
+    /// `RunPodSandbox` for each of these, all at once.
+    pub fn together(&self, count: usize, config: impl Fn(usize) -> Result<PodSandboxConfig>) -> Result<Vec<Pod>> {
+        let configs = (0..count).map(config).collect::<Result<Vec<_>>>()?;
+        let requests = configs.into_iter().map(|config| {
+            let mut client = self.client.clone();
+            let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: self.handler.into() };
+            self.tokio.spawn(async move { (config, client.run_pod_sandbox(request).await) })
+        });
+        let requests: Vec<_> = requests.collect();
+        let mut pods = Vec::new();
+        for request in requests {
+            let (config, answer) = self.tokio.block_on(request)?;
+            pods.push(Pod { id: answer?.into_inner().pod_sandbox_id, config });
+        }
+        Ok(pods)
+    }
+
+    /// `StopPodSandbox` and `RemovePodSandbox` for all at once.
+    pub fn remove_together(&self, pods: &[Pod]) -> Result<()> {
+        let requests = pods.iter().map(|pod| {
+            let (mut client, id) = (self.client.clone(), pod.id.clone());
+            self.tokio.spawn(async move {
+                client.stop_pod_sandbox(StopPodSandboxRequest { pod_sandbox_id: id.clone() }).await?;
+                client.remove_pod_sandbox(RemovePodSandboxRequest { pod_sandbox_id: id }).await
+            })
+        });
+        let requests: Vec<_> = requests.collect();
+        requests.into_iter().try_for_each(|request| self.tokio.block_on(request)?.map(drop).map_err(Into::into))
+    }
+
+    /// `RunPodSandbox`.
+    fn run(&self, config: PodSandboxConfig) -> Result<Pod> {
         let request = RunPodSandboxRequest { config: Some(config.clone()), runtime_handler: self.handler.into() };
         let answer = self.ask("RunPodSandbox", |mut client| async move { client.run_pod_sandbox(request).await })?;
         Ok(Pod { id: answer.pod_sandbox_id, config })

@@ -80,7 +80,8 @@ impl Machine {
         command.args(["--target", &self.init.to_string(), "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--"]);
         command.args(args);
         let path = "/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin";
-        command.env("PATH", format!("{}:{path}", self.dir.join("bin").display()));
+        let other = std::env::var("CAISSON_TEST_CONTAINERD").map(|dir| dir + ":").unwrap_or_default();
+        command.env("PATH", format!("{}:{other}{path}", self.dir.join("bin").display()));
         command.current_dir("/");
         command
     }

@@ -5,6 +5,7 @@ use caisson_tests_engines::containerd::{Containerd, RUNTIMES, Runtime};
 use caisson_tests_engines::eventually;
 use caisson_tests_support::process::Output;
 use libtest_mimic::{Arguments, Failed, Trial};
+use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
 
 type Test = fn(&mut Containerd) -> Result<()>;
@@ -18,6 +19,7 @@ const TESTS: &[(&str, Test)] = &[
     ("pause", pause),
     ("statistics_and_limits", statistics_and_limits),
     ("out_of_memory", out_of_memory),
+    ("exec_flood", exec_flood),
     ("nothing_is_left", nothing_is_left),
     ("fifty_at_once", fifty_at_once),
     ("containerd_is_killed", containerd_is_killed),
@@ -200,6 +202,33 @@ fn out_of_memory(c: &mut Containerd) -> Result<()> {
     listening.context("ctr events says nothing")?;
     told.with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
     Ok(())
+}
+
+/// A hundred commands at once in one container (fewer where runtime and shim are not meant for each other): each has its own output and status.
+fn exec_flood(c: &mut Containerd) -> Result<()> {
+    c.run_ok(&["-d"], "c", &["sleep", "1000"])?;
+    c.wait_state("c", "RUNNING")?;
+    let mut started = Vec::new();
+    for n in 0..if c.runtime.own_shim == c.runtime.caisson { 100 } else { 20 } {
+        let (id, script) = (format!("e{n}"), format!("read x; echo {n} $x; exit {}", n % 7));
+        let mut command = c.machine.command(&["ctr", "task", "exec", "--exec-id", &id, "c", "sh", "-c", &script]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        child.stdin.take().context("no pipe")?.write_all(b"word\n")?;
+        started.push(child);
+    }
+    for (n, child) in started.into_iter().enumerate() {
+        let output = child.wait_with_output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let wanted = i32::try_from(n % 7)?;
+        ensure!(text == format!("{n} word\n") && output.status.code() == Some(wanted), "{n}: {output:?}");
+    }
+    let list = c.ctr(&["task", "exec", "--exec-id", "last", "c", "ps"])?;
+    ensure!(list.lines().count() <= 4, "processes are left: {list}");
+    c.ctr(&["task", "kill", "-s", "KILL", "c"])?;
+    c.wait_state("c", "STOPPED")?;
+    c.try_ctr(&["task", "delete", "c"])?;
+    c.ctr(&["container", "delete", "c"])?;
+    empty(c)
 }
 
 fn nothing_is_left(c: &mut Containerd) -> Result<()> {

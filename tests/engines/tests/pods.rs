@@ -15,6 +15,8 @@ pub const TESTS: &[(&str, super::Test)] = &[
     ("containerd_restarts", containerd_restarts),
     ("shim_is_killed", shim_is_killed),
     ("pod_goes_first", pod_goes_first),
+    ("much_is_logged", much_is_logged),
+    ("fifty_pods_at_once", fifty_pods_at_once),
 ];
 
 /// What only a sandbox has.
@@ -183,6 +185,43 @@ fn pod_goes_first(c: &Cri) -> Result<()> {
         ensure!(c.status(id).is_err(), "it is still there");
     }
     Ok(())
+}
+
+/// 60 MB through the log's pipe: all of it arrives, and nobody on the way keeps it.
+fn much_is_logged(c: &Cri) -> Result<()> {
+    const LINES: usize = 600_000;
+    let pod = c.run_pod("pod", false)?;
+    let script = format!("yes {} | head -n {LINES}; echo last", "x".repeat(99));
+    let one = c.run_container(&pod, "one", 0, &["sh", "-c", &script], &[])?;
+    let log = Path::new(&pod.config.log_directory).join("one.log");
+    let ended = || (c.status(&one).ok()?.state == ContainerState::ContainerExited as i32).then_some(());
+    ensure!((0..4).any(|_| eventually(30, ended).is_some()), "{:?}", c.status(&one)?);
+    c.logged(&pod, "one", "last")?;
+    let text = std::fs::read_to_string(&log)?;
+    let (lines, bytes) = (text.lines().count(), text.matches('x').count());
+    ensure!((lines, bytes) == (LINES + 1, LINES * 99), "{lines} lines, {bytes} bytes");
+    for what in ["containerd-shim-caisson", "caisson sentry "] {
+        for pid in c.machine.all_processes(what) {
+            let [_, _, kilobytes] = has(pid)?;
+            ensure!(kilobytes < 60_000, "{what}: {kilobytes} KiB");
+        }
+    }
+    end(c, &pod)
+}
+
+/// Pods that are made, run and removed beside each other.
+fn fifty_pods_at_once(c: &Cri) -> Result<()> {
+    let pods: Vec<Pod> = c.together(50, |n| c.pod_config(&format!("pod{n}")))?;
+    let mut ids = Vec::new();
+    for pod in &pods {
+        ids.push(c.run_container(pod, "one", 0, &["sleep", "1111"], &[])?);
+    }
+    for (pod, id) in pods.iter().zip(&ids) {
+        let name = format!("{}-host\n", pod.config.metadata.as_ref().context("metadata")?.name);
+        ensure!(c.exec_ok(id, &["hostname"])? == name, "{name}");
+    }
+    c.remove_together(&pods)?;
+    empty(c)
 }
 
 fn exited(c: &Cri, id: &str) -> Result<()> {
