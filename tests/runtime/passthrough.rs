@@ -69,7 +69,7 @@ fn environment_and_directory() {
     let mut command = caisson();
     command.args(["do", "--cwd", "/etc", "--", "pwd"]);
     assert_eq!(stdout(&run(&mut command)), "/etc\n");
-    let (code, text) = outcome(caisson().args(["do", "--cwd", "/no/such/directory", "--", "pwd"]));
+    let (code, text) = outcome(caisson().args(["do", "--cwd", "/etc/passwd", "--", "pwd"]));
     assert_eq!(code, 118, "{text}");
 }
 

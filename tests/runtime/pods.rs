@@ -115,7 +115,7 @@ fn what_cannot_join_leaves_nothing() {
     create(&scratch, "sandbox", "pod", "exec sleep 1000", |_| {});
     ok(&mut scratch.verb(&["start", "pod"]));
     refused("container", "bad", &|config| config["process"]["args"] = json!(["/no/such/program"]), "no such file or directory");
-    refused("container", "bad", &|config| config["process"]["cwd"] = json!("/no/such/directory"), "process.cwd");
+    refused("container", "bad", &|config| config["process"]["cwd"] = json!("/etc/passwd"), "process.cwd");
     // The sandbox is none the worse for it.
     create(&scratch, "container", "bad", "exec sleep 1000", |_| {});
     ok(&mut scratch.verb(&["start", "bad"]));
