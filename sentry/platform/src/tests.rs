@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 mod hostile;
 mod patched;
+mod waiting;
 
 const CODE: u64 = 0x40_0000;
 const DATA: u64 = 0x50_0000;
@@ -74,8 +75,10 @@ macro_rules! on_all_platforms {
 use hostile::{
     calls_from_the_stub, every_call_is_only_seen, jumps_into_the_stub, no_low_number_does_anything_from_anywhere, overwrites_and_races,
 };
+use waiting::waiting_in_the_kernel_loses_no_call;
 
 on_all_platforms!(
+    waiting_in_the_kernel_loses_no_call,
     every_call_is_only_seen,
     calls_from_the_stub,
     no_low_number_does_anything_from_anywhere,
