@@ -5,7 +5,7 @@ use super::frame::{self, Saved};
 use super::halves::Half;
 use super::patch::PutBack;
 use super::spin::{Found, Last, Spin, Way};
-use super::thread::{HostThread, Ring};
+use super::thread::{HostThread, Orders, Ring};
 use super::{Shared, code};
 use crate::activity::{self, Activity};
 use crate::interrupt::Interrupter;
@@ -135,23 +135,22 @@ impl TrapContext {
         }
     }
 
-    /// Puts both sides where they look in turns with others.
-    fn divide(&mut self, thread: &HostThread) -> Result<(), Errno> {
+    /// Puts both sides where they look in turns with others. Returns who is to be disturbed when the stub has been told to run.
+    fn divide(&mut self, thread: &HostThread) -> Result<Option<Arc<Orders>>, Errno> {
         match &self.half {
-            Some(half) if half.is_of(thread.tid) => half.place(),
+            Some(half) if half.is_of(thread.tid) => Ok(half.place()),
             _ => {
                 self.reunite(thread);
                 self.half = self.shared.halves.join(thread.tid, thread.orders());
-                if let Some(half) = &self.half {
-                    self.activity.set_placed(true);
-                    half.place();
-                    thread.set_together(false)?;
-                    // Others wait for its processor.
-                    activity::tell_waits(Some(half.waits()));
-                }
+                let Some(half) = &self.half else { return Ok(None) };
+                self.activity.set_placed(true);
+                let lingers = half.place();
+                thread.set_together(false)?;
+                // Others wait for its processor.
+                activity::tell_waits(Some(half.waits()));
+                Ok(lingers)
             }
         }
-        Ok(())
     }
 
     /// Lets both sides be where they want again.
@@ -284,10 +283,13 @@ impl TrapContext {
 
     /// The same, and looks for it in turns with other threads.
     fn resume_in_turns(&mut self, thread: &mut HostThread, jump: bool, keeps: bool) -> Result<Ring, Errno> {
-        self.divide(thread)?;
+        let lingers = self.divide(thread)?;
         thread.set_watched(true)?;
         if thread.resume(jump)? {
             self.interrupter.repeat();
+        }
+        if let Some(orders) = lingers {
+            orders.disturb();
         }
         let (found, ring) = match &self.half {
             Some(half) => look_in_turns(thread, half)?,

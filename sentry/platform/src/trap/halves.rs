@@ -134,18 +134,16 @@ impl Half {
         Arc::clone(&self.member) as Arc<dyn Waits>
     }
 
-    /// Puts both threads where they belong, if they are not there. Their stub is about to run.
-    pub fn place(&self) {
-        if self.member.set_active(true)
-            && let Some(orders) = self.member.pair.swap_lingering(None)
-            && !Arc::ptr_eq(&orders, &self.member.orders)
-        {
-            orders.disturb();
-        }
+    /// Puts both threads where they belong, if they are not there. Their stub is about to run; then whoever lingers where it will run
+    /// is to be [disturbed](Orders::disturb), and not before: the processor would go to sleep meanwhile.
+    pub fn place(&self) -> Option<Arc<Orders>> {
+        let has_waited = self.member.set_active(true);
+        let lingers = if has_waited { self.member.pair.swap_lingering(None) } else { None };
         if !self.member.is_placed.swap(true, Relaxed) {
             self.placement.bind(self.member.stub, self.member.pair.first);
             self.placement.bind(self.member.sentry, self.member.pair.first + 1);
         }
+        lingers.filter(|orders| !Arc::ptr_eq(orders, &self.member.orders))
     }
 
     /// The calling thread looks from now on, and nobody else of the pair.
