@@ -18,10 +18,10 @@ int main(void) {
 }
 C
 gcc -g -o p p.c -pthread
-# every call of a program, its threads and its children, by name and result
-strace -f -qq -e signal=none -e trace=write,exit_group -o out sh -c './p; /bin/echo two | cat; exit 4'
+# every call of a program, its threads and its children, by name and result; each in a file of its own, where no other's interrupts a line
+strace -ff -qq -e signal=none -e trace=write,exit_group -o out sh -c './p; /bin/echo two | cat; exit 4'
 echo "strace: $?"
-sed 's/^[0-9]* *//; s/0x[0-9a-f]*/ADDR/g; s/([0-9]\{1,\}, \[/(PID, [/; s/= [0-9]\{1,\}$/= N/' out | grep -v 'unfinished\|resumed' | sort | head -40
+sed 's/0x[0-9a-f]*/ADDR/g; s/([0-9]\{1,\}, \[/(PID, [/; s/= [0-9]\{1,\}$/= N/' out.* | sort | head -40
 strace -c -o sum true; grep -c execve sum
 cat > cmds <<'G'
 set pagination off
