@@ -246,14 +246,12 @@ impl Spin {
     }
 
     fn stop(&mut self) {
-        if self.mode == Mode::InTurns {
+        if std::mem::replace(&mut self.mode, Mode::Bell(self.pause)) == Mode::InTurns {
             self.rest = self.next_rest;
             self.next_rest = (self.next_rest * 2).min(LONGEST_REST);
-            self.mode = Mode::Bell(self.pause);
-            return;
+        } else {
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }
-        self.mode = Mode::Bell(self.pause);
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 }
 

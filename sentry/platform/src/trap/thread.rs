@@ -123,9 +123,7 @@ impl Orders {
         }
         Ok(())
     }
-}
 
-impl Orders {
     /// The next order may be long in coming: nobody is to look for it. To be called by the thread that serves it.
     pub fn send_away(&self) {
         if self.is_posted()
