@@ -29,7 +29,7 @@ fn main() -> ExitCode {
         }
     };
     if args.first().is_some_and(|name| shim::is_shim(name)) {
-        let code = shim::main(args.get(1..).unwrap_or_default());
+        let code = shim::main(args.get(1..).unwrap_or_default(), container::kills_of);
         return ExitCode::from(u8::try_from(code).unwrap_or(exit::Status::Internal as u8));
     }
     let code = match args.get(1).map(String::as_str) {

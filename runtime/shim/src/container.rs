@@ -3,6 +3,7 @@
 use crate::console::Socket;
 use crate::error::{Error, Result};
 use crate::oci::Oci;
+use crate::oom::{Kills, KillsOf};
 use crate::process::{Phase, Process};
 use crate::stdio;
 use serde_json::Value;
@@ -196,6 +197,11 @@ impl Container {
     /// What `events --stats` prints.
     pub fn stats(&self) -> Result<Vec<u8>> {
         self.oci.output(&["events", "--stats", &self.id])
+    }
+
+    /// What the runtime kills in it.
+    pub fn kills(&self, kills_of: KillsOf) -> Option<Kills> {
+        kills_of(self.oci.root(), &self.id)
     }
 
     /// Removes it: its state, what is left of its processes, and its root's mounts.

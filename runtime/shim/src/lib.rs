@@ -26,6 +26,7 @@ mod stats;
 mod stdio;
 
 pub use error::{Error, Result};
+pub use oom::{Kills, KillsOf};
 
 /// The name that containerd derives from the runtime `io.containerd.caisson.v1`.
 pub const NAME: &str = "containerd-shim-caisson-v1";
@@ -36,8 +37,9 @@ pub fn is_shim(argv0: &str) -> bool {
     argv0.rsplit('/').next() == Some(NAME)
 }
 
-/// Entry point; `args` without `argv[0]`. The result is the process's exit status.
-pub fn main(args: &[String]) -> i32 {
+/// Entry point; `args` without `argv[0]`. `kills_of` gives what a runtime of this very program tells of containers. The result is the
+/// process's exit status.
+pub fn main(args: &[String], kills_of: KillsOf) -> i32 {
     let done = args::parse(args).and_then(|args| {
         if args.version {
             println!("{NAME}:\n  Version: {}", env!("CARGO_PKG_VERSION"));
@@ -46,7 +48,7 @@ pub fn main(args: &[String]) -> i32 {
         match args.action.as_str() {
             "start" => start::main(&args),
             "delete" => delete::main(&args),
-            "" => serve::main(&args),
+            "" => serve::main(&args, kills_of),
             other => Err(Error::invalid(format!("there is no action {other}: start and delete are known"))),
         }
     });

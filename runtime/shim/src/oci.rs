@@ -17,6 +17,7 @@ use ttrpc::Code;
 pub struct Oci {
     reaper: Arc<Reaper>,
     program: PathBuf,
+    root: PathBuf,
     globals: Vec<String>,
     log: PathBuf,
 }
@@ -36,9 +37,10 @@ impl Oci {
     /// The runtime that `options` name, for a container in `bundle`.
     pub fn new(reaper: Arc<Reaper>, options: &Options, namespace: &str, bundle: &Path) -> Oci {
         let log = bundle.join("log.json");
+        let root = options.root.join(namespace);
         let mut globals = vec![
             "--root".to_owned(),
-            options.root.join(namespace).display().to_string(),
+            root.display().to_string(),
             "--log".into(),
             log.display().to_string(),
             "--log-format".into(),
@@ -48,7 +50,12 @@ impl Oci {
             globals.push("--systemd-cgroup".into());
         }
         globals.extend(options.flags.iter().cloned());
-        Oci { reaper, program: options.program.clone(), globals, log }
+        Oci { reaper, program: options.program.clone(), root, globals, log }
+    }
+
+    /// Its state directory.
+    pub fn root(&self) -> &Path {
+        &self.root
     }
 
     fn command(&self, args: &[&str]) -> Command {

@@ -4,6 +4,7 @@ use crate::args::Args;
 use crate::error::{Error, Result};
 use crate::events::Publisher;
 use crate::log;
+use crate::oom::KillsOf;
 use crate::reaper::Reaper;
 use crate::service::Service;
 use containerd_shim_protos::create_task;
@@ -22,7 +23,7 @@ const LAST_EVENTS: Duration = Duration::from_secs(5);
 type Methods = HashMap<String, Box<dyn MethodHandler + Send + Sync>>;
 
 /// Serves on the socket that is standard input: see [`start`](crate::start).
-pub fn main(args: &Args) -> Result<()> {
+pub fn main(args: &Args, kills_of: KillsOf) -> Result<()> {
     let address = std::env::var("TTRPC_ADDRESS").map_err(Error::context("TTRPC_ADDRESS"))?;
     let listener = fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3).map_err(Error::context("the socket"))?;
     let null = File::open("/dev/null").map_err(Error::context("/dev/null"))?;
@@ -32,7 +33,7 @@ pub fn main(args: &Args) -> Result<()> {
     log::start(args.debug);
     let reaper = Reaper::start()?;
     let publisher = Arc::new(Publisher::start(&args.namespace, address)?);
-    let service = Arc::new(Service::new(&args.namespace, reaper, publisher.clone()));
+    let service = Arc::new(Service::new(&args.namespace, reaper, publisher.clone(), kills_of));
     let mut server = Server::new()
         .add_listener(listener.into_raw_fd())
         .map_err(Error::context("the socket"))?

@@ -4,11 +4,12 @@ use crate::container::{self, Container};
 use crate::error::{Error, Result};
 use crate::events::Publisher;
 use crate::oci::Oci;
+use crate::oom::{KillsOf, Watch};
 use crate::options::Options;
 use crate::process::{Exit, Phase, Process};
 use crate::reaper::Reaper;
 use crate::stdio::Paths;
-use crate::{args, log, mount, oom, stats};
+use crate::{args, log, mount, stats};
 use containerd_shim_protos::events::task::{
     TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskIO, TaskOOM, TaskPaused, TaskResumed, TaskStart,
 };
@@ -36,6 +37,7 @@ pub struct Service {
     namespace: String,
     reaper: Arc<Reaper>,
     publisher: Arc<Publisher>,
+    kills_of: KillsOf,
     containers: Mutex<HashMap<String, Arc<Container>>>,
     shutdown: Mutex<bool>,
     down: Condvar,
@@ -45,11 +47,12 @@ type Answer<T> = ttrpc::Result<T>;
 
 impl Service {
     /// Without containers.
-    pub fn new(namespace: &str, reaper: Arc<Reaper>, publisher: Arc<Publisher>) -> Service {
+    pub fn new(namespace: &str, reaper: Arc<Reaper>, publisher: Arc<Publisher>, kills_of: KillsOf) -> Service {
         Service {
             namespace: namespace.into(),
             reaper,
             publisher,
+            kills_of,
             containers: Mutex::default(),
             shutdown: Mutex::new(false),
             down: Condvar::new(),
@@ -73,8 +76,8 @@ impl Service {
         found.ok_or_else(|| Error::not_found(format!("there is no container {id}")))
     }
 
-    /// Waits for the end of a process in a thread of its own, and tells of it.
-    fn watch(&self, container: &Arc<Container>, process: &Arc<Process>) {
+    /// Waits for the end of a process in a thread of its own, and tells of it; `oom` is that of a container's first.
+    fn watch(&self, container: &Arc<Container>, process: &Arc<Process>, oom: Option<Watch>) {
         self.reaper.adopt(process.pid());
         let (container, process) = (container.clone(), process.clone());
         let (reaper, publisher) = (self.reaper.clone(), self.publisher.clone());
@@ -82,6 +85,10 @@ impl Service {
             let exit = Exit::now(reaper.wait(process.pid()));
             if process.exec_id.is_empty() {
                 container.kill_rest();
+            }
+            // That it ended for want of memory is told before that it ended: engines look for the reason then.
+            if let Some(oom) = oom {
+                oom.finish();
             }
             // A process that ends at once has been started before, for containerd, too.
             let _starting = process.starting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -145,12 +152,12 @@ impl Service {
             ..Default::default()
         };
         self.publisher.publish(topics::TASK_CREATE_EVENT_TOPIC, &event);
-        self.watch(&container, &container.init);
         let (publisher, id) = (self.publisher.clone(), request.id.clone());
-        oom::watch(container.init.pid(), move || {
+        let oom = Watch::start(container.init.pid(), container.kills(self.kills_of), move || {
             let event = TaskOOM { container_id: id.clone(), ..Default::default() };
             publisher.publish(topics::TASK_OOM_EVENT_TOPIC, &event);
         });
+        self.watch(&container, &container.init, Some(oom));
         Ok(pid)
     }
 
@@ -167,7 +174,7 @@ impl Service {
         } else {
             let event = TaskExecStarted { container_id, exec_id: request.exec_id.clone(), pid, ..Default::default() };
             self.publisher.publish(topics::TASK_EXEC_STARTED_EVENT_TOPIC, &event);
-            self.watch(&container, &process);
+            self.watch(&container, &process, None);
         }
         Ok(pid)
     }

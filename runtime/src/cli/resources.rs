@@ -251,27 +251,13 @@ pub fn events(args: &EventsArgs, settings: &Settings) -> Result {
 
 /// In a pod the sentry keeps the limits of a single container: tells in the background of each process that it kills.
 fn watch_sentry(container: &Container) -> Result<Option<std::thread::JoinHandle<()>>> {
-    if container.record.sandbox.is_none() {
-        return Ok(None);
-    }
-    let Some(client) = container.client()? else { return Ok(None) };
+    let Some(kills) = container.kills()? else { return Ok(None) };
     let id = container.record.id.clone();
     let watch = move || {
-        let mut seen = 0;
-        let next = |seen| {
-            client.send(&Request::OutOfMemory { seen }, &[])?;
-            client.receive(None)
-        };
-        while let Ok(Event::OutOfMemory { kills }) = next(seen) {
-            if kills <= seen {
-                return;
+        for _ in kills.flat_map(|more| 0..more) {
+            if let Err(failure) = tell_of(&id, "oom", None) {
+                tracing::warn!("{failure}");
             }
-            for _ in seen..kills {
-                if let Err(failure) = tell_of(&id, "oom", None) {
-                    tracing::warn!("{failure}");
-                }
-            }
-            seen = kills;
         }
     };
     std::thread::Builder::new().name("oom".into()).spawn(watch).map(Some).map_err(Failure::internal("a thread"))

@@ -227,6 +227,23 @@ impl Container {
         State::new(&self.record, self.status())
     }
 
+    /// What its sentry kills in it for want of memory: how many processes, each time that there are more. It ends with the container.
+    /// `None` where the host's control group keeps the limit alone: the sentry does so for single containers of a pod.
+    pub fn kills(&self) -> Result<Option<impl Iterator<Item = u64> + Send + use<>>> {
+        if self.record.sandbox.is_none() {
+            return Ok(None);
+        }
+        let Some(client) = self.client()? else { return Ok(None) };
+        let mut seen = 0;
+        Ok(Some(std::iter::from_fn(move || {
+            client.send(&Request::OutOfMemory { seen }, &[]).ok()?;
+            match client.receive(None).ok()? {
+                Event::OutOfMemory { kills } => kills.checked_sub(std::mem::replace(&mut seen, kills)).filter(|more| *more > 0),
+                _ => None,
+            }
+        })))
+    }
+
     /// Enters this process as a stand-in of a further process. The entry goes with the result.
     pub fn enter_stand_in(&self) -> Result<StandInEntry> {
         let pid = std::process::id().cast_signed();
@@ -309,6 +326,13 @@ impl Drop for StandInEntry {
         // It may be gone with the whole container.
         let _ = std::fs::remove_file(&self.0);
     }
+}
+
+/// For the shim: [`Container::kills`] of the container with this name, if it is one of ours.
+pub fn kills_of(root: &Path, id: &str) -> Option<shim::Kills> {
+    // What another runtime keeps there is not understood, and says nothing.
+    let kills = Container::open(root, id).and_then(|container| container.kills()).ok()??;
+    Some(Box::new(kills))
 }
 
 fn in_use(id: &str) -> Failure {

@@ -6,6 +6,7 @@ use k8s_cri::v1::ContainerState;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
 
+mod memory;
 mod pods;
 mod settings;
 mod streams;
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
     let mut trials = Vec::new();
     for handler in ["runc", "caisson"] {
         let own = if handler == "caisson" { pods::OWN } else { &[] };
-        for (name, test) in TESTS.iter().chain(pods::TESTS).chain(streams::TESTS).chain(settings::TESTS).chain(own) {
+        for (name, test) in TESTS.iter().chain(pods::TESTS).chain(streams::TESTS).chain(settings::TESTS).chain(memory::TESTS).chain(own) {
             trials.push(Trial::test(format!("{handler}::{name}"), move || trial(handler, *test)));
         }
     }

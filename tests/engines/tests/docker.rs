@@ -27,6 +27,7 @@ const TESTS: &[(&str, Test)] = &[
     ("joined", joined),
     ("statistics", statistics),
     ("limits", limits),
+    ("out_of_memory", out_of_memory),
 ];
 
 fn main() -> ExitCode {
@@ -312,5 +313,19 @@ fn limits(d: &Docker) -> Result<()> {
     let output =
         d.run(&["run", "--rm", "--memory", "30m", BUSYBOX, "sh", "-c", "x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo still here"])?;
     ensure!(output.status == 137 || (output.status != 0 && !output.text().contains("still")), "{output}");
+    Ok(())
+}
+
+fn out_of_memory(d: &Docker) -> Result<()> {
+    let greedy = "x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo still here";
+    d.ok(&["run", "-d", "--name", "greedy", "--memory", "30m", BUSYBOX, "sh", "-c", greedy])?;
+    d.wait_for("greedy", ".State.Status", "exited")?;
+    ensure!(d.inspect("greedy", ".State.ExitCode")? == "137", "exit status");
+    d.wait_for("greedy", ".State.OOMKilled", "true")?;
+    // Nobody else is said to have had too much.
+    d.ok(&["run", "-d", "--name", "modest", "--memory", "30m", BUSYBOX, "sleep", "1000"])?;
+    d.ok(&["kill", "modest"])?;
+    d.wait_for("modest", ".State.Status", "exited")?;
+    ensure!(d.inspect("modest", ".State.OOMKilled")? == "false", "killed by us");
     Ok(())
 }
