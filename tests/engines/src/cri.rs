@@ -16,6 +16,7 @@ use k8s_cri::v1::{
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
 /// The name of the image that holds a pod.
@@ -302,6 +303,18 @@ impl Cri {
     pub fn stop(&self, id: &str, grace: i64) -> Result<()> {
         let request = StopContainerRequest { container_id: id.into(), timeout: grace };
         self.ask("StopContainer", |mut client| async move { client.stop_container(request).await }).map(drop)
+    }
+
+    /// `StopContainer`, which goes on while other requests are made: see [`Cri::done`].
+    pub fn begin_stop(&self, id: &str, grace: i64) -> JoinHandle<Result<()>> {
+        let request = StopContainerRequest { container_id: id.into(), timeout: grace };
+        let mut client = self.client.clone();
+        self.tokio.spawn(async move { Ok(client.stop_container(request).await.map(drop)?) })
+    }
+
+    /// Waits for the end of what is under way.
+    pub fn done<T>(&self, begun: JoinHandle<T>) -> Result<T> {
+        Ok(self.tokio.block_on(begun)?)
     }
 
     /// `RemoveContainer`.

@@ -3,8 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use caisson_tests_engines::image::BUSYBOX;
 use caisson_tests_engines::{Docker, eventually};
+use caisson_tests_support::host;
 use libtest_mimic::{Arguments, Failed, Trial};
-use std::process::ExitCode;
+use std::process::{ExitCode, Stdio};
 
 mod docker_services;
 
@@ -28,6 +29,7 @@ const TESTS: &[(&str, Test)] = &[
     ("statistics", statistics),
     ("limits", limits),
     ("out_of_memory", out_of_memory),
+    ("containerd_is_killed", containerd_is_killed),
 ];
 
 fn main() -> ExitCode {
@@ -283,6 +285,42 @@ fn build(d: &Docker) -> Result<()> {
     ensure!(text == "1000\n/work\nb\ngiven\nmore\n", "{text}");
     let kernel = d.ok(&["run", "--rm", "--entrypoint", "cat", "built", "/kernel"])?;
     ensure!(kernel.contains("Caisson") == (d.runtime == "caisson"), "the step ran on another kernel: {kernel}");
+    Ok(())
+}
+
+/// dockerd starts its containerd again. A command runs meanwhile, and a container has been asked to end.
+fn containerd_is_killed(d: &Docker) -> Result<()> {
+    let waits = "while [ ! -e /tmp/go ]; do sleep 0.1; done";
+    let script = format!("trap 'echo asked; {waits}; exit 9' TERM; echo ready; while :; do sleep 0.1; done");
+    for name in ["box", "stops"] {
+        d.ok(&["run", "-d", "--name", name, BUSYBOX, "sh", "-c", &script])?;
+        eventually(30, || d.ok(&["logs", name]).ok()?.contains("ready").then_some(())).context("started")?;
+    }
+    d.ok(&["exec", "-d", "box", "sh", "-c", &format!("touch /tmp/begun; {waits}; touch /tmp/done")])?;
+    eventually(30, || (d.run(&["exec", "box", "test", "-e", "/tmp/begun"]).ok()?.status == 0).then_some(())).context("exec")?;
+    let mut stop = d.machine.command(&["docker", "--host", "unix:///run/docker.sock", "stop", "--time", "60", "stops"]);
+    let mut stop = stop.stdout(Stdio::null()).spawn()?;
+    eventually(30, || d.ok(&["logs", "stops"]).ok()?.contains("asked").then_some(())).context("asked to end")?;
+    let daemons = || d.machine.processes("containerd --config");
+    let old = daemons();
+    for pid in &old {
+        host::kill(*pid, "KILL")?;
+    }
+    let again = || daemons().iter().any(|pid| !old.contains(pid)).then_some(());
+    eventually(60, again).context("dockerd does not start containerd again")?;
+    for name in ["box", "stops"] {
+        let goes = || (d.run(&["exec", name, "touch", "/tmp/go"]).ok()?.status == 0).then_some(());
+        eventually(60, goes).with_context(|| format!("nothing can be executed in {name}: {:?}", d.run(&["exec", name, "true"])))?;
+    }
+    d.wait_for("stops", ".State.Status", "exited")?;
+    ensure!(d.inspect("stops", ".State.ExitCode")? == "9", "exit status");
+    ensure!(stop.wait()?.success(), "docker stop");
+    eventually(30, || (d.run(&["exec", "box", "test", "-e", "/tmp/done"]).ok()?.status == 0).then_some(())).context("the command")?;
+    d.ok(&["stop", "--time", "60", "box"])?;
+    ensure!(d.inspect("box", ".State.ExitCode")? == "9", "exit status");
+    d.ok(&["rm", "box", "stops"])?;
+    let left = eventually(20, || d.machine.mounts("/run/docker").is_empty().then_some(()));
+    ensure!(left.is_some(), "mounts are left: {:?}", d.machine.mounts("/run/docker"));
     Ok(())
 }
 

@@ -13,6 +13,7 @@ pub const TESTS: &[(&str, super::Test)] = &[
     ("apart", apart),
     ("twenty_pods", twenty_pods),
     ("containerd_restarts", containerd_restarts),
+    ("containerd_dies_under_way", containerd_dies_under_way),
     ("shim_is_killed", shim_is_killed),
     ("pod_goes_first", pod_goes_first),
     ("much_is_logged", much_is_logged),
@@ -155,6 +156,44 @@ fn containerd_restarts(c: &Cri) -> Result<()> {
     ensure!(c.exec_ok(&two, &["ps"])?.contains("sleep 1111"), "not in the same sandbox");
     c.stop(&one, 0)?;
     ensure!(c.status(&one)?.exit_code == 137, "{:?}", c.status(&one)?);
+    end(c, &pod)
+}
+
+/// While containers have been asked to end, and a command runs in one.
+fn containerd_dies_under_way(c: &Cri) -> Result<()> {
+    let [_, shared] = directories(c)?;
+    let pod = c.run_pod("pod", false)?;
+    let waits = "while [ ! -e /shared/go ]; do sleep 0.1; done";
+    let polite = format!("trap 'echo asked; {waits}; exit 9' TERM; echo ready; while :; do sleep 0.1; done");
+    let stubborn = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.1; done";
+    let mut ids = Vec::new();
+    for (name, script) in [("polite", polite.as_str()), ("stubborn", stubborn)] {
+        ids.push(c.run_container(&pod, name, 0, &["sh", "-c", script], &[(&shared, "/shared")])?);
+        c.logged(&pod, name, "ready")?;
+    }
+    let [polite, stubborn] = &ids[..] else { bail!("{ids:?}") };
+    let mut stream = c.stream_exec(stubborn, &["sh", "-c", &format!("echo begun; {waits}; touch /shared/done")], false)?;
+    stream.shows("begun")?;
+    let stops = ids.iter().map(|id| c.begin_stop(id, 60)).collect::<Vec<_>>();
+    for (id, name) in [(polite, "polite"), (stubborn, "stubborn")] {
+        // Asking for the status carries the other requests on.
+        let asked = || (c.status(id).is_ok() && c.log(&pod, name).iter().any(|line| line == "asked")).then_some(());
+        eventually(30, asked).with_context(|| format!("{name} is not asked to end"))?;
+    }
+    c.restart()?;
+    for stop in stops {
+        ensure!(c.done(stop)?.is_err(), "it is said to have ended");
+    }
+    for id in &ids {
+        ensure!(c.status(id)?.state == ContainerState::ContainerRunning as i32, "{:?}", c.status(id)?);
+        ensure!(c.exec_ok(id, &["hostname"])? == "pod-host\n", "hostname");
+    }
+    std::fs::write(shared.join("go"), "")?;
+    ensure!(c.exited(polite)? == 9, "{:?}", c.status(polite)?);
+    // What was executed has gone on, though nobody listens to it any more.
+    eventually(30, || shared.join("done").exists().then_some(())).context("the command has ended with containerd")?;
+    c.stop(stubborn, 1)?;
+    ensure!(c.exited(stubborn)? == 137, "{:?}", c.status(stubborn)?);
     end(c, &pod)
 }
 
