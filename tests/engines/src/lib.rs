@@ -10,6 +10,7 @@ pub mod cri;
 pub mod docker;
 pub mod image;
 pub mod machine;
+pub mod output;
 pub mod podman;
 pub mod services;
 pub mod streams;

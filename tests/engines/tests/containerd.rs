@@ -8,6 +8,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::io::Write;
 use std::process::{Command, ExitCode, Stdio};
 
+mod logs;
 mod restarts;
 
 type Test = fn(&mut Containerd) -> Result<()>;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     let args = Arguments::from_args();
     let mut trials = Vec::new();
     for runtime in RUNTIMES {
-        for (name, test) in TESTS.iter().chain(restarts::TESTS) {
+        for (name, test) in TESTS.iter().chain(restarts::TESTS).chain(logs::TESTS) {
             trials.push(Trial::test(format!("{}::{name}", runtime.name), move || trial(runtime, *test)));
         }
     }

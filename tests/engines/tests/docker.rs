@@ -2,10 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use caisson_tests_engines::image::BUSYBOX;
-use caisson_tests_engines::{Docker, eventually};
+use caisson_tests_engines::{Docker, eventually, output};
 use caisson_tests_support::host;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::{ExitCode, Stdio};
+use std::time::Duration;
 
 mod docker_services;
 
@@ -30,6 +31,8 @@ const TESTS: &[(&str, Test)] = &[
     ("limits", limits),
     ("out_of_memory", out_of_memory),
     ("containerd_is_killed", containerd_is_killed),
+    ("much_is_logged", much_is_logged),
+    ("no_room_for_the_log", no_room_for_the_log),
 ];
 
 fn main() -> ExitCode {
@@ -285,6 +288,48 @@ fn build(d: &Docker) -> Result<()> {
     ensure!(text == "1000\n/work\nb\ngiven\nmore\n", "{text}");
     let kernel = d.ok(&["run", "--rm", "--entrypoint", "cat", "built", "/kernel"])?;
     ensure!(kernel.contains("Caisson") == (d.runtime == "caisson"), "the step ran on another kernel: {kernel}");
+    Ok(())
+}
+
+/// 100 MB through the log, whose writer stops for a while.
+fn much_is_logged(d: &Docker) -> Result<()> {
+    d.ok(&["run", "-d", "--name", "box", BUSYBOX, "sh", "-c", &format!("{}; exit 4", output::SCRIPT)])?;
+    let log = d.machine.inside(&d.inspect("box", ".LogPath")?);
+    let size = || std::fs::metadata(&log).map_or(0, |attr| attr.len());
+    eventually(30, || (size() > 1_000_000).then_some(())).context("the log does not grow")?;
+    let writers = d.machine.processes("dockerd --config");
+    for pid in &writers {
+        host::kill(*pid, "STOP")?;
+    }
+    // A write may be under way.
+    std::thread::sleep(Duration::from_millis(200));
+    let before = size();
+    std::thread::sleep(Duration::from_millis(500));
+    let stopped = size();
+    for pid in &writers {
+        host::kill(*pid, "CONT")?;
+    }
+    ensure!(before == stopped && stopped < output::BYTES as u64, "it was not stopped: {before}, {stopped}");
+    d.wait_for("box", ".State.Status", "exited")?;
+    ensure!(d.inspect("box", ".State.ExitCode")? == "4", "exit status");
+    let logs = d.run(&["logs", "box"])?;
+    ensure!(logs.status == 0 && logs.stderr.is_empty(), "{logs}");
+    output::complete(logs.stdout.as_slice())
+}
+
+/// The disk is full on which the log is: the container runs on, to its end and with its status.
+fn no_room_for_the_log(d: &Docker) -> Result<()> {
+    let containers = d.machine.path("docker/containers").display().to_string();
+    d.machine.ok(&["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", &containers])?;
+    let script = "yes xxxxxxxxxxxxxxxxxxx | head -n 50000; echo full > /tmp/full; while [ ! -e /tmp/go ]; do sleep 0.1; done; exit 5";
+    d.ok(&["run", "-d", "--name", "box", BUSYBOX, "sh", "-c", script])?;
+    let full = || (d.run(&["exec", "box", "cat", "/tmp/full"]).ok()?.text() == "full\n").then_some(());
+    eventually(60, full).context("it does not go on")?;
+    let used = d.machine.ok(&["df", "--output=pcent", &containers])?;
+    ensure!(used.contains("100%"), "{used}");
+    d.ok(&["exec", "box", "touch", "/tmp/go"])?;
+    d.wait_for("box", ".State.Status", "exited")?;
+    ensure!(d.inspect("box", ".State.ExitCode")? == "5", "exit status");
     Ok(())
 }
 

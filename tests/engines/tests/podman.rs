@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use caisson_tests_engines::image::BUSYBOX;
-use caisson_tests_engines::{Podman, eventually};
+use caisson_tests_engines::{Podman, eventually, output};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
 
@@ -12,6 +12,8 @@ const TESTS: &[(&str, Test)] = &[
     ("run", run),
     ("exec", exec),
     ("logs_and_stop", logs_and_stop),
+    ("much_is_logged", much_is_logged),
+    ("no_room_for_the_log", no_room_for_the_log),
     ("terminal", terminal),
     ("pod", pod),
     ("pod_names", pod_names),
@@ -85,6 +87,31 @@ fn logs_and_stop(p: &Podman) -> Result<()> {
     p.ok(&["rm", "--force", "--time", "0", "box"])?;
     ensure!(p.ok(&["ps", "-aq"])?.is_empty(), "containers are left");
     Ok(())
+}
+
+/// The disk is full on which the log is: the container runs on, to its end and with its status.
+fn no_room_for_the_log(p: &Podman) -> Result<()> {
+    p.machine.ok(&["mkdir", "-p", "/run/small"])?;
+    p.machine.ok(&["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", "/run/small"])?;
+    let script = "yes xxxxxxxxxxxxxxxxxxx | head -n 200000; echo full > /tmp/full; while [ ! -e /tmp/go ]; do sleep 0.1; done; exit 5";
+    p.ok(&["run", "-d", "--name", "box", NONE, "--log-opt", "path=/run/small/box.log", BUSYBOX, "sh", "-c", script])?;
+    let full = || (p.run(&["exec", "box", "cat", "/tmp/full"]).ok()?.text() == "full\n").then_some(());
+    eventually(30, full).context("it does not go on")?;
+    let used = p.machine.ok(&["df", "--output=pcent", "/run/small"])?;
+    ensure!(used.contains("100%"), "{used}");
+    p.ok(&["exec", "box", "touch", "/tmp/go"])?;
+    ensure!(p.ok(&["wait", "box"])? == "5\n", "status");
+    p.ok(&["rm", "box"])?;
+    Ok(())
+}
+
+/// 100 MB, all of which conmon logs.
+fn much_is_logged(p: &Podman) -> Result<()> {
+    p.ok(&["run", "-d", "--name", "box", NONE, BUSYBOX, "sh", "-c", &format!("{}; exit 4", output::SCRIPT)])?;
+    ensure!(p.ok(&["wait", "box"])? == "4\n", "status");
+    let logs = p.run(&["logs", "box"])?;
+    ensure!(logs.status == 0 && logs.stderr.is_empty(), "{} {}", logs.status, String::from_utf8_lossy(&logs.stderr));
+    output::complete(logs.stdout.as_slice())
 }
 
 fn terminal(p: &Podman) -> Result<()> {

@@ -2,10 +2,11 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use caisson_tests_engines::cri::Pod;
-use caisson_tests_engines::{Cri, eventually};
+use caisson_tests_engines::{Cri, eventually, output};
 use caisson_tests_support::host;
 use k8s_cri::v1::ContainerState;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// With every runtime.
 pub const TESTS: &[(&str, super::Test)] = &[
@@ -17,6 +18,7 @@ pub const TESTS: &[(&str, super::Test)] = &[
     ("shim_is_killed", shim_is_killed),
     ("pod_goes_first", pod_goes_first),
     ("much_is_logged", much_is_logged),
+    ("no_room_for_the_log", no_room_for_the_log),
     ("fifty_pods_at_once", fifty_pods_at_once),
 ];
 
@@ -226,25 +228,57 @@ fn pod_goes_first(c: &Cri) -> Result<()> {
     Ok(())
 }
 
-/// 60 MB through the log's pipe: all of it arrives, and nobody on the way keeps it.
+/// 100 MB through the log's pipe: all of it arrives, though its reader stops for a while, and nobody on the way keeps it.
 fn much_is_logged(c: &Cri) -> Result<()> {
-    const LINES: usize = 600_000;
     let pod = c.run_pod("pod", false)?;
-    let script = format!("yes {} | head -n {LINES}; echo last", "x".repeat(99));
-    let one = c.run_container(&pod, "one", 0, &["sh", "-c", &script], &[])?;
+    let one = c.run_container(&pod, "one", 0, &["sh", "-c", output::SCRIPT], &[])?;
     let log = Path::new(&pod.config.log_directory).join("one.log");
+    let size = || std::fs::metadata(&log).map_or(0, |attr| attr.len());
+    eventually(30, || (size() > 1_000_000).then_some(())).context("the log does not grow")?;
+    let readers = c.machine.processes("containerd --config");
+    for pid in &readers {
+        host::kill(*pid, "STOP")?;
+    }
+    // A write may be under way.
+    std::thread::sleep(Duration::from_millis(200));
+    let before = size();
+    std::thread::sleep(Duration::from_millis(500));
+    let stopped = size();
+    for pid in &readers {
+        host::kill(*pid, "CONT")?;
+    }
+    ensure!(before == stopped && stopped < output::BYTES as u64, "it was not stopped: {before}, {stopped}");
     let ended = || (c.status(&one).ok()?.state == ContainerState::ContainerExited as i32).then_some(());
     ensure!((0..4).any(|_| eventually(30, ended).is_some()), "{:?}", c.status(&one)?);
-    c.logged(&pod, "one", "last")?;
-    let text = std::fs::read_to_string(&log)?;
-    let (lines, bytes) = (text.lines().count(), text.matches('x').count());
-    ensure!((lines, bytes) == (LINES + 1, LINES * 99), "{lines} lines, {bytes} bytes");
+    let whole = || output::complete(c.log(&pod, "one").join("\n").as_bytes());
+    eventually(30, || whole().ok()).with_context(|| format!("{:?}", whole()))?;
     for what in ["containerd-shim-caisson", "caisson sentry "] {
         for pid in c.machine.all_processes(what) {
             let [_, _, kilobytes] = has(pid)?;
             ensure!(kilobytes < 60_000, "{what}: {kilobytes} KiB");
         }
     }
+    end(c, &pod)
+}
+
+/// The disk is full on which the log is: the container runs on, to its end and with its status.
+fn no_room_for_the_log(c: &Cri) -> Result<()> {
+    let [_, shared] = directories(c)?;
+    let config = c.pod_config("pod")?;
+    c.machine.ok(&["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", &config.log_directory])?;
+    let pod = c.run_pod("pod", false)?;
+    let script =
+        "yes xxxxxxxxxxxxxxxxxxx | head -n 200000; echo full > /shared/full; while [ ! -e /shared/go ]; do sleep 0.1; done; exit 5";
+    let one = c.run_container(&pod, "one", 0, &["sh", "-c", script], &[(&shared, "/shared")])?;
+    eventually(30, || shared.join("full").exists().then_some(())).context("it does not go on")?;
+    let used = c.machine.ok(&["df", "--output=pcent", &config.log_directory])?;
+    ensure!(used.contains("100%"), "{used}");
+    ensure!(c.exec_ok(&one, &["echo", "fine"])? == "fine\n", "exec");
+    std::fs::write(shared.join("go"), "")?;
+    ensure!(c.exited(&one)? == 5, "{:?}", c.status(&one)?);
+    // The next one, too, though it cannot be logged at all.
+    let two = c.run_container(&pod, "two", 0, &["sh", "-c", "echo x; exit 6"], &[])?;
+    ensure!(c.exited(&two)? == 6, "{:?}", c.status(&two)?);
     end(c, &pod)
 }
 
