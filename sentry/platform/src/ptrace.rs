@@ -35,10 +35,16 @@ impl From<i32> for Nothing {
 impl Kind for Traced {
     type Thread = i32;
     type Place = ();
+    type Operator = ();
     type Remains = Nothing;
 
     fn confinement(&self) -> Confinement {
         Confinement { image: stub::code().to_vec(), filter: filter(), handlers: Vec::new() }
+    }
+
+    fn make_operator(&mut self, _site: Site<'_>) -> Result<(), Errno> {
+        // The threads for application code do it themselves.
+        Ok(())
     }
 
     fn make_thread(&mut self, site: Site<'_>, (): ()) -> Result<i32, Errno> {

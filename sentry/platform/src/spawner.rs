@@ -30,11 +30,16 @@ pub trait Kind: Send + 'static {
     type Thread: Send + 'static;
     /// Where in the process another thread goes.
     type Place: Send + Default + 'static;
+    /// What carries out operations in the process's memory. It may be dropped once the process was killed.
+    type Operator: Send + 'static;
     /// What may be given to others only after a process has ended.
     type Remains: Send + From<Self::Thread> + 'static;
 
     /// How the stub confines itself.
     fn confinement(&self) -> stub::Confinement;
+
+    /// Adds to a new stub process, whose leader the spawner traces, what carries out its operations.
+    fn make_operator(&mut self, site: Site<'_>) -> Result<Self::Operator, Errno>;
 
     /// Adds an idle thread to a stub process. The spawner traces the process's leader, which stands still.
     fn make_thread(&mut self, site: Site<'_>, place: Self::Place) -> Result<Self::Thread, Errno>;
@@ -52,12 +57,13 @@ pub struct Site<'a> {
 }
 
 /// A stub process that nobody uses yet.
-#[derive(Debug)]
-pub struct Stub<T> {
+pub struct Stub<K: Kind> {
     /// The process, and its leader.
     pub pid: i32,
-    /// Its only other thread, idle.
-    pub thread: T,
+    /// Its only thread for application code, idle.
+    pub thread: K::Thread,
+    /// What carries out its operations.
+    pub operator: K::Operator,
     /// Which part of the operations file is mapped at [`OPS`].
     pub slot: u64,
 }
@@ -73,7 +79,7 @@ pub struct Id {
 
 enum Request<K: Kind> {
     /// Make a stub.
-    New(Sender<Result<Stub<K::Thread>, Errno>>),
+    New(Sender<Result<Stub<K>, Errno>>),
     /// Add an idle thread to a process.
     Thread(Id, K::Place, Sender<Result<K::Thread, Errno>>),
     /// Let the leader of a process carry out so many operations of the list.
@@ -89,7 +95,7 @@ enum Request<K: Kind> {
 /// The handle to the spawner. Dropping it ends the zygote.
 pub struct Spawner<K: Kind> {
     requests: Sender<Request<K>>,
-    ready: Arc<Mutex<Vec<Stub<K::Thread>>>>,
+    ready: Arc<Mutex<Vec<Stub<K>>>>,
     ops: Arc<MemoryFile>,
     thread: Mutex<Option<JoinHandle<()>>>,
     /// What the host says of the extended state.
@@ -124,7 +130,7 @@ impl<K: Kind> Spawner<K> {
     }
 
     /// A new stub process, from the ready ones if there is one.
-    pub fn process(&self) -> Result<Stub<K::Thread>, Errno> {
+    pub fn process(&self) -> Result<Stub<K>, Errno> {
         let (stub, left) = {
             let mut ready = lock(&self.ready);
             (ready.pop(), ready.len())
@@ -140,7 +146,7 @@ impl<K: Kind> Spawner<K> {
     }
 
     /// Takes back a stub that is as good as new. Gives it back if there are enough.
-    pub fn give(&self, stub: Stub<K::Thread>) -> Option<Stub<K::Thread>> {
+    pub fn give(&self, stub: Stub<K>) -> Option<Stub<K>> {
         let mut ready = lock(&self.ready);
         if ready.len() >= 2 * WARM {
             return Some(stub);
@@ -252,7 +258,7 @@ struct Loop<K: Kind> {
     zygote: i32,
     placement: Arc<Placement>,
     ops: Arc<MemoryFile>,
-    ready: Arc<Mutex<Vec<Stub<K::Thread>>>>,
+    ready: Arc<Mutex<Vec<Stub<K>>>>,
     /// Slots to be used again.
     free: Vec<u64>,
     /// The first slot that was never used.
@@ -325,7 +331,7 @@ impl<K: Kind> Loop<K> {
     }
 
     /// Makes a stub process with one idle thread.
-    fn make(&mut self) -> Result<Stub<K::Thread>, Errno> {
+    fn make(&mut self) -> Result<Stub<K>, Errno> {
         self.reap();
         let slot = match self.free.pop() {
             Some(s) => s,
@@ -338,7 +344,7 @@ impl<K: Kind> Loop<K> {
         self.placement.meet(self.zygote);
         let pid = fork(self.zygote, stub::CLONE_PROCESS).inspect_err(|_| self.free.push(slot))?;
         match self.populate(pid, slot) {
-            Ok(thread) => Ok(Stub { pid, thread, slot }),
+            Ok((operator, thread)) => Ok(Stub { pid, thread, operator, slot }),
             Err(e) => {
                 self.kill(Id { pid, slot }, Vec::new());
                 Err(e)
@@ -346,11 +352,12 @@ impl<K: Kind> Loop<K> {
         }
     }
 
-    fn populate(&mut self, pid: i32, slot: u64) -> Result<K::Thread, Errno> {
+    fn populate(&mut self, pid: i32, slot: u64) -> Result<(K::Operator, K::Thread), Errno> {
         let flags = (libc::MAP_SHARED | libc::MAP_FIXED) as u64;
         let fd = self.ops.fd().as_raw_fd() as u64;
         run::syscall(pid, libc::SYS_mmap, [OPS, OPS_LEN, libc::PROT_READ as u64, flags, fd, slot * OPS_LEN])?;
-        self.kind.make_thread(Site { pid, slot, ops: &self.ops }, K::Place::default())
+        let site = Site { pid, slot, ops: &self.ops };
+        Ok((self.kind.make_operator(site)?, self.kind.make_thread(site, K::Place::default())?))
     }
 
     fn kill(&mut self, id: Id, remains: Vec<K::Remains>) {
@@ -358,8 +365,10 @@ impl<K: Kind> Loop<K> {
         self.dying.push((id, remains));
     }
 
-    fn discard(&mut self, stub: Stub<K::Thread>) {
+    fn discard(&mut self, stub: Stub<K>) {
+        // First the end, then the operator.
         self.kill(Id { pid: stub.pid, slot: stub.slot }, vec![stub.thread.into()]);
+        drop(stub.operator);
     }
 
     /// Reaps the leaders of killed processes whose other threads are gone.

@@ -23,6 +23,7 @@ mod filter;
 mod frame;
 mod halves;
 mod image;
+mod operator;
 mod patch;
 mod slots;
 mod spin;

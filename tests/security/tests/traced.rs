@@ -46,8 +46,10 @@ const SECCOMP: u64 = 317;
 const PR_SET_SECCOMP: u64 = 22;
 /// How processes and threads of stubs are made.
 const CLONES: [u64; 4] = [0x8511, 0x411, 0x5_2f00, 0x5_0f00];
-/// `MAP_FIXED | MAP_NORESERVE`, and either `MAP_SHARED` or `MAP_PRIVATE`.
-const MAPS: [u64; 2] = [0x4011, 0x4012];
+/// `MAP_FIXED | MAP_NORESERVE`, and either `MAP_SHARED`, with or without `MAP_POPULATE`, or `MAP_PRIVATE`.
+const MAPS: [u64; 3] = [0x4011, 0xc011, 0x4012];
+/// Where the filter of operators is in the stub: those threads that carry out what the sentry orders, and never run application code.
+const OPERATORS_FILTER: u64 = STUB + 0xd00;
 /// `MAP_FIXED | MAP_SHARED`, as the stub's own memory is mapped.
 const MAP_OF_STUB: u64 = 0x11;
 
@@ -148,11 +150,18 @@ impl Call {
         self.args[0].checked_add(self.args[1]).is_some_and(|end| end <= STUB)
     }
 
-    /// Whether the sentry may have ordered this of a thread that runs application code.
-    fn is_ordered(&self, futexes: bool) -> bool {
+    /// Whether it changes the application's memory map in a way that the sentry may have ordered.
+    fn is_operation(&self) -> bool {
         match self.nr {
             MMAP => self.is_below_stub() && MAPS.contains(&self.args[3]),
             MUNMAP | MPROTECT => self.is_below_stub(),
+            _ => false,
+        }
+    }
+
+    /// Whether the sentry may have ordered this of a thread that runs application code.
+    fn is_ordered(&self, futexes: bool) -> bool {
+        match self.nr {
             EXIT => self.args[0] == 0,
             // To wake, or to wait without a limit, at addresses of the stub's alone.
             FUTEX => futexes && self.args[0] > STUB && (self.args[1] == 1 || self.args[1] == 0 && self.args[3] == 0),
@@ -176,13 +185,16 @@ impl Call {
 fn judge(calls: &[Call], platform: &str) -> Result<(usize, usize), String> {
     let begin = calls.iter().position(|c| c.nr == PRCTL && c.args[0] == PR_SET_SECCOMP).ok_or("the zygote is not in the trace")?;
     let ptrace = platform == "ptrace";
-    let (mut confined, mut ordered) = (HashSet::new(), 0);
+    let (mut confined, mut operators, mut ordered) = (HashSet::new(), HashSet::new(), 0);
     for call in &calls[begin + 1..] {
         if call.is_marked() {
             return Err(format!("a call of the application was carried out: {call:x?}"));
         }
         let is_confined = ptrace || confined.contains(&call.thread);
-        let may = if is_confined && call.is_ordered(platform == "trap:futex") {
+        let may = if operators.contains(&call.thread) {
+            ordered += 1;
+            call.is_operation()
+        } else if is_confined && (call.is_ordered(platform == "trap:futex") || ptrace && call.is_operation()) {
             ordered += 1;
             true
         } else if ptrace {
@@ -190,7 +202,7 @@ fn judge(calls: &[Call], platform: &str) -> Result<(usize, usize), String> {
             confined.insert(call.thread);
             call.nr == PAUSE || call.makes_stub()
         } else {
-            !is_confined && (call.makes_stub() || call.is_ordered(false))
+            !is_confined && (call.makes_stub() || call.is_operation())
         };
         if !may {
             return Err(format!(
@@ -198,8 +210,12 @@ fn judge(calls: &[Call], platform: &str) -> Result<(usize, usize), String> {
                 if is_confined { "for applications" } else { "of a stub" }
             ));
         }
-        if call.nr == SECCOMP {
+        if call.nr == SECCOMP && call.args[2] == OPERATORS_FILTER {
+            operators.insert(call.thread);
+            confined.remove(&call.thread);
+        } else if call.nr == SECCOMP {
             confined.insert(call.thread);
+            operators.remove(&call.thread);
         }
     }
     Ok((confined.len(), ordered))

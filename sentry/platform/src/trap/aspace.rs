@@ -2,8 +2,9 @@
 
 use super::Shared;
 use super::code::{BATCH, COUNT};
+use super::operator::Operator;
 use super::patch::Patches;
-use super::thread::{Berth, HostThread, Outcome, Remains};
+use super::thread::{Berth, HostThread, Remains};
 use crate::cpu::CpuMeter;
 use crate::ops::{Op, Queue};
 use crate::spawner::{Id, Stub};
@@ -38,8 +39,8 @@ pub struct Process {
     id: Id,
     shared: Arc<Shared>,
     queue: Queue,
-    /// Held while operations are carried out: there is one list for all threads of a process.
-    flush: Mutex<()>,
+    /// What carries out operations. There is one list for all threads of a process.
+    operator: Mutex<Option<Operator>>,
     threads: Mutex<Threads>,
     /// Changed call sites.
     patches: Mutex<Patches>,
@@ -181,8 +182,8 @@ impl Process {
                 return;
             }
         }
-        let _one_at_a_time = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
-        let ended = match self.write_ops(&[HostThread::EXIT]) {
+        let _one_at_a_time = lock(&self.operator);
+        let ended = match self.write_ops(&[HostThread::EXIT]).and_then(|()| self.write_count(1)) {
             Ok(()) => match thread.hold(self.id.pid) {
                 Ok(()) => thread.exit(),
                 Err(e) => Err((thread, e)),
@@ -199,19 +200,18 @@ impl Process {
         }
     }
 
-    /// Carries out all operations that are queued, by `thread`, which is held at the doorbell. When it returns, all that was queued before
+    /// Carries out all operations that are queued. When it returns, all that was queued before
     /// the call is in force, whoever carried it out. After a failure the operations behind the failed one stay queued.
-    pub fn flush(&self, thread: &mut HostThread) -> Result<(), Errno> {
+    pub fn flush(&self) -> Result<(), Errno> {
         if !self.queue.is_dirty() {
             return Ok(());
         }
-        let _one_at_a_time = self.flush.lock().unwrap_or_else(PoisonError::into_inner);
-        thread.hold(self.id.pid)?;
+        let mut operator = lock(&self.operator);
         while let Some(ops) = self.queue.take() {
             let mut done = 0;
             for batch in ops.chunks(BATCH) {
                 let calls: Vec<[u64; 8]> = batch.iter().map(Op::call).collect();
-                let (n, result) = self.carry_out(thread, &calls);
+                let (n, result) = self.carry_out(operator.as_mut(), &calls);
                 done += n;
                 if let Err(e) = result {
                     self.queue.put_back(ops.get(done + 1..).unwrap_or_default().to_vec());
@@ -242,35 +242,28 @@ impl Process {
     }
 
     /// Carries out one batch. Returns how many succeeded, and if that is not all, why the next one did not.
-    fn carry_out(&self, thread: &mut HostThread, calls: &[[u64; 8]]) -> (usize, Result<(), Errno>) {
-        let mut begin = 0;
-        while let Some(rest) = calls.get(begin..).filter(|r| !r.is_empty()) {
-            let outcome = self.write_ops(rest).and_then(|()| {
-                if thread.is_silent() {
-                    // The process's first thread, which stands still, does it.
-                    let done = self.shared.spawner.operate(self.id, rest.len() as u64)?;
-                    return Ok(Outcome::Done(done.0 as usize, done.1));
-                }
-                thread.operate(rest)
-            });
-            match outcome {
-                // All of them can be repeated without harm, and no other thread changes the memory map meanwhile.
-                Ok(Outcome::Interrupted(approved)) => begin += approved.saturating_sub(1),
-                Ok(Outcome::Done(n, _)) if n == rest.len() => break,
-                Ok(Outcome::Done(n, result)) => {
-                    return (begin + n, Err(run::result(result).err().unwrap_or(Errno::EIO)));
-                }
-                Err(e) => return (begin, Err(e)),
-            }
+    fn carry_out(&self, operator: Option<&mut Operator>, calls: &[[u64; 8]]) -> (usize, Result<(), Errno>) {
+        let outcome = self.write_ops(calls).and_then(|()| match operator {
+            Some(operator) => operator.operate(calls.len()),
+            // The process's first thread, which stands still, does it.
+            None => self.shared.spawner.operate(self.id, calls.len() as u64).map(|(n, result)| (n as usize, result)),
+        });
+        match outcome {
+            Ok((n, _)) if n == calls.len() => (n, Ok(())),
+            Ok((n, result)) => (n, Err(run::result(result).err().unwrap_or(Errno::EIO))),
+            Err(e) => (0, Err(e)),
         }
-        (calls.len(), Ok(()))
     }
 
     fn write_ops(&self, calls: &[[u64; 8]]) -> Result<(), Errno> {
         self.listed.fetch_max(calls.len() * OP_LEN as usize, Ordering::Relaxed);
         let bytes: Vec<u8> = calls.iter().flatten().flat_map(|w| w.to_le_bytes()).collect();
-        self.shared.spawner.write_ops(self.id.slot, 0, &bytes)?;
-        self.shared.spawner.write_ops(self.id.slot, COUNT, &(calls.len() as u64).to_le_bytes())
+        self.shared.spawner.write_ops(self.id.slot, 0, &bytes)
+    }
+
+    /// How many operations a thread for application code is to carry out.
+    fn write_count(&self, count: u64) -> Result<(), Errno> {
+        self.shared.spawner.write_ops(self.id.slot, COUNT, &count.to_le_bytes())
     }
 }
 
@@ -289,26 +282,28 @@ impl Process {
         let Some(mut thread) = threads.idle.pop() else {
             return Err(threads);
         };
-        if thread.is_silent() {
-            // Whether it stands still there is only its own word.
+        let Some(mut operator) = lock(&self.operator).take() else {
+            // Whether the thread stands still there is only its own word.
             threads.idle.push(thread);
             return Err(threads);
-        }
+        };
         let everything = [libc::SYS_munmap as u64, 0, CODE, 0, 0, 0, 0, 0];
         let cleared = thread
             .hold(self.id.pid)
-            .and_then(|()| self.carry_out(&mut thread, &[everything]).1)
+            .and_then(|()| self.carry_out(Some(&mut operator), &[everything]).1)
             .and_then(|()| thread.slot.wipe())
             .and_then(|()| self.shared.spawner.write_ops(self.id.slot, 0, &vec![0; self.listed.load(Ordering::Relaxed)]));
         if let Err(e) = cleared {
             tracing::debug!(pid = self.pid(), "a stub cannot be used again: {e}");
+            *lock(&self.operator) = Some(operator);
             threads.idle.push(thread);
             return Err(threads);
         }
-        let stub = Stub { pid: self.id.pid, thread, slot: self.id.slot };
+        let stub = Stub { pid: self.id.pid, thread, operator: Some(operator), slot: self.id.slot };
         match self.shared.spawner.give(stub) {
             None => Ok(()),
             Some(stub) => {
+                *lock(&self.operator) = stub.operator;
                 threads.idle.push(stub.thread);
                 Err(threads)
             }
@@ -348,7 +343,7 @@ impl TrapAddressSpace {
                 id: Id { pid: stub.pid, slot: stub.slot },
                 shared: Arc::clone(shared),
                 queue: Queue::default(),
-                flush: Mutex::new(()),
+                operator: Mutex::new(stub.operator),
                 threads: Mutex::new(threads),
                 patches: Mutex::default(),
                 is_patched: AtomicBool::new(false),

@@ -18,6 +18,9 @@
 //! same. Each order has a new number, and a ring tells the last one that the thread has seen, so that the sentry knows a ring that its
 //! order has crossed.
 //!
+//! **The operator** is a thread that never runs application code: it carries out what the sentry has put into the list, as many operations as the
+//! answer to its ring says, and rings with what became of them. It uses registers and memory that the application cannot write, and nothing else.
+//!
 //! **Without a listener**, where the host has none that suits, the handler shows every event in its slot, and both sides sleep on words of the memory that
 //! they share (futex(2)). Such a thread carries out no operations; nothing depends on what it does but itself.
 //!
@@ -102,6 +105,9 @@ core::arch::global_asm!(
     ".globl caisson_trap_rung", ".hidden caisson_trap_rung",
     ".globl caisson_trap_operated", ".hidden caisson_trap_operated",
     ".globl caisson_trap_done", ".hidden caisson_trap_done",
+    ".globl caisson_trap_operator", ".hidden caisson_trap_operator",
+    ".globl caisson_trap_reported", ".hidden caisson_trap_reported",
+    ".globl caisson_trap_carried", ".hidden caisson_trap_carried",
     ".globl caisson_trap_interrupt", ".hidden caisson_trap_interrupt",
     ".globl caisson_trap_entered", ".hidden caisson_trap_entered",
     ".globl caisson_trap_woken", ".hidden caisson_trap_woken",
@@ -322,6 +328,37 @@ core::arch::global_asm!(
     "syscall",
     "caisson_trap_done:",
     "jmp caisson_trap_rung",
+    // The operator: tells how many operations it has carried out (r13) and what the last one gave (rax), is told how many there are now, and carries
+    // them out until one fails. If the sentry is gone it has nothing to do any more.
+    "caisson_trap_operator:",
+    "10: mov rdi, r13",
+    "mov rsi, rax",
+    "mov eax, {ring}",
+    "syscall",
+    "caisson_trap_reported:",
+    "test rax, rax",
+    "js 12f",
+    "movabs rbx, {ops}",
+    "mov r12, rax",
+    "xor r13d, r13d",
+    "xor eax, eax",
+    "11: cmp r13, r12",
+    "jae 10b",
+    "mov rax, [rbx]",
+    "mov rdi, [rbx + 8]",
+    "mov rsi, [rbx + 16]",
+    "mov rdx, [rbx + 24]",
+    "mov r10, [rbx + 32]",
+    "mov r8, [rbx + 40]",
+    "mov r9, [rbx + 48]",
+    "syscall",
+    "caisson_trap_carried:",
+    "cmp rax, -4095",
+    "jae 10b",
+    "add rbx, {op_len}",
+    "inc r13",
+    "jmp 11b",
+    "12: ud2",
     // Goes on from the frame rsp, the extended state being in the processor.
     "caisson_trap_live:",
     "mov rsp, rax",

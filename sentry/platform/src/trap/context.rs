@@ -199,7 +199,7 @@ impl TrapContext {
     /// Lets the application run until something happens.
     fn run(&mut self, thread: &mut HostThread, process: &Process, regs: &mut UserRegs) -> Result<Event, Errno> {
         self.has_operated |= process.is_dirty();
-        process.flush(thread)?;
+        process.flush()?;
         if !self.begun {
             self.begun = true;
             self.activity.begin();
@@ -217,7 +217,7 @@ impl TrapContext {
             }
             let ring = self.resume(thread, regs)?;
             match self.classify(thread, process, ring, regs)? {
-                Some(Event::Fault(fault)) if fault.signal == Signal::SEGV && process.demand(fault.addr) => process.flush(thread)?,
+                Some(Event::Fault(fault)) if fault.signal == Signal::SEGV && process.demand(fault.addr) => process.flush()?,
                 Some(event) => break event,
                 None => {}
             }
@@ -489,7 +489,7 @@ impl Context for TrapContext {
             return Ok(());
         }
         self.has_operated = true;
-        self.with_thread(aspace, |_, thread, process| process.flush(thread))
+        self.with_thread(aspace, |_, _, process| process.flush())
     }
 
     fn switch(&mut self, aspace: &Arc<dyn AddressSpace>, regs: &mut UserRegs) -> Event {

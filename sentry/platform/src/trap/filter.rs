@@ -2,7 +2,8 @@
 //!
 //! The first is every stub thread's. It lets the tracer's entries make what a stub is made of, and traps everything else. The second is
 //! installed by each thread for application code, with a listener of its own: from then on the three calls of the
-//! [stub's code](super::code) are notifications, and every other call from wherever is a trap. Without a listener, two calls of futex(2) are
+//! [stub's code](super::code) are notifications, and every other call from wherever is a trap. The operator, which never runs application code, has one
+//! under which it may map, unmap and protect from one place, and ring from another. Without a listener, two calls of futex(2) are
 //! allowed, with exactly the arguments that the stub's code gives them, and the end of the thread itself.
 
 use super::code::RING_NR;
@@ -108,6 +109,19 @@ pub fn program(filter: &[sock_filter], at: u64) -> Vec<u8> {
         bytes.extend(f.k.to_le_bytes());
     }
     bytes
+}
+
+/// The filter of the operator, on top of [`of_stub`]: it rings, and carries out what the sentry has ordered.
+pub fn of_operator() -> Vec<sock_filter> {
+    let trap = answer(libc::SECCOMP_RET_TRAP);
+    let mut f = begin();
+    f.extend([next_if(Place::Reported.address() as u32), answer(libc::SECCOMP_RET_USER_NOTIF)]);
+    f.extend([skip_if(Place::Carried.address() as u32), trap, load(NR)]);
+    for nr in [libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mprotect] {
+        f.extend([next_if(nr as u32), answer(libc::SECCOMP_RET_ALLOW)]);
+    }
+    f.push(trap);
+    f
 }
 
 /// The filter of a thread for application code, on top of [`of_stub`].

@@ -20,6 +20,9 @@ unsafe extern "C" {
     static caisson_trap_silent: u8;
     static caisson_trap_operated: u8;
     static caisson_trap_done: u8;
+    static caisson_trap_operator: u8;
+    static caisson_trap_reported: u8;
+    static caisson_trap_carried: u8;
     static caisson_trap_interrupt: u8;
     static caisson_trap_xfeatures: u8;
     static caisson_trap_xsave: u8;
@@ -60,6 +63,12 @@ pub enum Place {
     Done,
     /// Where the calls of patched sites come.
     Call,
+    /// Where the operator begins.
+    Operator,
+    /// Behind the call by which the operator rings.
+    Reported,
+    /// Behind the call of an operation that the operator carries out.
+    Carried,
 }
 
 fn offset(label: *const u8) -> usize {
@@ -80,13 +89,16 @@ impl Place {
             Place::Operated => &raw const caisson_trap_operated,
             Place::Done => &raw const caisson_trap_done,
             Place::Call => &raw const caisson_trap_call,
+            Place::Operator => &raw const caisson_trap_operator,
+            Place::Reported => &raw const caisson_trap_reported,
+            Place::Carried => &raw const caisson_trap_carried,
         };
         CODE + offset(label) as u64
     }
 
     /// The place that a notification came from.
     pub fn of(ip: u64) -> Option<Place> {
-        [Place::Rung, Place::Operated, Place::Done].into_iter().find(|p| p.address() == ip)
+        [Place::Rung, Place::Operated, Place::Done, Place::Reported].into_iter().find(|p| p.address() == ip)
     }
 }
 
@@ -153,6 +165,8 @@ pub fn trampoline(at: u64, moved: &[u8], back: u64) -> [u8; TRAMPOLINE as usize]
 
 /// The address of the thread's filter in a stub, as seccomp(2) takes it.
 pub const PROGRAM: u64 = CODE + FILTER as u64;
+/// The same of the operator's.
+pub const OPERATORS_PROGRAM: u64 = PROGRAM + 256;
 
 fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
     if let Some(place) = image.get_mut(at..at + bytes.len()) {
@@ -174,6 +188,8 @@ pub fn image(geometry: &frame::Geometry, silent: bool) -> Vec<u8> {
     put(&mut image, offset(&raw const caisson_trap_silent), &[silent.into()]);
     let program = super::filter::program(&super::filter::of_threads(), PROGRAM);
     put(&mut image, FILTER, &program);
+    let program = super::filter::program(&super::filter::of_operator(), OPERATORS_PROGRAM);
+    put(&mut image, (OPERATORS_PROGRAM - CODE) as usize, &program);
     image
 }
 
@@ -185,13 +201,15 @@ mod tests {
     fn everything_fits_the_page() {
         assert!(stub::code().len() <= BEGIN);
         assert!(offset(&raw const caisson_trap_end) <= FILTER);
-        assert!(FILTER + 16 + 8 * super::super::filter::of_threads().len() <= abi::PAGE_SIZE as usize);
+        assert!(PROGRAM + 16 + 8 * super::super::filter::of_threads().len() as u64 <= OPERATORS_PROGRAM);
+        assert!(OPERATORS_PROGRAM + 16 + 8 * super::super::filter::of_operator().len() as u64 <= CODE + abi::PAGE_SIZE);
         let geometry = frame::Geometry { xfeatures: 7, xsave: 448, frame: 0x3000, xsave_len: 832 };
         let image = image(&geometry, false);
-        for p in [Place::Rung, Place::Operated, Place::Done, Place::Woken, Place::Slept, Place::Ended] {
+        let silent = [Place::Woken, Place::Slept, Place::Ended, Place::Carried];
+        for p in [Place::Rung, Place::Operated, Place::Done, Place::Reported].into_iter().chain(silent) {
             let at = (p.address() - CODE) as usize;
             assert_eq!(image[at - 2..at], [0x0f, 0x05], "{p:?}");
-            let notifies = !matches!(p, Place::Woken | Place::Slept | Place::Ended);
+            let notifies = !silent.contains(&p);
             assert_eq!(Place::of(p.address()), notifies.then_some(p));
         }
         assert_eq!(Place::of(Place::Entered.address()), None);

@@ -5,6 +5,7 @@ use super::code::{self, ANSWERS, POST, POST_ASLEEP, SLOTS_BEGIN};
 use super::filter;
 use super::frame::{Geometry, STACK_LEN};
 use super::image::{self, Place};
+use super::operator::Operator;
 use super::patch::PatchPage;
 use super::slots::{SLOT, Slot, Slots};
 use crate::UserRegs;
@@ -168,15 +169,6 @@ pub struct Ring {
     pub fs_base: u64,
     /// The base of gs.
     pub gs_base: u64,
-}
-
-/// What became of operations.
-#[derive(Clone, Copy, Debug)]
-pub enum Outcome {
-    /// So many were carried out, and then one gave this result; or all were.
-    Done(usize, u64),
-    /// The sentry's signal interrupted them after so many were approved; what the last of these gave is not known.
-    Interrupted(usize),
 }
 
 impl HostThread {
@@ -416,32 +408,6 @@ impl HostThread {
         }
     }
 
-    /// Lets it, being [held](Self::hold), carry out the operations that are in the list, which are exactly `calls`. It is held at the doorbell again afterwards.
-    /// `EPROTO`: it did something else.
-    pub fn operate(&mut self, calls: &[[u64; 8]]) -> Result<Outcome, Errno> {
-        let id = self.held.take().ok_or(Errno::EPROTO)?;
-        self.answer(id, self.frame | code::ORDER_BATCH)?;
-        let mut approved = 0;
-        loop {
-            let n = self.receive()?;
-            match (Place::of(n.ip), calls.get(approved)) {
-                (Some(Place::Operated), Some([nr, args @ .., _])) if n.nr.cast_unsigned() == *nr && n.args == *args => {
-                    self.listener()?.approve(n.id).map_err(gone)?;
-                    approved += 1;
-                }
-                (Some(Place::Done), _) => {
-                    self.held = Some(n.id);
-                    let done = usize::try_from(n.args[0]).unwrap_or(usize::MAX).min(approved);
-                    return Ok(Outcome::Done(done, n.args[1]));
-                }
-                _ => {
-                    self.ring(&n)?;
-                    return Ok(Outcome::Interrupted(approved));
-                }
-            }
-        }
-    }
-
     /// The call that ends it.
     pub const EXIT: [u64; 8] = [libc::SYS_exit as u64, 0, 0, 0, 0, 0, 0, 0];
 
@@ -454,14 +420,30 @@ impl HostThread {
             };
         }
         loop {
-            match self.operate(&[Self::EXIT]) {
+            match self.order_exit() {
                 Err(Errno::ESRCH) => {
                     return Ok(Berth { number: self.number, slot: Some(self.slot) });
                 }
-                Ok(Outcome::Interrupted(0)) => {}
-                Ok(_) => return Err((self, Errno::EPROTO)),
+                Ok(()) => {}
                 Err(e) => return Err((self, e)),
             }
+        }
+    }
+
+    /// Lets it, being [held](Self::hold), make the call that ends it. `ESRCH`: it has ended. Else the sentry's signal has kept it from that, and it is held again.
+    /// `EPROTO`: it did something else.
+    fn order_exit(&mut self) -> Result<(), Errno> {
+        let id = self.held.take().ok_or(Errno::EPROTO)?;
+        self.answer(id, self.frame | code::ORDER_BATCH)?;
+        let n = self.receive()?;
+        let [nr, args @ .., _] = Self::EXIT;
+        match Place::of(n.ip) {
+            Some(Place::Operated) if n.nr.cast_unsigned() == nr && n.args == args => {
+                self.listener()?.approve(n.id).map_err(gone)?;
+                self.receive().and(Err(Errno::EPROTO))
+            }
+            Some(Place::Rung) => self.ring(&n).map(drop),
+            _ => Err(Errno::EPROTO),
         }
     }
 }
@@ -597,6 +579,8 @@ impl Workshop {
 impl Kind for Workshop {
     type Thread = HostThread;
     type Place = Berth;
+    /// `None`: threads have no listeners, and the process's first thread carries out operations.
+    type Operator = Option<Operator>;
     type Remains = Remains;
 
     fn confinement(&self) -> Confinement {
@@ -610,19 +594,35 @@ impl Kind for Workshop {
         }
     }
 
+    fn make_operator(&mut self, site: Site<'_>) -> Result<Option<Operator>, Errno> {
+        if self.handover == Handover::Futex {
+            return Ok(None);
+        }
+        let tid = new_thread(site)?;
+        let operator = Operator::equip(tid, site)?;
+        // It was pinned for the making.
+        self.placement.release(tid);
+        Ok(Some(operator))
+    }
+
     fn make_thread(&mut self, site: Site<'_>, berth: Berth) -> Result<HostThread, Errno> {
         if berth.number >= THREADS {
             return Err(Errno::EAGAIN);
         }
-        let tid = run::clone(site.pid, stub::CLONE_TRACED_THREAD, |_| Ok(()))?;
-        match sys::wait(tid)? {
-            Wait::Gone => return Err(Errno::ESRCH),
-            Wait::Signal(_) | Wait::Event(_) => {}
-        }
+        let tid = new_thread(site)?;
         self.equip(tid, site, berth).inspect_err(|e| {
             tracing::debug!(tid, "cannot equip a stub thread: {e}");
             // It holds nothing yet that others could reach. If it cannot even be told to end, it is gone.
             let _ = sys::set_regs(tid, &Entry::Exit.regs()).and_then(|()| sys::detach(tid));
         })
+    }
+}
+
+/// A new thread of a stub process, stopped before its first instruction.
+fn new_thread(site: Site<'_>) -> Result<i32, Errno> {
+    let tid = run::clone(site.pid, stub::CLONE_TRACED_THREAD, |_| Ok(()))?;
+    match sys::wait(tid)? {
+        Wait::Gone => Err(Errno::ESRCH),
+        Wait::Signal(_) | Wait::Event(_) => Ok(tid),
     }
 }
