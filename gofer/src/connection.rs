@@ -7,6 +7,7 @@ use crate::ops;
 use crate::server::Server;
 use abi::Errno;
 use gofer_protocol::{Channel, MAX_MESSAGE, NodeId, Reply, Request};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -15,6 +16,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub struct Session {
     /// The directory read last, open at the place where the next request will probably go on.
     pub dir: Option<(NodeId, u64, OwnedFd)>,
+    /// Where the asker waited when this thread was last bound there.
+    cpu: Option<usize>,
+}
+
+impl Session {
+    /// Has this thread run where the asker waits.
+    fn follow(&mut self, cpu: Option<usize>) {
+        if cpu.is_none() || cpu == self.cpu {
+            return;
+        }
+        self.cpu = cpu;
+        if let Some(cpu) = cpu.filter(|&cpu| cpu < CpuSet::MAX_CPU) {
+            let mut set = CpuSet::new();
+            set.set(cpu);
+            // A processor that this process may not use: it stays where it is.
+            let _ = sched_setaffinity(None, &set);
+        }
+    }
 }
 
 /// Serves `channel` until it is closed or broken.
@@ -39,6 +58,7 @@ fn run(server: &Server, channel: &Channel) -> Result<(), Errno> {
         // No request carries a descriptor: what came with one is closed here.
         drop(received.fd);
         let packet = buffer.get(..received.len).ok_or(Errno::EMSGSIZE)?;
+        session.follow(Request::asker_cpu(packet));
         let (outcome, tag) = match Request::parse(packet) {
             Ok((request, tag)) => {
                 let outcome = ops::dispatch(server, &mut session, &request);

@@ -91,6 +91,7 @@ const RULES: &[(i64, When, &str)] = &[
     (libc::SYS_restart_syscall, Always, "waiting goes on after the process was stopped"),
     (libc::SYS_set_robust_list, Always, "a thread that was made just before begins"),
     (libc::SYS_rseq, Always, "likewise"),
+    (libc::SYS_sched_setaffinity, Is(0, 0), "a thread runs where the sentry's waits for it"),
     (libc::SYS_sched_getaffinity, Always, "likewise: the library asks for its stack"),
     (libc::SYS_prctl, Is(0, libc::PR_SET_NAME as u64), "likewise: it takes its name"),
     (libc::SYS_exit, Always, "a thread ends"),

@@ -29,6 +29,13 @@ pub struct PathFd {
     count: Arc<AtomicUsize>,
 }
 
+impl PathFd {
+    /// The descriptor itself.
+    pub fn owned(&self) -> &OwnedFd {
+        &self.fd
+    }
+}
+
 impl AsFd for PathFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
@@ -97,6 +104,14 @@ impl Node {
     /// The node known by `name` in this directory.
     pub fn child(&self, name: Name<'_>) -> Option<Arc<Node>> {
         self.children.lock().get(name.as_bytes()).and_then(Weak::upgrade)
+    }
+
+    /// The directory that it is in.
+    pub fn parent(&self) -> Option<Arc<Node>> {
+        match &*self.place.lock() {
+            Place::At(parent, _) => Some(parent.clone()),
+            Place::Root | Place::Gone => None,
+        }
     }
 
     /// Forgets where the node is. Keeps its descriptor.
@@ -291,7 +306,7 @@ impl Tree {
     }
 
     /// Whether lookups in the tree of `node` may cross mounts.
-    fn crosses(&self, node: &Node) -> bool {
+    pub fn crosses(&self, node: &Node) -> bool {
         self.cross_mounts.get(node.attach).copied().unwrap_or(false)
     }
 

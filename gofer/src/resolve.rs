@@ -34,6 +34,12 @@ pub fn open_path(dir: impl AsFd, name: Name<'_>, cross_mounts: bool) -> Result<O
     rustix::fs::openat2(dir, name.as_bytes(), flags, Mode::empty(), beneath(cross_mounts)).map_err(errno)
 }
 
+/// The directory `name` in `dir`, to be read; anything else is not opened.
+pub fn open_directory(dir: impl AsFd, name: Name<'_>, cross_mounts: bool) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat2(dir, name.as_bytes(), flags, Mode::empty(), beneath(cross_mounts)).map_err(errno)
+}
+
 /// Makes the regular file `name` in `dir`, which must not exist, and opens it.
 pub fn create(dir: impl AsFd, name: Name<'_>, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
     let flags = flags | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;

@@ -102,7 +102,7 @@ fn serves(dir: &Path) {
     let _ = client.tmpfile(tree.node, OpenMode::READ | OpenMode::WRITE, 0o600, me.0, me.1);
     client.fsync(made.node, false).expect("fsync");
     client.statfs(made.node).expect("statfs");
-    assert_eq!(client.readdir(tree.node, 0, true).expect("readdir").0.len(), 4);
+    assert_eq!(client.readdir(tree.node, &[], 0, 10, vec![]).expect("readdir").entries.len(), 4);
     let listener = std::os::unix::net::UnixListener::bind(dir.join("tree/sock")).expect("listen");
     let sock = client.walk(tree.node, &[name("sock")]).expect("walk").entries[0].node;
     fs::set_permissions(dir.join("tree/sock"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("chmod");
@@ -114,9 +114,10 @@ fn serves(dir: &Path) {
     let (file, readonly) = client.attach(1).expect("attach a file");
     assert!(readonly && file.attr.mode & 0o170_000 == 0o100_000);
     let mut text = String::new();
-    File::from(client.open(file.node, OpenMode::READ).expect("open")).read_to_string(&mut text).expect("read");
+    let (_, opened) = client.open(file.node, &[], OpenMode::READ).expect("open");
+    File::from(opened.expect("a descriptor")).read_to_string(&mut text).expect("read");
     assert_eq!(text, "text");
-    assert_eq!(client.open(file.node, OpenMode::READ | OpenMode::WRITE).map(|_| ()), Err(abi::Errno::EROFS));
+    assert_eq!(client.open(file.node, &[], OpenMode::READ | OpenMode::WRITE).map(|_| ()), Err(abi::Errno::EROFS));
 
     let (host, _) = client.attach(2).expect("attach the host's root");
     let walk = client.walk(host.node, &[name("etc"), name("passwd")]).expect("walk");
@@ -127,8 +128,9 @@ fn serves(dir: &Path) {
             s.spawn(|| {
                 for _ in 0..100 {
                     let walk = client.walk(host.node, &[name("usr"), name("bin")]).expect("walk");
-                    let (entries, _) = client.readdir(walk.entries[1].node, 0, false).expect("readdir");
-                    assert!(entries.len() > 10);
+                    let reply = client.readdir(walk.entries[0].node, &[name("bin")], 0, 0, vec![]).expect("readdir");
+                    assert!(reply.entries.len() > 10);
+                    reply.walk.entries.iter().for_each(|e| client.forget(e.node));
                     walk.entries.iter().for_each(|e| client.forget(e.node));
                 }
             });

@@ -1,12 +1,12 @@
 //! The asking side: a pool of connections to one gofer, and a function for each request.
 //!
 //! A caller takes an idle connection, or has the gofer make one more while there are fewer than the pool's limit, or
-//! waits for one. Nodes that are given back ([`Client::forget`]) are collected and closed in batches ahead of a later
+//! waits for one. It prefers the connection that was used last on its processor: whoever serves it is there, too (see [`Header::cpu`](crate::Header)). Nodes that are given back ([`Client::forget`]) are collected and closed in batches ahead of a later
 //! request, so that dropping a file never talks to the gofer.
 
 use crate::wire::Bytes;
 use crate::{
-    Attr, Channel, DirEntry, Entry, MAX_BATCH, MAX_MESSAGE, Name, NodeId, OpenMode, Reply, Request, SetAttr, StatFs, Stop, WalkReply,
+    Attr, Channel, DirReply, Entry, MAX_BATCH, MAX_MESSAGE, Name, NodeId, OpenMode, Reply, Request, SetAttr, StatFs, Stop, WalkReply,
 };
 use abi::Errno;
 use parking_lot::{Condvar, Mutex};
@@ -37,24 +37,37 @@ struct Pool {
     limit: usize,
 }
 
+impl Pool {
+    /// An idle connection, if there is one.
+    fn take(&mut self) -> Option<Lane> {
+        let cpu = rustix::thread::sched_getcpu();
+        let last = self.idle.len().checked_sub(1)?;
+        let near = self.idle.iter().rposition(|lane| lane.cpu == cpu).unwrap_or(last);
+        Some(self.idle.remove(near))
+    }
+}
+
 /// A connection with its buffers.
 #[derive(Debug)]
 struct Lane {
     channel: Channel,
     out: Vec<u8>,
     buffer: Box<[u8]>,
-    tag: u64,
+    tag: u32,
+    /// The processor that it was used on last.
+    cpu: usize,
 }
 
 impl Lane {
     fn new(channel: Channel) -> Lane {
-        Lane { channel, out: Vec::new(), buffer: vec![0; MAX_MESSAGE].into_boxed_slice(), tag: 0 }
+        Lane { channel, out: Vec::new(), buffer: vec![0; MAX_MESSAGE].into_boxed_slice(), tag: 0, cpu: 0 }
     }
 
     /// One round trip. The outer error: the connection is of no more use.
     fn call(&mut self, request: &Request<'_>) -> Result<Result<(Reply, Option<OwnedFd>)>> {
         self.tag = self.tag.wrapping_add(1);
-        if let Err(e) = request.encode(self.tag, &mut self.out) {
+        self.cpu = rustix::thread::sched_getcpu();
+        if let Err(e) = request.encode_at(self.tag, self.cpu, &mut self.out) {
             return Ok(Err(e.into()));
         }
         self.channel.send(&self.out, None).map_err(|_| Errno::EIO)?;
@@ -68,6 +81,11 @@ impl Lane {
             Err(_) => Err(Errno::EIO),
         }
     }
+}
+
+/// Whether these can be the entries of a walk of so many names.
+fn consistent(entries: &[Entry], stop: Stop, names: usize) -> bool {
+    if stop == Stop::Complete { entries.len() == names } else { entries.len() <= names }
 }
 
 /// Takes the fields out of the reply that must come; anything else is the gofer's fault.
@@ -124,7 +142,7 @@ impl Client {
             if pool.open == 0 {
                 return Err(Errno::EIO);
             }
-            if let Some(mut lane) = pool.idle.pop() {
+            if let Some(mut lane) = pool.take() {
                 // Who takes the last idle one has another made, so that the next caller need not wait.
                 let grow = pool.idle.is_empty() && pool.open < pool.limit;
                 if grow {
@@ -209,7 +227,7 @@ impl Client {
         for part in names.chunks(MAX_BATCH) {
             let reply = self.call(&Request::Walk { node: from, names: part.to_vec() });
             let (mut entries, stop) = match reply {
-                Ok((Reply::Walked { entries, stop }, _)) if entries.len() == part.len() || stop != Stop::Complete => (entries, stop),
+                Ok((Reply::Walked { entries, stop }, _)) if consistent(&entries, stop, part.len()) => (entries, stop),
                 // What the parts before gave is kept: the failure is where the walk ends.
                 Ok(_) => (Vec::new(), Stop::Failed(Errno::EIO)),
                 Err(e) if all.entries.is_empty() => return Err(e),
@@ -227,9 +245,12 @@ impl Client {
         Ok(all)
     }
 
-    /// [`Request::Open`].
-    pub fn open(&self, node: NodeId, mode: OpenMode) -> Result<OwnedFd> {
-        expect!(self.call(&Request::Open { node, mode })?, (Reply::Opened {}, Some(fd)) => fd)
+    /// [`Request::Open`], with at most [`MAX_BATCH`] names: how far the walk came, and the descriptor if it is complete.
+    pub fn open(&self, node: NodeId, names: &[Name<'_>], mode: OpenMode) -> Result<(WalkReply, Option<OwnedFd>)> {
+        let reply = self.call(&Request::Open { node, names: names.to_vec(), mode })?;
+        let (entries, stop, fd) = expect!(reply, (Reply::Walked { entries, stop }, fd) => (entries, stop, fd))?;
+        let as_asked = consistent(&entries, stop, names.len()) && fd.is_some() == (stop == Stop::Complete);
+        if as_asked { Ok((WalkReply { entries, stop }, fd)) } else { Err(Errno::EIO) }
     }
 
     /// [`Request::Create`].
@@ -272,9 +293,13 @@ impl Client {
         self.bytes(&Request::Readlink { node })
     }
 
-    /// [`Request::Readdir`]: entries, and whether there are no more.
-    pub fn readdir(&self, node: NodeId, cookie: u64, nodes: bool) -> Result<(Vec<DirEntry>, bool)> {
-        expect!(self.call(&Request::Readdir { node, cookie, nodes })?, (Reply::Dir { entries, end }, _) => (entries, end))
+    /// [`Request::Readdir`], with at most [`MAX_BATCH`] names of either kind.
+    pub fn readdir(&self, node: NodeId, names: &[Name<'_>], cookie: u64, ahead: u32, beside: Vec<Name<'_>>) -> Result<DirReply> {
+        let reply = self.call(&Request::Readdir { node, names: names.to_vec(), cookie, ahead, beside })?;
+        let (walked, stop, entries, end, ahead) =
+            expect!(reply, (Reply::Dir { walked, stop, entries, end, ahead }, _) => (walked, stop, entries, end, ahead))?;
+        let as_asked = consistent(&walked, stop, names.len());
+        if as_asked { Ok(DirReply { walk: WalkReply { entries: walked, stop }, entries, end, ahead }) } else { Err(Errno::EIO) }
     }
 
     /// [`Request::Stat`].

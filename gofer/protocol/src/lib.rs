@@ -23,7 +23,7 @@ pub use attr::{Attr, SetAttr, SetTime, StatFs};
 pub use channel::Channel;
 pub use client::Client;
 pub use name::Name;
-pub use reply::{DirEntry, Entry, Reply, Stop, WalkReply};
+pub use reply::{Ahead, DirEntry, DirReply, Entry, Reply, Stop, WalkReply};
 pub use request::{OpenMode, Request};
 pub use wire::{Bytes, Malformed};
 
@@ -34,7 +34,7 @@ compile_error!("messages are little-endian and copied as they lie in memory");
 
 /// The largest message in bytes, header included: an extended attribute of 64 KiB and its fields fit.
 pub const MAX_MESSAGE: usize = 68 * 1024;
-/// The most components in one [`Request::Walk`], and the most nodes in one [`Request::Close`].
+/// The most components of a path in one request, and the most nodes in one [`Request::Close`].
 pub const MAX_BATCH: usize = 256;
 /// The longest symlink target (Linux's `PATH_MAX`, which counts a final NUL).
 pub const MAX_TARGET: usize = 4095;
@@ -56,7 +56,10 @@ pub struct Header {
     /// Zero, or in a reply the errno the request failed with; then there is no body.
     pub errno: u16,
     /// Chosen by the asker, repeated in the reply.
-    pub tag: u64,
+    pub tag: u32,
+    /// In a request, where the asker waits: the number of the processor, plus one; zero if it does not say. Whoever answers runs there at
+    /// once, as the asker has gone to sleep, while another processor would have to be woken up, and that one again for the reply.
+    pub cpu: u32,
 }
 
 /// Feeds arbitrary bytes to both parsers, and checks that what parses says the same thing when written again.

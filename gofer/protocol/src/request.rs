@@ -40,8 +40,8 @@ messages! {
         /// Goes from `node` through directories, stopping at the first component that is missing, or is no directory
         /// but not the last one. No symlink is followed. → `Walked`
         Walk = 2 { node: NodeId, names: Vec<Name<'a>> },
-        /// Opens a regular file. → `Opened` with a descriptor
-        Open = 3 { node: NodeId, mode: OpenMode },
+        /// Walks, and opens the regular file found. → `Walked`, with a descriptor if the walk is complete
+        Open = 3 { node: NodeId, names: Vec<Name<'a>>, mode: OpenMode },
         /// Makes a regular file that must not exist yet, and opens it. → `Node` with a descriptor
         Create = 4 { dir: NodeId, name: Name<'a>, open: OpenMode, mode: u32, uid: u32, gid: u32 },
         /// mkdir(2). → `Node`
@@ -58,9 +58,10 @@ messages! {
         Rename = 10 { old_dir: NodeId, old: Name<'a>, new_dir: NodeId, new: Name<'a>, flags: u32 },
         /// readlink(2). → `Bytes`
         Readlink = 11 { node: NodeId },
-        /// The next entries of a directory. `cookie` is 0 to begin, later what the last entry carries. `.` and `..` are
-        /// left out. With `nodes` each entry comes with a node, as if walked to. → `Dir`
-        Readdir = 12 { node: NodeId, cookie: u64, nodes: bool },
+        /// Walks, and gives the next entries of the directory found. `cookie` is 0 to begin, later what the last entry carries. `.` and
+        /// `..` are left out. Where room is left in the reply, up to `ahead` entries of other directories may come with it that will
+        /// probably be read next: of those below this one, and then of those of the names `beside` it, and below them. → `Dir`
+        Readdir = 12 { node: NodeId, names: Vec<Name<'a>>, cookie: u64, ahead: u32, beside: Vec<Name<'a>> },
         /// Attributes. → `Attr`
         Stat = 13 { node: NodeId },
         /// Changes attributes. → `Attr`: those after the change
@@ -96,15 +97,29 @@ impl<'a> Request<'a> {
     ///
     /// # Errors
     /// [`Malformed::TooLong`] if it exceeds [`MAX_MESSAGE`](crate::MAX_MESSAGE).
-    pub fn encode(&self, tag: u64, out: &mut Vec<u8>) -> Result<(), Malformed> {
-        wire::encode(self, tag, out)
+    pub fn encode(&self, tag: u32, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        wire::encode(self, tag, 0, out)
+    }
+
+    /// The same, saying where the asker waits: see [`Header::cpu`](crate::Header).
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_at(&self, tag: u32, cpu: usize, out: &mut Vec<u8>) -> Result<(), Malformed> {
+        wire::encode(self, tag, u32::try_from(cpu).map_or(0, |cpu| cpu.saturating_add(1)), out)
+    }
+
+    /// Where the asker of a packet says that it waits.
+    #[must_use]
+    pub fn asker_cpu(bytes: &[u8]) -> Option<usize> {
+        wire::split(bytes).ok().and_then(|(header, _)| header.cpu.checked_sub(1)).map(|cpu| cpu as usize)
     }
 
     /// Reads a packet: the request and its tag.
     ///
     /// # Errors
     /// If it is anything but one complete, valid request.
-    pub fn parse(bytes: &'a [u8]) -> Result<(Request<'a>, u64), Malformed> {
+    pub fn parse(bytes: &'a [u8]) -> Result<(Request<'a>, u32), Malformed> {
         let (header, mut r) = wire::split(bytes)?;
         if header.errno != 0 {
             return Err(Malformed::Value("header"));
@@ -112,7 +127,10 @@ impl<'a> Request<'a> {
         let request = <Request as wire::Body>::get_body(header.op, &mut r)?;
         r.finish()?;
         match &request {
-            Request::Walk { names, .. } if names.len() > MAX_BATCH => Err(Malformed::TooLong("walk")),
+            Request::Walk { names, .. } | Request::Open { names, .. } | Request::Readdir { names, .. } if names.len() > MAX_BATCH => {
+                Err(Malformed::TooLong("walk"))
+            }
+            Request::Readdir { beside, .. } if beside.len() > MAX_BATCH => Err(Malformed::TooLong("beside")),
             Request::Close { nodes } if nodes.len() > MAX_BATCH => Err(Malformed::TooLong("close")),
             Request::Connect { groups, .. } if groups.len() > MAX_BATCH => Err(Malformed::TooLong("groups")),
             _ => Ok((request, header.tag)),
@@ -121,7 +139,7 @@ impl<'a> Request<'a> {
 
     /// The tag of a packet that [`Request::parse`] refused, if its header can be read: so that it can be answered.
     #[must_use]
-    pub fn tag_of(bytes: &[u8]) -> Option<u64> {
+    pub fn tag_of(bytes: &[u8]) -> Option<u32> {
         wire::split(bytes).ok().map(|(header, _)| header.tag)
     }
 }

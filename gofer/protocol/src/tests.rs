@@ -44,7 +44,7 @@ fn requests() -> Vec<Request<'static>> {
     vec![
         Request::Attach { index: 3 },
         Request::Walk { node: n, names: vec![name("usr"), name("..."), name("x")] },
-        Request::Open { node: n, mode: OpenMode::all() },
+        Request::Open { node: n, names: vec![name("f")], mode: OpenMode::all() },
         Request::Create { dir: n, name: name("a"), open, mode: 0o644, uid: 1, gid: 2 },
         Request::Mkdir { dir: n, name: name("a"), mode: 0o755, uid: 1, gid: 2 },
         Request::Symlink { dir: n, name: name("a"), target: b"/etc/passwd", uid: 1, gid: 2 },
@@ -53,7 +53,7 @@ fn requests() -> Vec<Request<'static>> {
         Request::Unlink { dir: n, name: name("a"), rmdir: true },
         Request::Rename { old_dir: n, old: name("a"), new_dir: n, new: name("b"), flags: 2 },
         Request::Readlink { node: n },
-        Request::Readdir { node: n, cookie: u64::MAX, nodes: true },
+        Request::Readdir { node: n, names: vec![name("d")], cookie: u64::MAX, ahead: 9, beside: vec![name("e"), name("f")] },
         Request::Stat { node: n },
         Request::SetAttr { node: n, set },
         Request::StatFs { node: n },
@@ -73,15 +73,17 @@ fn requests() -> Vec<Request<'static>> {
 fn replies() -> Vec<Reply> {
     let entry = Entry { node: NodeId(9), attr: attr(), target: Some(Bytes(b"to".to_vec())) };
     let plain = Entry { target: None, ..entry.clone() };
+    let there = DirEntry { cookie: 5, attr: attr(), name: Bytes(b"x".to_vec()) };
+    let ahead = vec![Ahead { within: Ahead::BESIDE, place: 1, entries: vec![there.clone(), there.clone()] }];
     vec![
         Reply::Done {},
         Reply::Node { entry: entry.clone(), readonly: true },
-        Reply::Walked { entries: vec![plain, entry], stop: Stop::Failed(Errno::EACCES) },
+        Reply::Walked { entries: vec![plain.clone(), entry], stop: Stop::Failed(Errno::EACCES) },
         Reply::Walked { entries: Vec::new(), stop: Stop::Missing },
         Reply::Opened {},
         Reply::Attr { attr: attr() },
         Reply::Bytes { bytes: Bytes(vec![1; MAX_XATTR]) },
-        Reply::Dir { entries: vec![DirEntry { cookie: 5, node: None, attr: attr(), name: Bytes(b"x".to_vec()) }], end: true },
+        Reply::Dir { walked: vec![plain], stop: Stop::Complete, entries: vec![there.clone()], end: true, ahead },
         Reply::StatFs { statfs: StatFs { kind: 1, flags: 2, ..StatFs::default() } },
         Reply::Failed { errno: Errno::ENOENT },
     ]
@@ -95,8 +97,8 @@ fn messages_round_trip() {
         assert_eq!(Request::parse(&out), Ok((r, 42)));
     }
     for r in replies() {
-        r.encode(u64::MAX, &mut out).expect("encode");
-        assert_eq!(Reply::parse(&out), Ok((r, u64::MAX)));
+        r.encode(u32::MAX, &mut out).expect("encode");
+        assert_eq!(Reply::parse(&out), Ok((r, u32::MAX)));
     }
 }
 

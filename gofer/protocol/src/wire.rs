@@ -233,9 +233,9 @@ pub(crate) trait Body<'a>: Sized {
 }
 
 /// Writes a whole message into `out`, which is emptied first.
-pub(crate) fn encode<'a>(body: &impl Body<'a>, tag: u64, out: &mut Vec<u8>) -> Result<(), Malformed> {
+pub(crate) fn encode<'a>(body: &impl Body<'a>, tag: u32, cpu: u32, out: &mut Vec<u8>) -> Result<(), Malformed> {
     out.clear();
-    crate::Header { len: 0, op: body.op(), errno: 0, tag }.put(out);
+    crate::Header { len: 0, op: body.op(), errno: 0, tag, cpu }.put(out);
     body.put_body(out);
     finish(out)
 }

@@ -1,5 +1,6 @@
 //! Requests, by family. Each function is one request: it checks what the sentry may do, and does it.
 
+mod ahead;
 mod attr;
 mod create;
 mod dir;
@@ -26,7 +27,7 @@ pub fn dispatch(server: &Server, session: &mut Session, request: &Request<'_>) -
     let reply = match *request {
         Request::Attach { index } => walk::attach(server, index)?,
         Request::Walk { node, ref names } => walk::walk(server, node, names)?,
-        Request::Open { node, mode } => return open::open(server, node, mode),
+        Request::Open { node, ref names, mode } => return open::open(server, node, names, mode),
         Request::Create { dir, name, open, mode, uid, gid } => {
             return create::file(server, dir, name, open, create::New { mode, uid, gid });
         }
@@ -40,7 +41,10 @@ pub fn dispatch(server: &Server, session: &mut Session, request: &Request<'_>) -
         Request::Unlink { dir, name, rmdir } => names::unlink(server, dir, name, rmdir)?,
         Request::Rename { old_dir, old, new_dir, new, flags } => names::rename(server, (old_dir, old), (new_dir, new), flags)?,
         Request::Readlink { node } => walk::readlink(server, node)?,
-        Request::Readdir { node, cookie, nodes } => dir::readdir(server, session, node, cookie, nodes)?,
+        Request::Readdir { node, ref names, cookie, ahead, ref beside } => {
+            let way = dir::Way { node, names, cookie };
+            dir::readdir(server, session, &way, &dir::Guess { most: ahead as usize, beside })?
+        }
         Request::Stat { node } => attr::stat(server, node)?,
         Request::SetAttr { node, ref set } => attr::set_attr(server, node, set)?,
         Request::StatFs { node } => attr::statfs(server, node)?,

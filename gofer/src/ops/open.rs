@@ -1,12 +1,12 @@
 //! Opening regular files, to donate their descriptors.
 
-use super::Answer;
-use crate::node::PathFd;
+use super::{Answer, walk};
+use crate::node::{Node, PathFd};
 use crate::resolve::{self, Result, errno};
 use crate::server::Server;
 use abi::Errno;
 use abi::fs::FileType;
-use gofer_protocol::{NodeId, OpenMode, Reply};
+use gofer_protocol::{Name, NodeId, OpenMode, Reply, Stop};
 use rustix::fs::OFlags;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -37,13 +37,31 @@ pub fn flags(mode: OpenMode) -> Result<OFlags> {
     Ok(flags)
 }
 
-/// Opens a regular file.
+/// Walks, and opens the regular file found.
 ///
 /// # Errors
 /// `EISDIR`, `ELOOP` and `ENXIO` for directories, symlinks and sockets as open(2) has them; `EPERM` for devices and
 /// FIFOs, which the sentry implements itself and which are never opened here.
-pub fn open(server: &Server, node: NodeId, mode: OpenMode) -> Result<Answer> {
-    let node = server.tree.get(node)?;
+pub fn open(server: &Server, node: NodeId, names: &[Name<'_>], mode: OpenMode) -> Result<Answer> {
+    let at = server.tree.get(node)?;
+    let walked = {
+        let _names = server.tree.names.read();
+        walk::along(server, at, names, true)
+    };
+    if walked.stop != Stop::Complete {
+        return Ok((Reply::Walked { entries: walked.entries, stop: walked.stop }, None));
+    }
+    match regular(server, &walked.end, mode) {
+        Ok(fd) => Ok((Reply::Walked { entries: walked.entries, stop: walked.stop }, Some(fd))),
+        Err(e) => {
+            walked.undo(server);
+            Err(e)
+        }
+    }
+}
+
+/// Opens a regular file.
+fn regular(server: &Server, node: &Arc<Node>, mode: OpenMode) -> Result<OwnedFd> {
     match node.kind {
         FileType::Regular => {}
         FileType::Directory => return Err(Errno::EISDIR),
@@ -53,18 +71,18 @@ pub fn open(server: &Server, node: NodeId, mode: OpenMode) -> Result<Answer> {
     }
     let flags = flags(mode)?;
     if mode.contains(OpenMode::WRITE) {
-        server.writable(&node)?;
+        server.writable(node)?;
     }
     let fd = {
         let _names = server.tree.names.read();
-        server.tree.fd(&node)?
+        server.tree.fd(node)?
     };
     // The type was checked on this very descriptor when it was opened, and cannot change.
     let opened = reopen(server, &fd, flags)?;
     if mode.contains(OpenMode::WRITE) {
         node.changed(&resolve::stat_fd(&opened)?);
     }
-    Ok((Reply::Opened {}, Some(opened)))
+    Ok(opened)
 }
 
 /// Opens the file behind `fd`.

@@ -16,10 +16,33 @@ pub fn attach(server: &Server, index: u32) -> Result<Reply> {
     Ok(Reply::Node { entry, readonly: attach.readonly })
 }
 
+/// Where a walk ended.
+pub struct Walked {
+    /// One for each component found.
+    pub entries: Vec<Entry>,
+    /// Why it ended.
+    pub stop: Stop,
+    /// The last file found.
+    pub end: Arc<Node>,
+}
+
+impl Walked {
+    /// Takes the handles back: the request fails.
+    pub fn undo(self, server: &Server) {
+        self.entries.iter().for_each(|entry| server.tree.close(entry.node));
+    }
+}
+
 /// Looks up one component after another.
 pub fn walk(server: &Server, node: NodeId, names: &[Name<'_>]) -> Result<Reply> {
-    let mut at = server.tree.get(node)?;
+    let at = server.tree.get(node)?;
     let _names = server.tree.names.read();
+    let Walked { entries, stop, .. } = along(server, at, names, false);
+    Ok(Reply::Walked { entries, stop })
+}
+
+/// The same from a node. `open`: the last one will be opened, not only looked at. The caller holds the lock of names.
+pub fn along(server: &Server, mut at: Arc<Node>, names: &[Name<'_>], open: bool) -> Walked {
     let mut entries: Vec<Entry> = Vec::with_capacity(names.len());
     let mut stop = Stop::Complete;
     for (i, name) in names.iter().enumerate() {
@@ -31,7 +54,7 @@ pub fn walk(server: &Server, node: NodeId, names: &[Name<'_>]) -> Result<Reply> 
         if stop != Stop::Complete {
             break;
         }
-        let last = i + 1 == names.len();
+        let last = i + 1 == names.len() && !open;
         match step(server, &at, *name, last) {
             Ok((next, entry)) => {
                 at = next;
@@ -44,10 +67,10 @@ pub fn walk(server: &Server, node: NodeId, names: &[Name<'_>]) -> Result<Reply> 
         }
     }
     // A reply that is too long would fail as a whole: symlinks end a walk, so there is one target at most.
-    Ok(Reply::Walked { entries, stop })
+    Walked { entries, stop, end: at }
 }
 
-/// One component. The last one is only looked at: it is opened when somebody wants something of it.
+/// One component. The last one is mostly only looked at: it is opened when somebody wants something of it.
 fn step(server: &Server, dir: &Arc<Node>, name: Name<'_>, last: bool) -> Result<(Arc<Node>, Entry)> {
     if !last {
         let (node, attr) = server.tree.enter(dir, name)?;

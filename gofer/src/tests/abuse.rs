@@ -22,7 +22,7 @@ fn seeds(root: NodeId) -> Vec<Vec<u8>> {
     let requests = [
         Request::Attach { index: 0 },
         Request::Walk { node: root, names: vec![n, n, n] },
-        Request::Open { node: root, mode: open },
+        Request::Open { node: root, names: vec![n], mode: open },
         Request::Create { dir: root, name: n, open, mode: 0o644, uid: 0, gid: 0 },
         Request::Mkdir { dir: root, name: n, mode: 0o755, uid: 0, gid: 0 },
         Request::Symlink { dir: root, name: n, target: b"/", uid: 0, gid: 0 },
@@ -31,7 +31,8 @@ fn seeds(root: NodeId) -> Vec<Vec<u8>> {
         Request::Unlink { dir: root, name: n, rmdir: false },
         Request::Rename { old_dir: root, old: n, new_dir: root, new: name("y"), flags: 0 },
         Request::Readlink { node: root },
-        Request::Readdir { node: root, cookie: 1, nodes: true },
+        Request::Readdir { node: root, names: vec![], cookie: 0, ahead: 100, beside: vec![n] },
+        Request::Readdir { node: root, names: vec![n], cookie: 1, ahead: 100, beside: vec![n, name("y")] },
         Request::Stat { node: root },
         Request::SetAttr { node: root, set: SetAttr { mode: Some(0o755), size: Some(1), ..SetAttr::default() } },
         Request::StatFs { node: root },
@@ -130,7 +131,7 @@ fn a_header_without_a_request_is_answered() {
     let (ours, theirs) = Channel::pair().expect("socketpair");
     f.server.serve(theirs).expect("serve");
     let mut bytes = Vec::new();
-    gofer_protocol::Header { len: 16, op: 999, errno: 0, tag: 5 }.put(&mut bytes);
+    gofer_protocol::Header { len: 16, op: 999, errno: 0, tag: 5, cpu: u32::MAX }.put(&mut bytes);
     ours.send(&bytes, None).expect("send");
     let mut buffer = [0; 256];
     let got = ours.recv(&mut buffer).expect("recv");

@@ -18,8 +18,8 @@ fn symlinks_are_never_followed() {
         let walk = f.client.walk(f.root, &[name(link), name("secret")]).expect("walk");
         assert_eq!((walk.entries.len(), walk.stop), (1, Stop::Symlink));
         let node = walk.entries[0].node;
-        assert_eq!(f.client.open(node, OpenMode::READ).map(|_| ()), Err(Errno::ELOOP));
-        assert_eq!(f.client.readdir(node, 0, false).map(|_| ()), Err(Errno::ENOTDIR));
+        assert_eq!(f.open(node, OpenMode::READ).map(|_| ()), Err(Errno::ELOOP));
+        assert_eq!(f.list(node).map(|_| ()), Err(Errno::ENOTDIR));
         assert_eq!(f.client.mkdir(node, name("x"), 0o755, 0, 0).map(|_| ()), Err(Errno::ENOTDIR));
         // Attributes are the link's own.
         assert_eq!(f.client.stat(node).expect("stat").mode & 0o170_000, 0o120_000);
@@ -34,6 +34,7 @@ fn a_directory_that_becomes_a_symlink_is_not_followed() {
     let outside = TempDir::new();
     fs::create_dir(outside.path("sub")).expect("mkdir");
     fs::write(outside.path("sub/secret"), "secret").expect("write");
+    fs::create_dir(outside.path("other")).expect("mkdir");
     let f = Fixture::with(|_| {}, &Settings { descriptors: 170, ..Settings::default() });
     fs::create_dir_all(f.dir.path("dir/sub")).expect("mkdir");
     let sub = f.find("dir/sub").node;
@@ -56,6 +57,12 @@ fn a_directory_that_becomes_a_symlink_is_not_followed() {
             }
             let walk = f.client.walk(sub, &[name("secret")]).expect("walk");
             assert!(walk.entries.is_empty(), "round {i}");
+            let (walk, fd) = f.client.open(f.root, &path, OpenMode::READ).expect("open");
+            assert!(walk.entries.len() < 3 && fd.is_none(), "opened outside");
+            walk.entries.iter().for_each(|e| f.client.forget(e.node));
+            // What is read ahead, too: `dir` has one directory, and the other one two.
+            let reply = f.client.readdir(f.root, &[], 0, 100, vec![]).expect("readdir");
+            assert!(reply.ahead.iter().all(|a| a.entries.iter().all(|e| e.name.0 != b"secret" && e.name.0 != b"other")), "round {i}");
         }
         done.store(true, Ordering::Relaxed);
     });
@@ -69,7 +76,7 @@ fn replaced_files_are_noticed() {
     f.write("other", "new");
     fs::rename(f.dir.path("other"), f.dir.path("file")).expect("rename behind its back");
     // Never opened, so only its place was known: that is another file now.
-    assert_eq!(f.client.open(node, OpenMode::READ).map(|_| ()), Err(Errno::ESTALE));
+    assert_eq!(f.open(node, OpenMode::READ).map(|_| ()), Err(Errno::ESTALE));
     assert_eq!(f.find("file").attr.size, 3);
 }
 
@@ -86,5 +93,5 @@ fn devices_are_not_opened() {
     }
     let entry = f.find("null");
     assert_eq!(entry.attr.rdev, dev);
-    assert_eq!(f.client.open(entry.node, OpenMode::READ).map(|_| ()), Err(Errno::EPERM));
+    assert_eq!(f.open(entry.node, OpenMode::READ).map(|_| ()), Err(Errno::EPERM));
 }

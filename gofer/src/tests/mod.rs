@@ -1,13 +1,15 @@
 //! A server in a thread, on a temporary directory, asked through the real protocol.
 
 mod abuse;
+mod ahead;
 mod escape;
 mod files;
 mod names;
 
 use crate::{Attach, Root, Server, Settings};
-use gofer_protocol::{Channel, Client, Entry, Name, NodeId, Stop};
+use gofer_protocol::{Channel, Client, DirEntry, Entry, Name, NodeId, OpenMode, Stop};
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -41,7 +43,7 @@ struct Fixture {
     root: NodeId,
 }
 
-fn open_root(path: &Path) -> std::os::fd::OwnedFd {
+fn open_root(path: &Path) -> OwnedFd {
     use rustix::fs::{CWD, Mode, OFlags};
     rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).expect("attach point")
 }
@@ -70,6 +72,16 @@ impl Fixture {
         let reply = self.client.walk(self.root, &names).expect("walk");
         assert_eq!(reply.stop, Stop::Complete, "{path}");
         reply.entries.last().expect("an entry").clone()
+    }
+
+    /// Opens what a node is.
+    fn open(&self, node: NodeId, mode: OpenMode) -> Result<OwnedFd, abi::Errno> {
+        self.client.open(node, &[], mode).map(|(_, fd)| fd.expect("a descriptor"))
+    }
+
+    /// Lists a directory that fits into one reply.
+    fn list(&self, node: NodeId) -> Result<Vec<DirEntry>, abi::Errno> {
+        self.client.readdir(node, &[], 0, 0, vec![]).map(|reply| reply.entries)
     }
 
     fn write(&self, path: &str, contents: &str) {

@@ -7,7 +7,7 @@ use std::io::Read;
 
 fn read(f: &Fixture, node: NodeId) -> Result<String, Errno> {
     let mut text = String::new();
-    fs::File::from(f.client.open(node, OpenMode::READ)?).read_to_string(&mut text).expect("read");
+    fs::File::from(f.open(node, OpenMode::READ)?).read_to_string(&mut text).expect("read");
     Ok(text)
 }
 
@@ -142,5 +142,5 @@ fn threads_share_a_pool() {
             });
         }
     });
-    assert_eq!(f.client.readdir(f.root, 0, false).expect("readdir").0.len(), 0);
+    assert_eq!(f.list(f.root).expect("readdir").len(), 0);
 }

@@ -1,16 +1,51 @@
 //! Directories: what the gofer lists, remembered where only this sandbox changes it.
+//!
+//! With a directory it gives us others that will be wanted next, as far as [`Pace`] thinks so: those below, and those beside it that were not read
+//! yet. They lie in the listing of the directory that they are in, until somebody looks them up.
 
-use super::{Mark, RemoteFs, remote};
-use abi::{Result, fs::FileType};
-use gofer_protocol::{Attr, NodeId};
+use super::{Mark, RemoteFs, inode::RemoteInode, lookup, name, remote};
+use abi::{Result, error, fs::FileType};
+use gofer_protocol::{Ahead, Attr, DirEntry, DirReply};
 use kernel::vfs::{DirSink, File, FileOps, FsStr, Inode, SeekFrom};
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, atomic::Ordering};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU32, Ordering},
+};
 use sync::{Mutex, Rank};
 
 /// Entries in all remembered directories together (some 250 bytes each).
 const MOST_LISTED: usize = 200_000;
+
+/// Names of directories beside one that the gofer is told.
+const MOST_BESIDE: usize = 64;
+
+/// How many entries are asked for before somebody wants them: the more, the more of them were wanted before.
+pub(super) struct Pace(AtomicU32);
+
+impl Pace {
+    const SLOWEST: u32 = 32;
+    /// More than a reply holds.
+    const FASTEST: u32 = 1024;
+
+    pub(super) fn new() -> Pace {
+        Pace(AtomicU32::new(Self::SLOWEST))
+    }
+
+    /// For one request. What it brings has to be wanted, or the next one asks for less.
+    fn ask(&self) -> u32 {
+        let now = self.0.load(Ordering::Relaxed);
+        self.0.store((now / 2).max(Self::SLOWEST), Ordering::Relaxed);
+        now
+    }
+
+    /// Something that was asked for ahead was wanted.
+    pub(super) fn was_right(&self) {
+        let now = self.0.load(Ordering::Relaxed);
+        self.0.store((now * 2).min(Self::FASTEST), Ordering::Relaxed);
+    }
+}
 
 /// All entries of a directory at one moment.
 pub(super) struct Listing {
@@ -19,6 +54,8 @@ pub(super) struct Listing {
     index: OnceLock<HashMap<Box<FsStr>, usize>>,
     /// Whether the attributes still hold.
     pub(super) mark: Mark,
+    /// By place in `entries`, directories that were read ahead; `None`: it was there, or was asked for.
+    below: Mutex<HashMap<usize, Option<Arc<Listing>>>>,
     /// The file system that counts the entries, if they are remembered.
     counted: Option<Arc<RemoteFs>>,
 }
@@ -32,25 +69,74 @@ pub(super) struct Listed {
 }
 
 impl Listing {
-    /// Asks for all entries.
-    pub(super) fn read(fs: &Arc<RemoteFs>, node: NodeId) -> Result<Listing> {
+    /// Of these entries.
+    fn new(fs: &RemoteFs, entries: Vec<DirEntry>, mark: Mark) -> Listing {
+        let listed = |e: DirEntry| {
+            let kind = e.attr.file_type()?;
+            Some(Listed { name: e.name.0.into(), ino: fs.number(&e.attr), kind, attr: e.attr })
+        };
+        let entries = entries.into_iter().filter_map(listed).collect();
+        Listing { entries, index: OnceLock::new(), mark, below: Mutex::new(Rank::Leaf, HashMap::new()), counted: None }
+    }
+
+    /// Asks for all entries of `dir`.
+    pub(super) fn read(dir: &RemoteInode) -> Result<Listing> {
+        let fs = &dir.fs;
         let mark = fs.mark();
+        let guess = Guess::about(dir);
+        let beside = guess.beside.iter().filter_map(|(_, beside)| name(beside).ok()).collect();
+        let mut part = lookup::list(dir, guess.ahead, beside)?;
         let mut entries = Vec::new();
-        let mut cookie = 0;
         loop {
-            let (part, end) = fs.client.readdir(node, cookie, false)?;
             // No progress and no end would be a broken gofer: then that is all.
-            let next = part.last().map(|e| e.cookie);
-            for e in part {
-                let Some(kind) = e.attr.file_type() else { continue };
-                entries.push(Listed { name: e.name.0.into(), ino: fs.number(&e.attr), kind, attr: e.attr });
-            }
-            match next {
-                Some(next) if !end && next != cookie => cookie = next,
+            let last = entries.last().map(|e: &DirEntry| e.cookie);
+            entries.append(&mut part.entries);
+            match entries.last().map(|e| e.cookie) {
+                Some(next) if !part.end && Some(next) != last => {
+                    let node = dir.known_node().ok_or(error!(ESTALE, "no handle came"))?;
+                    let rest = fs.client.readdir(node, &[], next, 0, Vec::new())?;
+                    part = DirReply { ahead: Vec::new(), ..rest };
+                }
                 _ => break,
             }
         }
-        Ok(Listing { entries, index: OnceLock::new(), mark, counted: None })
+        let listing = Listing::new(fs, entries, mark);
+        if !fs.shared() {
+            listing.place_ahead(fs, part.ahead, &guess);
+        }
+        Ok(listing)
+    }
+
+    /// Puts what was read ahead to where it will be looked for.
+    fn place_ahead(&self, fs: &Arc<RemoteFs>, ahead: Vec<Ahead>, guess: &Guess) {
+        let mut found: Vec<Option<Arc<Listing>>> = Vec::with_capacity(ahead.len());
+        for a in ahead {
+            let mut listing = Listing::new(fs, a.entries, self.mark);
+            let counted = listing.count(fs).then(|| Arc::new(listing));
+            if let Some(listing) = &counted {
+                let place = a.place as usize;
+                match a.within {
+                    0 => self.put_below(place, listing),
+                    Ahead::BESIDE => guess.put_beside(place, listing),
+                    n => match found.get(n as usize - 1) {
+                        Some(Some(within)) => within.put_below(place, listing),
+                        _ => {}
+                    },
+                }
+            }
+            found.push(counted);
+        }
+    }
+
+    fn put_below(&self, place: usize, listing: &Arc<Listing>) {
+        if self.entries.get(place).is_some_and(|e| e.kind == FileType::Directory) {
+            self.below.lock().insert(place, Some(listing.clone()));
+        }
+    }
+
+    /// Takes what was read ahead of the directory at this place.
+    pub(super) fn take_below(&self, place: usize) -> Option<Arc<Listing>> {
+        self.below.lock().get_mut(&place)?.take()
     }
 
     /// Counts the entries as remembered; false if there are too many already.
@@ -64,10 +150,56 @@ impl Listing {
         true
     }
 
-    /// The entry of this name.
-    pub(super) fn find(&self, name: &FsStr) -> Option<&Listed> {
+    /// The entry of this name, and its place.
+    pub(super) fn find(&self, name: &FsStr) -> Option<(usize, &Listed)> {
         let index = self.index.get_or_init(|| self.entries.iter().enumerate().map(|(i, e)| (e.name.clone(), i)).collect());
-        self.entries.get(*index.get(name)?)
+        let place = *index.get(name)?;
+        Some((place, self.entries.get(place)?))
+    }
+
+    /// Directories behind `place` of which nothing was read yet, in the order of the listing. What is at `place` is being read.
+    fn unread_behind(&self, place: usize) -> Vec<(usize, Box<FsStr>)> {
+        let mut below = self.below.lock();
+        below.entry(place).or_insert(None);
+        let behind = self.entries.iter().enumerate().skip(place + 1);
+        let unread = behind.filter(|(n, e)| e.kind == FileType::Directory && !below.contains_key(n));
+        unread.take(MOST_BESIDE).map(|(n, e)| (n, e.name.clone())).collect()
+    }
+}
+
+/// What will be wanted after a directory.
+#[derive(Default)]
+struct Guess {
+    ahead: u32,
+    /// The listing that the directory is in, and others in it: places and names.
+    above: Option<Arc<Listing>>,
+    beside: Vec<(usize, Box<FsStr>)>,
+}
+
+impl Guess {
+    fn about(dir: &RemoteInode) -> Guess {
+        // Of a tree that others change nothing is remembered.
+        if dir.fs.shared() {
+            return Guess::default();
+        }
+        let ahead = dir.fs.pace.ask();
+        let above = dir.known_place().and_then(|(above, name)| {
+            let listing = remote(&above).ok()?.remembered()?;
+            let place = listing.find(&name)?.0;
+            Some((place, listing))
+        });
+        match above {
+            Some((place, above)) => Guess { ahead, beside: above.unread_behind(place), above: Some(above) },
+            None => Guess { ahead, ..Guess::default() },
+        }
+    }
+
+    /// What was read of the directory with this number in `beside`. It was asked for after the listing that it is put into: that one must
+    /// not be older.
+    fn put_beside(&self, number: usize, listing: &Arc<Listing>) {
+        if let (Some(above), Some((place, _))) = (&self.above, self.beside.get(number)) {
+            above.put_below(*place, listing);
+        }
     }
 }
 

@@ -120,6 +120,22 @@ impl RemoteInode {
         (self.known_node(), Vec::new())
     }
 
+    /// Where its handle can be asked for, while it has none.
+    pub(super) fn known_place(&self) -> Option<(Arc<Inode>, FsString)> {
+        self.state.lock().place.clone()
+    }
+
+    /// What was read of this directory before somebody asked for it.
+    pub(super) fn read_ahead(&self, listing: Arc<Listing>) {
+        let mut s = self.state.lock();
+        // Whoever changes names says so first, and then takes away what he finds here.
+        if s.listing.is_none() && self.fs.unchanged(listing.mark) {
+            s.listing = Some(listing);
+            drop(s);
+            self.fs.pace.was_right();
+        }
+    }
+
     /// New attributes from the gofer. `fresh`: nothing changed since it was asked.
     pub(super) fn learn(&self, attr: proto::Attr, fresh: bool) {
         let mut s = self.state.lock();
@@ -145,6 +161,8 @@ impl RemoteInode {
 
     /// Names in this directory changed.
     fn names_changed(&self) {
+        // First of all: see `read_ahead`.
+        self.fs.changed();
         let old = {
             let mut s = self.state.lock();
             s.attr_valid = false;
@@ -152,7 +170,6 @@ impl RemoteInode {
             s.listing.take()
         };
         drop(old);
-        self.fs.changed();
     }
 
     /// Its name was removed.
@@ -189,7 +206,7 @@ impl RemoteInode {
         if let Some(listing) = known.filter(|l| self.fs.unchanged(l.mark)) {
             return Ok(listing);
         }
-        let mut listing = Listing::read(&self.fs, self.node()?)?;
+        let mut listing = Listing::read(self)?;
         let remember = !self.fs.shared() && listing.count(&self.fs);
         let listing = Arc::new(listing);
         let old = {
@@ -224,14 +241,12 @@ impl RemoteInode {
         if let Some(handle) = self.open_handle(write).filter(|h| h.readable || !read) {
             return Ok(handle);
         }
-        let node = self.node()?;
-        let client = &self.fs.client;
         // A file that may only be written is opened for both where the host lets us: its pages can be mapped then.
         let (fd, readable) = match (read, write) {
-            (_, false) => (client.open(node, OpenMode::READ)?, true),
-            (true, true) => (client.open(node, OpenMode::READ | OpenMode::WRITE)?, true),
-            (false, true) => match client.open(node, OpenMode::READ | OpenMode::WRITE) {
-                Err(Errno::EACCES) => (client.open(node, OpenMode::WRITE)?, false),
+            (_, false) => (lookup::open(self, OpenMode::READ)?, true),
+            (true, true) => (lookup::open(self, OpenMode::READ | OpenMode::WRITE)?, true),
+            (false, true) => match lookup::open(self, OpenMode::READ | OpenMode::WRITE) {
+                Err(e) if e.is(Errno::EACCES) => (lookup::open(self, OpenMode::WRITE)?, false),
                 other => (other?, true),
             },
         };
@@ -243,8 +258,8 @@ impl RemoteInode {
     /// A descriptor through which reading leaves the access time alone; `None` where the host refuses that to the gofer, which then has
     /// not the rights that the application has here.
     pub(super) fn open_quiet(&self) -> Result<Option<OwnedFd>> {
-        match self.fs.client.open(self.node()?, OpenMode::READ | OpenMode::NOATIME) {
-            Err(Errno::EPERM) => Ok(None),
+        match lookup::open(self, OpenMode::READ | OpenMode::NOATIME) {
+            Err(e) if e.is(Errno::EPERM) => Ok(None),
             other => Ok(Some(other?)),
         }
     }

@@ -2,8 +2,9 @@
 
 use super::{Key, RemoteFs, inode::RemoteInode, name, remote};
 use abi::{Errno, Result, bail, error};
-use gofer_protocol::{Entry, Name, NodeId, Stop, WalkReply};
+use gofer_protocol::{DirReply, Entry, Name, NodeId, OpenMode, Stop, WalkReply};
 use kernel::vfs::{FsStr, Inode};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 /// How often a file that is known by its place only is looked for, while places change.
@@ -26,12 +27,18 @@ pub(super) fn lookup_path(dir: &Arc<Inode>, names: &[&FsStr]) -> Vec<Result<Arc<
 /// What a remembered listing says; `None` if there is none, or it says too little.
 fn in_listing(r: &RemoteInode, dir: &Arc<Inode>, name: &FsStr) -> Option<Result<Arc<Inode>>> {
     let listing = r.remembered()?;
-    let Some(entry) = listing.find(name) else { return Some(Err(Errno::ENOENT.into())) };
+    let Some((at, entry)) = listing.find(name) else { return Some(Err(Errno::ENOENT.into())) };
     if !r.fs.unchanged(listing.mark) {
         return None;
     }
     let place = (dir.clone(), entry.name.to_vec());
-    Some(r.fs.inode_at(&dir.sb, entry.attr, listing.mark, |inode| inode.place(place)))
+    let tell = |inode: &RemoteInode| {
+        inode.place(place);
+        if let Some(below) = listing.take_below(at) {
+            inode.read_ahead(below);
+        }
+    };
+    Some(r.fs.inode_at(&dir.sb, entry.attr, listing.mark, tell))
 }
 
 /// Asks the gofer.
@@ -57,6 +64,32 @@ fn ask(r: &RemoteInode, dir: &Arc<Inode>, names: &[&FsStr]) -> Result<Vec<Result
 
 /// Walks from an inode, which may be known by its place only: then from the nearest directory above that has a handle.
 fn walk(r: &RemoteInode, names: &[Name<'_>]) -> Result<WalkReply> {
+    from_nearest(r, names, |from, all| Ok((r.fs.client.walk(from, all)?, ()))).map(|(reply, ())| reply)
+}
+
+/// Opens a regular file. Where it is known by its place only, it gets its handle on the way.
+pub(super) fn open(r: &RemoteInode, mode: OpenMode) -> Result<OwnedFd> {
+    let (_, fd) = from_nearest(r, &[], |from, names| Ok(r.fs.client.open(from, names, mode)?))?;
+    fd.ok_or(error!(ESTALE, "a file is not where it was"))
+}
+
+/// The first entries of a directory, and what the gofer read ahead, likewise. See [`gofer_protocol::Request::Readdir`].
+pub(super) fn list(r: &RemoteInode, ahead: u32, beside: Vec<Name<'_>>) -> Result<DirReply> {
+    let ask = |from, names: &[Name<'_>]| {
+        let mut reply = r.fs.client.readdir(from, names, 0, ahead, beside.clone())?;
+        let walk = std::mem::replace(&mut reply.walk, WalkReply { entries: Vec::new(), stop: Stop::Complete });
+        Ok((walk, reply))
+    };
+    from_nearest(r, &[], ask).map(|(_, reply)| reply)
+}
+
+/// Asks something by way of `r`, which may be known by its place only, and of `names` behind it: `ask` gets the nearest handle and the
+/// names from there on. Gives the part of the walk behind `r`, and what came with it.
+fn from_nearest<T>(
+    r: &RemoteInode,
+    names: &[Name<'_>],
+    mut ask: impl FnMut(NodeId, &[Name<'_>]) -> Result<(WalkReply, T)>,
+) -> Result<(WalkReply, T)> {
     for _ in 0..TRIES {
         // Those on the way get their handles, too.
         let (Some(from), steps) = r.way() else { continue };
@@ -66,9 +99,9 @@ fn walk(r: &RemoteInode, names: &[Name<'_>]) -> Result<WalkReply> {
         }
         // The place of `r` itself is the last step.
         all.extend_from_slice(names);
-        let reply = r.fs.client.walk(from, &all)?;
+        let (reply, more) = ask(from, &all)?;
         if let Some(reply) = settle(&r.fs, r, &steps, reply) {
-            return Ok(reply);
+            return Ok((reply, more));
         }
     }
     bail!(ESTALE, "a file is not where it was")

@@ -88,6 +88,7 @@ pub fn mount(remote: RemoteSource, source: &str, files: Option<Arc<HostFiles>>) 
         idle: Mutex::new(Rank::Leaf, VecDeque::new()),
         generation: AtomicU64::new(0),
         listed: AtomicUsize::new(0),
+        pace: dir::Pace::new(),
         files,
         unmounted: AtomicBool::new(false),
     });
@@ -160,6 +161,8 @@ struct RemoteFs {
     generation: AtomicU64,
     /// Entries in all remembered directories.
     listed: AtomicUsize,
+    /// How far ahead directories are read.
+    pace: dir::Pace,
     /// With others that show the same files; none: nobody else does.
     files: Option<Arc<HostFiles>>,
     /// The last mount is gone. Changed while `idle` is locked.

@@ -187,6 +187,83 @@ fn what_a_listing_told_is_known_without_a_question() {
     assert_eq!(f.list("d").len(), 1002);
 }
 
+/// A walk through a tree asks for few of its directories; each change in it, made through the sandbox, is seen all the same.
+#[test]
+fn directories_are_read_ahead() {
+    let f = fixture(Sharing::Exclusive);
+    for d in 0..60 {
+        for tree in ["t", "u"] {
+            fs::create_dir_all(f.host.join(format!("{tree}/d{d}/sub"))).expect("mkdir");
+            fs::write(f.host.join(format!("{tree}/d{d}/file")), "x".repeat(d)).expect("write");
+        }
+    }
+    // Nothing changes: hardly a directory gets a handle.
+    assert_eq!(f.list("u").len(), 62);
+    let mut asked = 0;
+    for path in (0..60).flat_map(|d| [format!("u/d{d}"), format!("u/d{d}/sub")]) {
+        f.list(&path);
+        asked += usize::from(remote(&f.find(&path).expect("find").inode).expect("remote").known_node().is_some());
+    }
+    assert!(asked < 20, "{asked} directories were asked for one by one");
+    assert_eq!(f.list("t").len(), 62);
+    // A file made in a directory that was read ahead and not yet looked at; one that is removed, and one that is moved.
+    f.walker.mknod(&f.root, b"t/d7/made", FileType::Regular, 0o644, 0).expect("mknod");
+    f.walker.unlink(&f.root, b"t/d8/file").expect("unlink");
+    f.walker.rename((&f.root, b"t/d9/file"), (&f.root, b"t/d10/moved"), RenameFlags::empty()).expect("rename");
+    for d in 0..60 {
+        let names = match d {
+            7 => vec![".", "..", "file", "made", "sub"],
+            8 | 9 => vec![".", "..", "sub"],
+            10 => vec![".", "..", "file", "moved", "sub"],
+            _ => vec![".", "..", "file", "sub"],
+        };
+        assert_eq!(f.list(&format!("t/d{d}")), names);
+        assert_eq!(f.list(&format!("t/d{d}/sub")), [".", ".."]);
+    }
+    assert_eq!(errno(f.find("t/d8/file")), Errno::ENOENT);
+    assert_eq!(f.find("t/d10/moved").expect("find").inode.attr().expect("attr").size, 9);
+    assert_eq!(f.read("t/d33/file").len(), 33);
+    assert_eq!(errno(f.find("t/d33/nothing")), Errno::ENOENT);
+    f.walker.mkdir(&f.root, b"t/d33/sub/new", 0o755).expect("mkdir");
+    assert_eq!(f.list("t/d33/sub"), [".", "..", "new"]);
+}
+
+/// Threads that read a tree while others change it see each of their own changes.
+#[test]
+fn reading_ahead_while_names_change() {
+    let f = fixture(Sharing::Exclusive);
+    for d in 0..12 {
+        fs::create_dir_all(f.host.join(format!("t/d{d}/sub"))).expect("mkdir");
+    }
+    std::thread::scope(|s| {
+        for t in 0..3 {
+            let f = &f;
+            s.spawn(move || {
+                let w = Walker::kernel(f.root.clone());
+                for i in 0..60 {
+                    let dir = format!("t/d{}/sub", (t * 4 + i) % 12);
+                    let path = format!("{dir}/{t}-{i}");
+                    w.mkdir(&f.root, path.as_bytes(), 0o755).expect("mkdir");
+                    assert!(f.find(&path).is_ok(), "{path} is not there");
+                    assert!(f.list(&dir).contains(&format!("{t}-{i}")), "{path} is not listed");
+                    w.rmdir(&f.root, path.as_bytes()).expect("rmdir");
+                    assert_eq!(errno(f.find(&path)), Errno::ENOENT);
+                    assert!(!f.list(&dir).contains(&format!("{t}-{i}")), "{path} is listed");
+                }
+            });
+        }
+        for _ in 0..2 {
+            s.spawn(|| {
+                for _ in 0..60 {
+                    f.list("t");
+                    (0..12).for_each(|d| assert_eq!(f.list(&format!("t/d{d}")), [".", "..", "sub"]));
+                    f.root.inode.sb.dcache.clear();
+                }
+            });
+        }
+    });
+}
+
 #[test]
 fn unlinked_files_stay_usable() {
     let f = fixture(Sharing::Exclusive);
@@ -219,6 +296,14 @@ fn shared_trees_follow_the_host() {
     assert!(!Arc::ptr_eq(&place.inode, &f.find("d/file").expect("find").inode));
     fs::remove_file(f.host.join("d/file")).expect("unlink");
     assert_eq!(errno(f.find("d/file")), Errno::ENOENT);
+    // Directories below one that was read, too.
+    fs::create_dir_all(f.host.join("d/e/f")).expect("mkdir");
+    assert_eq!(f.list("d"), [".", "..", "e"]);
+    assert_eq!(f.list("d/e"), [".", "..", "f"]);
+    fs::write(f.host.join("d/e/new"), "").expect("write");
+    fs::write(f.host.join("d/e/f/new"), "").expect("write");
+    assert_eq!(f.list("d/e"), [".", "..", "f", "new"]);
+    assert_eq!(f.list("d/e/f"), [".", "..", "new"]);
     fs::set_permissions(f.host.join("d"), fs::Permissions::from_mode(0o700)).expect("chmod");
     assert_eq!(f.find("d").expect("find").inode.attr().expect("attr").perm, 0o700);
 }
