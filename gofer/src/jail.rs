@@ -18,7 +18,7 @@ use rustix::mount::{
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where the new root is put together: a directory that is there on every host that shows us our descriptors.
 const STAGE: &str = "/proc";
@@ -90,20 +90,9 @@ pub fn close_others(keep: &[RawFd]) -> Result<()> {
 /// # Errors
 /// If a source is missing, or the process lacks the privileges for mounts (it needs `CAP_SYS_ADMIN` in its user namespace).
 pub fn enter(spec: &GoferSpec) -> Result<Vec<Root>> {
-    // SAFETY: changes the mount namespace of the only thread there is; no descriptor table is unshared.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.context("make a mount namespace")?;
-    // What is mounted here must never show on the host; what the host mounts may show here, until it is made private.
-    rustix::mount::mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-        .context("detach mounts from the host's")?;
-
+    leave_host()?;
     // All sources first: afterwards the new root hides a part of the old one.
-    let mut trees = Vec::with_capacity(spec.attach.len());
-    for attach in &spec.attach {
-        let recursive = if attach.recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
-        let tree = rustix::mount::open_tree(CWD, &attach.source, recursive | clone_flags())
-            .with_context(|| format!("mount source {}", attach.source.display()))?;
-        trees.push(tree);
-    }
+    let trees = spec.attach.iter().map(open).collect::<Result<Vec<_>>>()?;
     let fds = rustix::mount::open_tree(CWD, "/proc/self/fd", clone_flags()).context("bind /proc/self/fd")?;
 
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
@@ -122,11 +111,57 @@ pub fn enter(spec: &GoferSpec) -> Result<Vec<Root>> {
     drop(trees);
 
     rustix::mount::mount_remount(STAGE, flags | MountFlags::RDONLY | MountFlags::BIND, c"").context("make the new root read-only")?;
+    pivot()?;
+    Ok(roots)
+}
+
+/// Shows this thread, and whoever enters the mount namespace of its number, the files of a container: the first attach point as the root, and
+/// the others at their places beneath it, in their order, wherever the container's links lead. One whose place is not there is left out.
+///
+/// # Errors
+/// As [`enter`].
+pub fn view(attaches: &[(Attach, PathBuf)]) -> Result<()> {
+    leave_host()?;
+    let trees = attaches.iter().map(|(attach, _)| open(attach)).collect::<Result<Vec<_>>>()?;
+    let mut mounts = attaches.iter().zip(&trees).map(|((attach, place), tree)| (attach, place, tree));
+    let Some((attach, _, root)) = mounts.next() else { bail!("there is no root") };
+    place(root, STAGE)?;
+    confine(attach, root)?;
+    for (attach, to, tree) in mounts {
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let found = rustix::fs::openat2(root, to, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS);
+        match found.and_then(|found| move_onto(tree, &found)) {
+            Ok(()) => confine(attach, tree)?,
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+            Err(error) => return Err(error).with_context(|| format!("show {}", to.display())),
+        }
+    }
+    rustix::process::chdir(STAGE)?;
+    pivot()
+}
+
+/// Moves this thread into a mount namespace of its own. What is mounted there never shows on the host; what the host mounts may show there,
+/// until it is made private.
+fn leave_host() -> Result<()> {
+    // SAFETY: changes the mount namespace of this thread; no descriptor table is unshared.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS) }.context("make a mount namespace")?;
+    let flags = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+    rustix::mount::mount_change("/", flags).context("detach mounts from the host's")
+}
+
+/// Makes the working directory the root, and leaves nothing of the old one.
+fn pivot() -> Result<()> {
     rustix::process::pivot_root(".", ".").context("pivot into the new root")?;
     // The old root now lies on top of the new one.
     rustix::mount::unmount(".", UnmountFlags::DETACH).context("unmount the old root")?;
-    rustix::process::chdir("/")?;
-    Ok(roots)
+    Ok(rustix::process::chdir("/")?)
+}
+
+/// A copy of an attach point's source, not yet mounted anywhere.
+fn open(attach: &Attach) -> Result<OwnedFd> {
+    let recursive = if attach.recursive { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
+    rustix::mount::open_tree(CWD, &attach.source, recursive | clone_flags())
+        .with_context(|| format!("mount source {}", attach.source.display()))
 }
 
 /// A copy of a mount, not yet mounted anywhere.
@@ -143,6 +178,12 @@ fn attach_at(attach: &Attach, tree: &OwnedFd, path: &str) -> Result<OwnedFd> {
         rustix::fs::mknodat(CWD, path, rustix::fs::FileType::RegularFile, Mode::from_raw_mode(0o444), 0)?;
     }
     place(tree, path)?;
+    confine(attach, tree)?;
+    Ok(rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// Takes from a tree that is mounted what its attach point does not give.
+fn confine(attach: &Attach, tree: &OwnedFd) -> Result<()> {
     // No device of the host is ever opened, and no set-user-ID program run. Programs may be executed: the sentry maps
     // the descriptors it is given with PROT_EXEC.
     let mut attrs = libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV;
@@ -153,7 +194,7 @@ fn attach_at(attach: &Attach, tree: &OwnedFd, path: &str) -> Result<OwnedFd> {
     for masked in &attach.masked {
         mask(tree, masked).with_context(|| format!("hide {}", masked.display()))?;
     }
-    Ok(rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
+    Ok(())
 }
 
 /// Puts an empty directory over one of a tree that is mounted.
@@ -172,8 +213,13 @@ fn mask(tree: &OwnedFd, path: &Path) -> Result<()> {
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let empty = rustix::mount::fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attrs)?;
+    Ok(move_onto(&empty, &place)?)
+}
+
+/// Mounts a copied tree on what is open.
+fn move_onto(tree: &OwnedFd, place: &OwnedFd) -> Result<(), Errno> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
-    Ok(rustix::mount::move_mount(&empty, c"", &place, c"", flags)?)
+    rustix::mount::move_mount(tree, c"", place, c"", flags)
 }
 
 /// Mounts a copied tree at `path`.

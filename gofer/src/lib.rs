@@ -18,6 +18,7 @@ mod server;
 mod spec;
 mod start;
 
+pub use jail::view;
 pub use server::{Root, Server, Settings};
 pub use spec::{Attach, GoferSpec, LogFormat, Propagation};
 pub use start::main;

@@ -190,3 +190,28 @@ fn a_process_that_takes_more_memory_than_there_is_is_told_of() {
     text(&run(&mut scratch.verb(&["delete", "--force", "greedy"])));
     assert!(scratch.state_is_empty());
 }
+
+/// Engines enter the mount namespace of a container's process to copy files, and must not find the host's there.
+#[test]
+fn who_enters_its_mount_namespace_finds_its_files() {
+    let scratch = Scratch::new();
+    let shared = scratch.path("shared");
+    std::fs::create_dir(&shared).expect("mkdir");
+    std::fs::write(shared.join("file"), "of the volume").expect("write");
+    let bundle = scratch.bundle(&["sleep", "1000"], |config| volume(config, &shared, &["rbind", "rw"]));
+    let mut command = scratch.verb(&["--overlay=none", "create", "--bundle"]);
+    command.arg(&bundle).arg("c").stdout(Stdio::null()).stderr(Stdio::null());
+    assert!(finish(command.spawn().expect("spawn")).status.success());
+    let state: Value = serde_json::from_str(&text(&run(&mut scratch.verb(&["state", "c"])))).expect("JSON");
+    let root = format!("/proc/{}/root", state["pid"]);
+    let namespace = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/mnt")).expect("a namespace");
+    assert_ne!(namespace(&state["pid"].to_string()), namespace("self"));
+    assert_eq!(std::fs::read_to_string(format!("{root}/mnt/file")).expect("the volume"), "of the volume");
+    std::fs::write(format!("{root}/mnt/new"), "copied in").expect("write");
+    assert_eq!(std::fs::read_to_string(shared.join("new")).expect("the volume"), "copied in");
+    // The root of this container is read-only.
+    let name = format!("caisson-test-{}", std::process::id());
+    let refused = std::fs::write(format!("{root}/{name}"), "").expect_err("it is writable");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+    text(&run(&mut scratch.verb(&["delete", "--force", "c"])));
+}

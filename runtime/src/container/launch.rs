@@ -223,7 +223,7 @@ fn make(
         Fork::Child => {
             drop((reports, go));
             let kept = sandbox::Kept::default();
-            StandIn { launch, bundle, container, pod, background, reporter, going, parent, kept }.live(slave)
+            StandIn { launch, bundle, container, pod, background, reporter, going, parent, kept, view: None }.live(slave)
         }
     };
     let child = Child::new(pid)?;
@@ -271,6 +271,7 @@ struct StandIn<'a> {
     going: io::PipeReader,
     parent: u32,
     kept: sandbox::Kept,
+    view: Option<sandbox::View>,
 }
 
 impl StandIn<'_> {
@@ -285,6 +286,9 @@ impl StandIn<'_> {
             }
         };
         let ended = monitor.until_exit();
+        if let Some(view) = self.view.take() {
+            view.leave();
+        }
         drop(monitor);
         self.kept.give_back();
         match ended {
@@ -364,6 +368,12 @@ impl StandIn<'_> {
         if let Some(forward) = forward {
             forward.serve(self.container.dir());
         }
+        // From here on nothing is looked up by its name, until the end.
+        if !rootless {
+            self.view = Some(sandbox::View::enter(plan)?);
+        }
+        self.report(&Report::Ready);
+        self.container.unlock();
         Ok(monitor)
     }
 
@@ -477,8 +487,6 @@ impl StandIn<'_> {
         if self.background {
             set_parent_process_death_signal(None).map_err(Failure::internal("prctl"))?;
         }
-        self.report(&Report::Ready);
-        self.container.unlock();
         Ok(())
     }
 }

@@ -109,8 +109,18 @@ fn enter(mapped: &mut io::PipeReader, mounts: Option<File>, own_ids: bool) -> io
 
 /// The gofer's specification.
 fn spec(plan: &Plan, log: &Log, own_ids: bool) -> Result<Vec<u8>> {
-    let attach = plan
-        .attaches
+    let log_format = match log.format {
+        Format::Text => LogFormat::Text,
+        Format::Json => LogFormat::Json,
+    };
+    let debug = log.level >= LevelFilter::DEBUG;
+    let spec = GoferSpec { attach: attaches(plan, own_ids), log_fd: Some(LOG), log_format, debug, channels: 0 };
+    serde_json::to_vec(&spec).map_err(Failure::internal("cannot encode the gofer's specification"))
+}
+
+/// The attach points, as a gofer is told them.
+pub fn attaches(plan: &Plan, own_ids: bool) -> Vec<Attach> {
+    plan.attaches
         .iter()
         .map(|attach| Attach {
             readonly: attach.readonly,
@@ -121,11 +131,5 @@ fn spec(plan: &Plan, log: &Log, own_ids: bool) -> Result<Vec<u8>> {
             propagation: if attach.follows_host { Propagation::Slave } else { Propagation::Private },
             ..Attach::new(&attach.source)
         })
-        .collect();
-    let log_format = match log.format {
-        Format::Text => LogFormat::Text,
-        Format::Json => LogFormat::Json,
-    };
-    let spec = GoferSpec { attach, log_fd: Some(LOG), log_format, debug: log.level >= LevelFilter::DEBUG, channels: 0 };
-    serde_json::to_vec(&spec).map_err(Failure::internal("cannot encode the gofer's specification"))
+        .collect()
 }

@@ -12,6 +12,7 @@ mod janitor;
 mod monitor;
 mod network;
 mod sentry;
+mod view;
 
 pub use child::Child;
 pub use forward::Forward;
@@ -21,6 +22,7 @@ pub use jail::{
 pub use janitor::Janitor;
 pub use monitor::{Monitor, Outcome, Watched, take_signals};
 pub use network::{Kept, TakenOver, engine_resolver, look, low_ports, open_up, take_over};
+pub use view::View;
 
 use crate::client::Client;
 use crate::exit::{Failure, Result, Status};

@@ -5,6 +5,7 @@ use crate::console::Proxy;
 use crate::exit::{Failure, Result, Status};
 use control::{Event, Request, decode, encode};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use std::fs::File;
@@ -56,6 +57,8 @@ pub struct Monitor {
     proxy: Option<Proxy>,
     /// This process is a stand-in in the background: signals to it are meant for the application, its terminal is the application's.
     background: bool,
+    /// The host's `/dev`, which is not seen by its name later on.
+    devices: Option<File>,
     /// The gofer has ended because the sentry has closed its connection: the sentry's own end is at hand.
     gofer_done: bool,
 }
@@ -100,7 +103,8 @@ impl Monitor {
 
     /// A monitor of whatever is watched, over a connection to its sentry.
     pub fn new(control: OwnedFd, watched: Watched, signals: File, proxy: Option<Proxy>, background: bool) -> Monitor {
-        Monitor { control, watched, signals, proxy, background, gofer_done: false }
+        let devices = background.then(|| File::open("/dev").ok()).flatten();
+        Monitor { control, watched, signals, proxy, background, devices, gofer_done: false }
     }
 
     /// Watches until something has happened.
@@ -339,7 +343,7 @@ impl Monitor {
             // The terminal of a stand-in's session is the application's.
             (None, libc::SIGWINCH) if self.background => self.send(&Request::Resize),
             // The sentry notices by itself that its terminal is gone.
-            (None, libc::SIGHUP) if self.background && has_terminal() => {}
+            (None, libc::SIGHUP) if self.background && self.has_terminal() => {}
             (None, libc::SIGTSTP) if !self.background => {
                 // Job control of the shell that started us: the application stops with us.
                 self.forward(signal);
@@ -348,6 +352,12 @@ impl Monitor {
             }
             _ => self.forward(signal),
         }
+    }
+
+    /// Whether this process's session has a controlling terminal.
+    fn has_terminal(&self) -> bool {
+        let Some(devices) = &self.devices else { return false };
+        openat(devices, "tty", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).is_ok()
     }
 
     fn forward(&self, signal: i32) {
@@ -361,11 +371,6 @@ impl Monitor {
             tracing::debug!("{request:?} is lost: {error}");
         }
     }
-}
-
-/// Whether this process's session has a controlling terminal.
-fn has_terminal() -> bool {
-    File::open("/dev/tty").is_ok()
 }
 
 /// What poll(2) found.

@@ -6,6 +6,8 @@ use caisson_tests_engines::{Podman, eventually, output};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
 
+mod podman_more;
+
 type Test = fn(&Podman) -> Result<()>;
 
 const TESTS: &[(&str, Test)] = &[
@@ -24,7 +26,7 @@ fn main() -> ExitCode {
     let args = Arguments::from_args();
     let mut trials = Vec::new();
     for (runtime, caisson) in [("runc", false), ("caisson", true)] {
-        for (name, test) in TESTS {
+        for (name, test) in TESTS.iter().chain(podman_more::TESTS) {
             trials.push(Trial::test(format!("{runtime}::{name}"), move || trial(caisson, *test)));
         }
     }
