@@ -3,10 +3,12 @@
 use anyhow::{Context, Result, bail, ensure};
 use caisson_tests_engines::containerd::{Containerd, RUNTIMES, Runtime};
 use caisson_tests_engines::eventually;
+use caisson_tests_support::host;
 use caisson_tests_support::process::Output;
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::io::Write;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{ExitCode, Stdio};
+use std::time::Instant;
 
 mod logs;
 mod restarts;
@@ -27,6 +29,7 @@ const TESTS: &[(&str, Test)] = &[
     ("fifty_at_once", fifty_at_once),
     ("containerd_is_killed", containerd_is_killed),
     ("the_shim_is_killed", the_shim_is_killed),
+    ("the_shim_dies_anywhere", the_shim_dies_anywhere),
 ];
 
 fn main() -> ExitCode {
@@ -254,10 +257,10 @@ fn empty(c: &Containerd) -> Result<()> {
         for what in ["containerd-shim", "caisson", "sleep 1000"] {
             let pids = c.machine.processes(what);
             let pids = pids.into_iter().filter(|pid| {
-                let line = caisson_tests_support::host::command_line(*pid);
+                let line = host::command_line(*pid);
                 !line.iter().any(|word| word.ends_with("containerd") || word.ends_with("machine.sh"))
             });
-            left.extend(pids.map(|pid| format!("{pid} {}", caisson_tests_support::host::command_line(pid).join(" "))));
+            left.extend(pids.map(|pid| format!("{pid} {}", host::command_line(pid).join(" "))));
         }
         left.extend(c.machine.mounts("/run/containerd"));
         left.extend(c.machine.groups().iter().map(|group| group.display().to_string()));
@@ -364,11 +367,58 @@ fn the_shim_is_killed(c: &mut Containerd) -> Result<()> {
     c.wait_state("c", "RUNNING")?;
     let shims = c.machine.processes("containerd-shim");
     ensure!(shims.len() == 1, "{shims:?}");
-    for pid in shims {
-        Command::new("kill").args(["-9", &pid.to_string()]).status()?;
-    }
+    kill_shims(c);
     // containerd notices, and has the rest removed.
     eventually(60, || c.state("c").ok().filter(Option::is_none)).context("the task is still there")?;
     c.ctr(&["container", "delete", "c"])?;
     empty(c)
+}
+
+/// How often the shim is killed while something is made, executed or deleted.
+const POINTS: u32 = 10;
+
+fn kill_shims(c: &Containerd) {
+    for pid in c.machine.processes("containerd-shim") {
+        // One that only starts another, or cleans up, may have ended meanwhile.
+        let _ = host::kill(pid, "KILL");
+    }
+}
+
+/// Takes away what is left of a container, as somebody does whose container is broken.
+fn remove(c: &Containerd, id: &str) -> Result<()> {
+    let gone = || {
+        c.try_ctr(&["task", "rm", "-f", id]).ok()?;
+        c.try_ctr(&["container", "rm", id]).ok()?;
+        (!c.ctr(&["container", "ls", "-q"]).ok()?.lines().any(|line| line == id)).then_some(())
+    };
+    eventually(30, gone).with_context(|| format!("{id} cannot be removed: {:?}", c.try_ctr(&["task", "rm", "-f", id])))
+}
+
+/// The shim, and whatever it has just called, is killed at points all over what it does; then containers can be removed, and nothing is left.
+fn the_shim_dies_anywhere(c: &mut Containerd) -> Result<()> {
+    let begin = |args: &[&str]| c.machine.command(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    let run = c.run_args(&["-d"], "c", &["sleep", "1000"]);
+    let run: Vec<&str> = run.iter().map(String::as_str).collect();
+    let exec = ["ctr", "task", "exec", "-d", "--exec-id", "e", "c", "sleep", "2000"];
+    let delete = ["ctr", "task", "rm", "-f", "c"];
+    for what in [&run[..], &exec, &delete] {
+        let mut whole = None;
+        for point in 0..=POINTS {
+            if what != run {
+                c.run_ok(&["-d"], "c", &["sleep", "1000"])?;
+            }
+            let began = Instant::now();
+            let mut child = begin(what)?;
+            // The first time it is only seen how long it takes.
+            if let Some(whole) = whole {
+                std::thread::sleep(whole * (point - 1) / POINTS);
+                kill_shims(c);
+            }
+            child.wait()?;
+            whole.get_or_insert_with(|| began.elapsed());
+            remove(c, "c")?;
+        }
+        empty(c).with_context(|| format!("{what:?}"))?;
+    }
+    Ok(())
 }
