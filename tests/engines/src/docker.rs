@@ -57,7 +57,7 @@ impl Docker {
         let context = services::context(&self.machine, name)?.display().to_string();
         // The classic builder runs its steps as containers of the default runtime.
         let words = ["env", "DOCKER_BUILDKIT=0", "docker", "--host", "unix:///run/docker.sock", "build", "-t", name, &context];
-        let output = self.machine.run(&words)?;
+        let output = self.machine.run_long(&words)?;
         ensure!(output.status == 0, "{output}");
         Ok(())
     }

@@ -96,6 +96,11 @@ impl Machine {
         process::run(&mut self.command(args), stdin, LIMIT)
     }
 
+    /// Runs a command that does more than others, and may take three times as long.
+    pub fn run_long(&self, args: &[&str]) -> Result<Output> {
+        process::run(&mut self.command(args), b"", 3 * LIMIT)
+    }
+
     /// Runs a command that must succeed: its standard output.
     pub fn ok(&self, args: &[&str]) -> Result<String> {
         let output = self.run(args)?;

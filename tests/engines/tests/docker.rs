@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
+mod carried;
 mod docker_services;
 
 type Test = fn(&Docker) -> Result<()>;

@@ -1,6 +1,7 @@
 //! Services as Docker runs them: images built with Dockerfiles whose steps go through the runtime, entry points that change the user,
 //! volumes, published ports, health checks, restarts.
 
+use super::carried;
 use anyhow::{Context, Result, ensure};
 use caisson_tests_engines::{Docker, eventually, services};
 
@@ -12,7 +13,15 @@ fn services(d: &Docker) -> Result<()> {
     d.ok(&["load", "--quiet", "--input", &services::base(&d.machine)?.display().to_string()])?;
     redis(d).context("redis")?;
     nginx(d).context("nginx")?;
-    python(d).context("python")
+    python(d).context("python")?;
+    let archive = d.machine.path("services.tar").display().to_string();
+    d.ok(&["save", "--output", &archive, "redis", "nginx", "python"])?;
+    // Beside each other: most of it is unpacking and waiting.
+    std::thread::scope(|scope| {
+        let podman = scope.spawn(|| carried::to_podman(d.runtime == "caisson", &archive).context("under podman"));
+        carried::to_cri(d.runtime, &archive).context("under the CRI")?;
+        podman.join().ok().context("a thread died")?
+    })
 }
 
 fn redis(d: &Docker) -> Result<()> {

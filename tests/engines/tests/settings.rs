@@ -211,7 +211,11 @@ fn restarts_by_attempt(c: &Cri) -> Result<()> {
                 // sleep(1) is process 1 and does not hear SIGTERM: the grace runs out.
                 ensure!(c.exited(&id)? == 137, "{:?}", c.status(&id)?);
             }
-            _ => ensure!(c.exec_ok(&id, &["cat", "/proc/1/comm"])? == "sleep\n", "its first process"),
+            _ => {
+                // It begins as a shell.
+                let sleeps = || (c.exec_ok(&id, &["cat", "/proc/1/comm"]).ok()? == "sleep\n").then_some(());
+                eventually(30, sleeps).context("its first process")?;
+            }
         }
         if attempt < 2 {
             // The attempt before is looked at and removed only when the next one has been made.
