@@ -21,7 +21,7 @@ core::arch::global_asm!(
     "caisson_safe_copy:",
     "mov rcx, rdx",
     "cmp rdx, 16",
-    "ja 10f",
+    "ja 30f",
     "test rdx, rdx",
     "jz 9f",
     // Short copies byte by byte: starting `rep movsb` costs more than this loop.
@@ -32,6 +32,29 @@ core::arch::global_asm!(
     "dec rcx",
     "jnz 20b",
     "jmp 9f",
+    // `rep movsb` is the fastest where both sides lie alike within their cache lines, and else, on AMD's processors, up to ten times slower than
+    // this loop. After a fault in it, which must be reported to the byte, the rest is left to `rep movsb`, which meets it again.
+    "30: cmp rdx, 64",
+    "jb 10f",
+    "mov eax, edi",
+    "xor eax, esi",
+    "test eax, 31",
+    "jz 10f",
+    // The processor itself does not look beyond a page. This cannot fault.
+    "39: prefetcht0 [rsi + 1024]",
+    "31: movups xmm0, [rsi]",
+    "32: movups xmm1, [rsi + 16]",
+    "33: movups xmm2, [rsi + 32]",
+    "34: movups xmm3, [rsi + 48]",
+    "35: movups [rdi], xmm0",
+    "36: movups [rdi + 16], xmm1",
+    "37: movups [rdi + 32], xmm2",
+    "38: movups [rdi + 48], xmm3",
+    "add rsi, 64",
+    "add rdi, 64",
+    "sub rcx, 64",
+    "cmp rcx, 64",
+    "jae 39b",
     "10: rep movsb",
     "9: mov rax, rcx",
     "ret",
@@ -73,6 +96,14 @@ core::arch::global_asm!(
     ".quad 10b - caisson_safe_table, 9b - caisson_safe_table",
     ".quad 20b - caisson_safe_table, 9b - caisson_safe_table",
     ".quad 21b - caisson_safe_table, 9b - caisson_safe_table",
+    ".quad 31b - caisson_safe_table, 10b - caisson_safe_table",
+    ".quad 32b - caisson_safe_table, 10b - caisson_safe_table",
+    ".quad 33b - caisson_safe_table, 10b - caisson_safe_table",
+    ".quad 34b - caisson_safe_table, 10b - caisson_safe_table",
+    ".quad 35b - caisson_safe_table, 10b - caisson_safe_table",
+    ".quad 36b - caisson_safe_table, 10b - caisson_safe_table",
+    ".quad 37b - caisson_safe_table, 10b - caisson_safe_table",
+    ".quad 38b - caisson_safe_table, 10b - caisson_safe_table",
     ".quad 11b - caisson_safe_table, 8b - caisson_safe_table",
     ".quad 12b - caisson_safe_table, 7b - caisson_safe_table",
     ".quad 13b - caisson_safe_table, 7b - caisson_safe_table",
@@ -254,6 +285,35 @@ mod tests {
             assert_eq!(unsafe { copy(buf.as_mut_ptr(), p.add(off), len) }, left, "read {off}+{len}");
             // SAFETY: as above.
             assert_eq!(unsafe { zero(p.add(off), len) }, left, "zero {off}+{len}");
+        }
+    }
+
+    #[test]
+    fn copies_are_right_wherever_both_sides_lie() {
+        let p = half_mapped();
+        let from: Vec<u8> = (0..4096u32).map(|n| (n * 7 + (n >> 8)) as u8).collect();
+        for (at, by) in (0..80).flat_map(|at| (0..80).map(move |by| (at, by))) {
+            for len in [17, 63, 64, 127, 128, 129, 191, 192, 193, 1000] {
+                // SAFETY: a mapping of this test's own.
+                let there = unsafe {
+                    zero(p, 4096);
+                    assert_eq!(copy(p.add(at), from[by..].as_ptr(), len), 0);
+                    std::slice::from_raw_parts(p, 4096)
+                };
+                assert_eq!(&there[at..at + len], &from[by..by + len], "{len} from {by} to {at}");
+                assert!(there[..at].iter().chain(&there[at + len..]).all(|&b| b == 0), "{len} from {by} to {at}: beside");
+            }
+            // Up to the fault, whichever side it is on.
+            let (len, room) = (1000, 300 + at);
+            let mut to = vec![0; len];
+            // SAFETY: as above.
+            unsafe {
+                let edge = p.add(4096 - room);
+                assert_eq!(copy(edge, from[by..].as_ptr(), len), len - room);
+                assert_eq!(std::slice::from_raw_parts(edge, room), &from[by..by + room]);
+                assert_eq!(copy(to.as_mut_ptr(), edge, len), len - room);
+            }
+            assert_eq!(&to[..room], &from[by..by + room]);
         }
     }
 
