@@ -172,6 +172,16 @@ impl Cri {
         Ok(pods)
     }
 
+    /// `StartContainer` for all at once.
+    pub fn start_together(&self, ids: &[String]) -> Result<()> {
+        let requests = ids.iter().map(|id| {
+            let (mut client, request) = (self.client.clone(), StartContainerRequest { container_id: id.clone() });
+            self.tokio.spawn(async move { client.start_container(request).await })
+        });
+        let requests: Vec<_> = requests.collect();
+        requests.into_iter().try_for_each(|request| self.tokio.block_on(request)?.map(drop).map_err(Into::into))
+    }
+
     /// `StopPodSandbox` and `RemovePodSandbox` for all at once.
     pub fn remove_together(&self, pods: &[Pod]) -> Result<()> {
         let requests = pods.iter().map(|pod| {

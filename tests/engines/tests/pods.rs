@@ -1,7 +1,7 @@
 //! Pods: what their containers share, what they do not, and what is left of them.
 
 use anyhow::{Context, Result, bail, ensure};
-use caisson_tests_engines::cri::Pod;
+use caisson_tests_engines::cri::{self, Pod};
 use caisson_tests_engines::{Cri, eventually, output};
 use caisson_tests_support::host;
 use k8s_cri::v1::ContainerState;
@@ -20,6 +20,7 @@ pub const TESTS: &[(&str, super::Test)] = &[
     ("much_is_logged", much_is_logged),
     ("no_room_for_the_log", no_room_for_the_log),
     ("fifty_pods_at_once", fifty_pods_at_once),
+    ("fifty_in_five_pods", fifty_in_five_pods),
 ];
 
 /// What only a sandbox has.
@@ -292,6 +293,49 @@ fn fifty_pods_at_once(c: &Cri) -> Result<()> {
     for (pod, id) in pods.iter().zip(&ids) {
         let name = format!("{}-host\n", pod.config.metadata.as_ref().context("metadata")?.name);
         ensure!(c.exec_ok(id, &["hostname"])? == name, "{name}");
+    }
+    c.remove_together(&pods)?;
+    empty(c)
+}
+
+/// Containers that begin at once in pods whose processes and IPC they share.
+fn fifty_in_five_pods(c: &Cri) -> Result<()> {
+    let [peer, shared] = directories(c)?;
+    let pods: Vec<Pod> = c.together(5, |n| {
+        let mut config = c.pod_config(&format!("pod{n}"))?;
+        cri::namespaces(&mut config).pid = 0;
+        Ok(config)
+    })?;
+    let mut ids = Vec::new();
+    for pod in &pods {
+        for n in 0..10 {
+            // Of the pod's number, so that nothing is found in a wrong one.
+            let name = format!("{}-{n}", pod.config.metadata.as_ref().context("metadata")?.name);
+            let volume = shared.join(&name);
+            std::fs::create_dir_all(&volume)?;
+            let script = format!("while [ ! -e /dev/shm/{name} ]; do sleep 0.1; touch /dev/shm/{name}; done; exec sleep 1111");
+            let mounts = [(&peer, "/peer"), (&volume, "/shared")];
+            ids.push(c.create_with(pod, &name, &["sh", "-c", &script], |config| {
+                config.mounts.extend(mounts.map(|(host, container)| k8s_cri::v1::Mount {
+                    host_path: host.display().to_string(),
+                    container_path: container.into(),
+                    ..Default::default()
+                }));
+            })?);
+        }
+    }
+    c.start_together(&ids)?;
+    for (pod, ids) in pods.iter().zip(ids.chunks(10)) {
+        let name = &pod.config.metadata.as_ref().context("metadata")?.name;
+        let list = || c.exec_ok(&ids[9], &["sh", "-c", "ps; ls /dev/shm"]);
+        let all = || {
+            let list = list().ok()?;
+            let (sleeps, files) = (list.matches("sleep 1111").count(), list.lines().filter(|line| line.starts_with(name)).count());
+            (sleeps == 10 && files == 10 && list.contains("sleep 1000000")).then_some(())
+        };
+        eventually(60, all).with_context(|| format!("{name}: {:?}", list()))?;
+        let ipc = |id: &String| c.exec_ok(id, &["readlink", "/proc/self/ns/ipc"]);
+        ensure!(ipc(&ids[0])? == ipc(&ids[9])?, "IPC is not shared");
     }
     c.remove_together(&pods)?;
     empty(c)
