@@ -17,6 +17,7 @@ use rustix::mount::{
 };
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags};
+use std::ffi::c_void;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 
@@ -278,6 +279,36 @@ pub fn drop_privileges(sockets: bool) -> Result<()> {
     // Nobody of the same user may look into this process.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).context("clear dumpable")?;
     Ok(())
+}
+
+/// Lets go of what the start of the process has left mapped: the pages of the executable's code and constants, which the host maps again where they are
+/// needed, and what the allocator holds free.
+pub fn let_go_of_start() {
+    // SAFETY: the callback takes what dl_iterate_phdr(3) gives, and no data.
+    unsafe { libc::dl_iterate_phdr(Some(let_go_of_image), std::ptr::null_mut()) };
+    // SAFETY: no memory involved but the allocator's own.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// Called for each object of the process, the executable first; ends there.
+unsafe extern "C" fn let_go_of_image(info: *mut libc::dl_phdr_info, _size: usize, _data: *mut c_void) -> libc::c_int {
+    // SAFETY: the caller gives a valid one.
+    let info = unsafe { &*info };
+    if info.dlpi_phdr.is_null() {
+        return 1;
+    }
+    // SAFETY: so many headers lie there, in memory that is never written.
+    let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
+    for h in headers.iter().filter(|h| h.p_type == libc::PT_LOAD && h.p_flags & libc::PF_W == 0) {
+        let begin = info.dlpi_addr.wrapping_add(h.p_vaddr);
+        // Whole pages of this segment alone.
+        let (Some(start), end) = (abi::page_up(begin), abi::page_down(begin.wrapping_add(h.p_memsz))) else { continue };
+        if start < end {
+            // SAFETY: pages of a private mapping of a file that nobody can have written to: they read the same afterwards. A failure changes nothing.
+            unsafe { libc::madvise(start as *mut c_void, (end - start) as usize, libc::MADV_DONTNEED) };
+        }
+    }
+    1
 }
 
 /// Raises the limit of open descriptors as far as it goes, and gives it.

@@ -134,13 +134,23 @@ fn log_to(writer: impl for<'w> tracing_subscriber::fmt::MakeWriter<'w> + Send + 
     }
 }
 
+/// How long after the start what it has used is let go.
+const START: rustix::time::Timespec = rustix::time::Timespec { tv_sec: 1, tv_nsec: 0 };
+
 /// Waits until the other ends of all connections are closed.
 fn wait(conns: &[OwnedFd]) {
     let mut open: Vec<&OwnedFd> = conns.iter().collect();
+    let mut has_let_go = false;
     while !open.is_empty() {
         // Nothing is asked for, so nothing but a hang-up ends the wait.
         let mut polled: Vec<PollFd<'_>> = open.iter().map(|fd| PollFd::new(fd, PollFlags::empty())).collect();
-        match rustix::event::poll(&mut polled, None) {
+        // A moment later much of what the start has used is needed no more.
+        match rustix::event::poll(&mut polled, if has_let_go { None } else { Some(&START) }) {
+            Ok(0) => {
+                jail::let_go_of_start();
+                has_let_go = true;
+                continue;
+            }
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
             Err(e) => {

@@ -99,6 +99,7 @@ fn run(args: &[String], server: &server::Server) -> Result<i32, Failure> {
     let sandbox = boot::boot(&spec, platform, host, gofer, streams, steady_counter)?;
     server.serve(&sandbox, listener)?;
     server.created();
+    let _letting_go = sandbox.let_go_of_start();
     let wait_status = sandbox.first.wait();
     sandbox.end_further();
     server.finish();

@@ -16,6 +16,7 @@ pub mod eventfd;
 pub mod file;
 pub mod filemap;
 pub mod forbidden;
+pub mod image;
 pub mod inherit;
 pub mod io;
 pub mod memfile;

@@ -17,6 +17,7 @@ use kernel::{
     Kernel, KernelConfig,
     container::{PidNamespace, Shared},
     mm::MemoryPool,
+    time::Timer,
 };
 pub use process::Streams;
 use std::collections::BTreeMap;
@@ -62,7 +63,17 @@ fn register(kernel: &Arc<Kernel>, spec: &BootSpec, host: fs::proc::HostInfo) {
     kernel.set_dispatcher(syscalls::register());
 }
 
+/// How long after the start what it has used is let go.
+const START_NS: u64 = 1_000_000_000;
+
 impl Sandbox {
+    /// Lets go of the memory that only the start has needed, a moment later, unless the timer is dropped.
+    pub fn let_go_of_start(&self) -> Timer {
+        let timer = Timer::new(&self.kernel.timers, host::time::monotonic_ns, |_| host::image::let_go_of_start());
+        timer.set_after(Some(START_NS), 0);
+        timer
+    }
+
     /// Makes a further container, whose first process does not run yet.
     pub fn join(&self, spec: &JoinSpec, gofer: OwnedFd, streams: Streams) -> Result<Arc<Container>, Failure> {
         let id = &spec.container.id;
