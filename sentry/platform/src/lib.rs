@@ -141,6 +141,10 @@ pub trait AddressSpace: Send + Sync {
     /// (the memory file is always mapped shared). All values are page-aligned. The descriptor must stay open until flushed, that
     /// of a mapping made for a [copy](Self::begin_copy) until it is replaced or unmapped.
     fn map(&self, addr: u64, len: u64, fd: RawFd, offset: u64, prot: Prot, shared: bool);
+    /// The same, shared, of pages that the file holds memory for and that will probably be used at once: they are made accessible without a fault.
+    fn map_present(&self, addr: u64, len: u64, fd: RawFd, offset: u64, prot: Prot) {
+        self.map(addr, len, fd, offset, prot, true);
+    }
     /// It becomes a copy of `parent` (fork): little of what is mapped until [`end_copy`](Self::end_copy) will be used before the copy is given up, so it may be
     /// mapped at the latest when it is.
     fn begin_copy(&self, _parent: &Arc<dyn AddressSpace>) {}

@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// One operation, as [`AddressSpace`](crate::AddressSpace) describes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Map a piece of a file.
-    Map { addr: u64, len: u64, fd: RawFd, offset: u64, prot: Prot, shared: bool },
+    /// Map a piece of a file. `present`: make its pages accessible at once.
+    Map { addr: u64, len: u64, fd: RawFd, offset: u64, prot: Prot, shared: bool, present: bool },
     /// Unmap.
     Unmap { addr: u64, len: u64 },
     /// Change the protection.
@@ -32,10 +32,14 @@ impl Op {
         }
         let merged = match (*self, *next) {
             (
-                Op::Map { addr, len, fd, offset, prot, shared },
-                Op::Map { len: more, fd: fd2, offset: offset2, prot: prot2, shared: shared2, .. },
-            ) if end == next_start && fd == fd2 && offset.checked_add(len) == Some(offset2) && prot == prot2 && shared == shared2 => {
-                Op::Map { addr, len: len + more, fd, offset, prot, shared }
+                Op::Map { addr, len, fd, offset, prot, shared, present },
+                Op::Map { len: more, fd: fd2, offset: offset2, prot: prot2, shared: shared2, present: present2, .. },
+            ) if end == next_start
+                && fd == fd2
+                && offset.checked_add(len) == Some(offset2)
+                && (prot, shared, present) == (prot2, shared2, present2) =>
+            {
+                Op::Map { addr, len: len + more, fd, offset, prot, shared, present }
             }
             (Op::Unmap { addr, len }, Op::Unmap { len: more, .. }) if end == next_start => Op::Unmap { addr, len: len + more },
             (Op::Unmap { len, .. }, Op::Unmap { addr, len: more }) if next_end == start => Op::Unmap { addr, len: len + more },
@@ -43,8 +47,10 @@ impl Op {
                 Op::Protect { addr, len: len + more, prot }
             }
             // Mapped, and its protection changed at once.
-            (Op::Map { addr, len, fd, offset, shared, .. }, Op::Protect { prot, .. }) if (start, end) == (next_start, next_end) => {
-                Op::Map { addr, len, fd, offset, prot, shared }
+            (Op::Map { addr, len, fd, offset, shared, present, .. }, Op::Protect { prot, .. })
+                if (start, end) == (next_start, next_end) =>
+            {
+                Op::Map { addr, len, fd, offset, prot, shared, present }
             }
             _ => return None,
         };
@@ -54,9 +60,10 @@ impl Op {
     /// The host's system call for it: number and six arguments, padded to eight words.
     pub fn call(&self) -> [u64; 8] {
         match *self {
-            Op::Map { addr, len, fd, offset, prot, shared } => {
+            Op::Map { addr, len, fd, offset, prot, shared, present } => {
                 let kind = if shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
-                let flags = (libc::MAP_FIXED | libc::MAP_NORESERVE | kind) as u64;
+                let populate = if present { libc::MAP_POPULATE } else { 0 };
+                let flags = (libc::MAP_FIXED | libc::MAP_NORESERVE | kind | populate) as u64;
                 [libc::SYS_mmap as u64, addr, len, prot.bits().into(), flags, fd as u64, offset, 0]
             }
             Op::Unmap { addr, len } => [libc::SYS_munmap as u64, addr, len, 0, 0, 0, 0, 0],
@@ -178,7 +185,7 @@ mod tests {
     use super::*;
 
     fn map(addr: u64, len: u64, offset: u64) -> Op {
-        Op::Map { addr, len, fd: 3, offset, prot: Prot::READ, shared: true }
+        Op::Map { addr, len, fd: 3, offset, prot: Prot::READ, shared: true, present: false }
     }
 
     #[test]
@@ -214,7 +221,7 @@ mod tests {
             Op::Unmap { addr: 0x0, len: 0x4000 },
             map(0x5000, 0x2000, 0x5000),
             Op::Unmap { addr: 0x6000, len: 0x1000 },
-            Op::Map { addr: 0x9000, len: 0x1000, fd: 3, offset: 0x9000, prot: Prot::EXEC, shared: true },
+            Op::Map { addr: 0x9000, len: 0x1000, fd: 3, offset: 0x9000, prot: Prot::EXEC, shared: true, present: false },
         ];
         assert_eq!(q.take(), Some(expected));
         assert!(!q.demand(0x9000) && !q.demand(0xd000) && q.demand(0xcfff) && !q.demand(0xc000));

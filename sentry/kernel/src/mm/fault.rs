@@ -227,7 +227,7 @@ impl Mm {
         let to = self.reserve_copy(s, range, &part)?;
         let len = part.end - part.start;
         // Holes are copied by leaving holes.
-        let mut done = 0;
+        let (mut done, mut bytes) = (0, 0);
         while let Ok(Some(data)) = self.memory.file().next_data(from + done, len - done) {
             let copied = self.memory.file().copy_within(data.start, to + (data.start - from), (data.end - data.start) as usize);
             if copied.is_err() {
@@ -235,11 +235,12 @@ impl Mm {
                 return Err(Denied::NoMemory);
             }
             done = data.end - from;
+            bytes += data.end - data.start;
         }
         self.drop_pages(s, part.clone());
         let page = Page { offset: to, cow: false };
         s.pages.insert(part.clone(), page);
-        self.host_map_pages(s, &part, page, vma.prot);
+        self.host_map_pages_as(s, &part, page, vma.prot, bytes == len);
         Ok(())
     }
 
@@ -289,12 +290,24 @@ impl Mm {
 
     /// Copies a window of a file's pages; fails if the one at `at` cannot be.
     fn copy_window(&self, s: &mut State, range: &Range<u64>, vma: &Vma, mut window: Range<u64>, at: u64) -> Result<(), Denied> {
-        let to = self.reserve_copy(s, range, &window)?;
-        let copied = self.read_file(vma, vma.offset + (window.start - range.start), to, window.end - window.start);
-        // Whole pages: behind the end of the file, the last one is filled with zeros.
-        let got = copied.map_or(0, |n| abi::page_up(n).unwrap_or(n).min(window.end - window.start));
+        let len = window.end - window.start;
+        // If nothing is left to be copied next to it, memory that was freed a moment ago will do, wherever it is. All of it is overwritten.
+        let used = if window == *range { self.memory.take_unzeroed(len) } else { None };
+        let to = match used {
+            Some(extent) => extent.offset,
+            None => self.reserve_copy(s, range, &window)?,
+        };
+        let copied = self.read_file(vma, vma.offset + (window.start - range.start), to, len).and_then(|n| {
+            // Whole pages: behind the end of the file, the last one is filled with zeros.
+            let got = abi::page_up(n).unwrap_or(n).min(len);
+            if used.is_some() {
+                self.memory.file().zero(to + n, (got - n) as usize)?;
+            }
+            Ok(got)
+        });
+        let got = copied.as_ref().map_or(0, |&got| got);
         if at - window.start >= got {
-            self.memory.decref(to..to + (window.end - window.start));
+            self.memory.decref(to..to + len);
             // The neighbours before it may be what could not be read.
             if window.start < at && copied.is_err() {
                 return self.copy_one_from_file(s, range, vma, at);
@@ -302,12 +315,12 @@ impl Mm {
             return Err(Denied::Bus);
         }
         if window.start + got < window.end {
-            self.memory.decref(to + got..to + (window.end - window.start));
+            self.memory.decref(to + got..to + len);
             window.end = window.start + got;
         }
         let page = Page { offset: to, cow: false };
         s.pages.insert(window.clone(), page);
-        self.host_map_pages(s, &window, page, vma.prot);
+        self.host_map_pages_as(s, &window, page, vma.prot, true);
         Ok(())
     }
 

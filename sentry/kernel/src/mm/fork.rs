@@ -96,9 +96,9 @@ impl Mm {
         for (part, page) in s.pages.within(r.clone()) {
             let writable = vma.prot.contains(Prot::WRITE) && !page.cow;
             match if writable { self.copy_run(&part, page, budget) } else { None } {
-                Some(copy) => {
+                Some((copy, dense)) => {
                     c.pages.insert(part.clone(), copy);
-                    child.host_map_pages(c, &part, copy, vma.prot);
+                    child.host_map_pages_as(c, &part, copy, vma.prot, dense);
                 }
                 None => shared.push((part, page)),
             }
@@ -134,8 +134,8 @@ impl Mm {
         }
     }
 
-    /// A copy of a run of pages, if it holds little and the budget allows it. What was never touched costs nothing.
-    fn copy_run(&self, part: &Range<u64>, page: Page, budget: &mut u64) -> Option<Page> {
+    /// A copy of a run of pages, if it holds little and the budget allows it, and whether it has memory throughout. What was never touched costs nothing.
+    fn copy_run(&self, part: &Range<u64>, page: Page, budget: &mut u64) -> Option<(Page, bool)> {
         let most = (*budget).min(COPY_RUN);
         let from = page.offset..page.offset + (part.end - part.start);
         // Without budget not even what is untouched: nobody has looked whether others write to it meanwhile.
@@ -143,7 +143,7 @@ impl Mm {
         let extent = self.memory.copy(from, &data, part.start).ok()?;
         let copied: u64 = data.iter().map(|d| d.end - d.start).sum();
         *budget = budget.saturating_sub(copied.max(COPY_LEAST));
-        Some(Page { offset: extent.offset, cow: false })
+        Some((Page { offset: extent.offset, cow: false }, copied == part.end - part.start))
     }
 }
 

@@ -20,6 +20,8 @@ const WHOLE_RESERVED: u64 = 1 << 30;
 const MOST_PIECES: usize = 32;
 /// Writable segments of libraries up to this are copied when they are mapped.
 const EAGER: u64 = 256 << 10;
+/// Anonymous memory up to this gets memory that the same process has just given up, if that was as long and all in use.
+const AGAIN: u64 = 256 << 10;
 /// `MAP_SHARED_VALIDATE`: refuse flags that are not known.
 const SHARED_VALIDATE: u32 = 3;
 
@@ -308,7 +310,9 @@ impl Mm {
 
     /// Adds a VMA with its memory and host mapping where there is none. `replaced`: the host may still have something there.
     pub(super) fn install(&self, s: &mut State, r: Range<u64>, mut vma: Vma, replaced: bool) -> Result {
-        if vma.is_anonymous() {
+        if vma.is_anonymous() && self.map_again(s, &r, &vma) {
+            // As it was before.
+        } else if vma.is_anonymous() {
             let whole = if vma.prot.is_empty() { WHOLE_RESERVED } else { WHOLE };
             if r.end - r.start <= whole {
                 let page = match self.alloc_pages(s, r.clone()) {
@@ -335,6 +339,20 @@ impl Mm {
         }
         s.add_vma(r, vma);
         Ok(())
+    }
+
+    /// Gives a range memory of this very address space's that was as long and in use throughout until a moment ago, zeroed and accessible at once: what maps, fills and
+    /// unmaps buffers again and again needs no fault for them.
+    fn map_again(&self, s: &mut State, r: &Range<u64>, vma: &Vma) -> bool {
+        let len = r.end - r.start;
+        if len > AGAIN || !vma.prot.contains(Prot::WRITE) || vma.flags.contains(VmaFlags::GROWSDOWN) || s.shadows.get(r.start).is_some() {
+            return false;
+        }
+        let Some(extent) = self.memory.take_again(len, self.id) else { return false };
+        let page = Page { offset: extent.offset, cow: false };
+        s.pages.insert(r.clone(), page);
+        self.host_map_pages_as(s, r, page, vma.prot, true);
+        true
     }
 
     /// Gives private memory, zeroed, to a range that has none: out of what was reserved for it, or next to its neighbours' if possible.

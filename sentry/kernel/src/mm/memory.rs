@@ -115,14 +115,30 @@ impl Free {
     }
 }
 
+/// A freed extent that still has its memory.
+#[derive(Debug)]
+struct Kept {
+    range: Range<u64>,
+    /// The round that it was freed in.
+    round: u64,
+    /// The address space that had it; 0: not known.
+    owner: u64,
+}
+
+impl Kept {
+    fn len(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+}
+
 #[derive(Default)]
 struct State {
     refs: RangeMap<Refs>,
     free: Free,
     dirty: RangeMap<Present>,
     dirty_bytes: u64,
-    /// Freed extents that still have their memory, as they were used, oldest first; and in which round they were freed.
-    kept: VecDeque<(Range<u64>, u64)>,
+    /// Freed extents that still have their memory, as they were used, oldest first.
+    kept: VecDeque<Kept>,
     kept_bytes: u64,
     /// Rounds of [`MemoryPool::give_back`].
     round: u64,
@@ -230,16 +246,32 @@ impl MemoryPool {
     /// A freed extent that still has its memory: one that was just as long if there is one, or else part of a longer one.
     fn take_kept(&self, len: u64) -> Option<u64> {
         let mut s = self.state.lock();
-        let fits = |exact: bool| move |(r, _): &(Range<u64>, u64)| if exact { r.end - r.start == len } else { r.end - r.start > len };
-        let at = s.kept.iter().rposition(fits(true)).or_else(|| s.kept.iter().rposition(fits(false)))?;
-        let (r, round) = s.kept.remove(at)?;
-        let taken = r.start..r.start + len;
-        if taken.end < r.end {
-            s.kept.insert(at, (taken.end..r.end, round));
+        let at = s.kept.iter().rposition(|k| k.len() == len).or_else(|| s.kept.iter().rposition(|k| k.len() > len))?;
+        Some(s.take_kept(at, len)?.start)
+    }
+
+    /// Memory that nobody has zeroed, with one reference, if some was freed a moment ago that is just as long: for who overwrites it all.
+    pub fn take_unzeroed(&self, len: u64) -> Option<Extent> {
+        let mut s = self.state.lock();
+        let at = s.kept.iter().rposition(|k| k.len() == len)?;
+        Some(Extent { offset: s.take_kept(at, len)?.start, len })
+    }
+
+    /// Zeroed memory with one reference, which is all there, if `owner` has freed some a moment ago that is just as long and was used throughout.
+    pub fn take_again(&self, len: u64, owner: u64) -> Option<Extent> {
+        let r = {
+            let mut s = self.state.lock();
+            let at = s.kept.iter().rposition(|k| k.owner == owner && k.len() == len)?;
+            s.take_kept(at, len)?
+        };
+        if self.file.next_data(r.start, len) == Ok(Some(r.clone())) && self.file.zero(r.start, len as usize).is_ok() {
+            return Some(Extent { offset: r.start, len });
         }
-        s.kept_bytes -= len;
-        s.refs.insert(taken.clone(), Refs(1));
-        Some(taken.start)
+        let mut s = self.state.lock();
+        for f in s.drop_refs(r) {
+            s.soil(f);
+        }
+        None
     }
 
     /// What of a range holds data, in pieces; `None` if these have more than `most` bytes.
@@ -271,10 +303,15 @@ impl MemoryPool {
 
     /// The same for many ranges.
     pub fn decref_all(&self, ranges: impl IntoIterator<Item = Range<u64>>) {
+        self.decref_all_of(0, ranges);
+    }
+
+    /// The same for ranges of an address space, which may want such memory [again](Self::take_again).
+    pub fn decref_all_of(&self, owner: u64, ranges: impl IntoIterator<Item = Range<u64>>) {
         let mut s = self.state.lock();
         for r in ranges {
             for f in s.drop_refs(r) {
-                s.keep(f);
+                s.keep(f, owner);
             }
         }
         let punch = s.dirty_bytes > DIRTY_BYTES || s.dirty.count() > DIRTY_RANGES;
@@ -298,8 +335,8 @@ impl MemoryPool {
     pub fn give_back(&self) -> bool {
         {
             let mut s = self.state.lock();
-            while let Some((_, round)) = s.kept.front()
-                && *round < s.round
+            while let Some(oldest) = s.kept.front()
+                && oldest.round < s.round
             {
                 s.spill();
             }
@@ -400,14 +437,27 @@ impl MemoryPool {
 }
 
 impl State {
+    /// The first `len` bytes of a kept extent, with one reference.
+    fn take_kept(&mut self, at: usize, len: u64) -> Option<Range<u64>> {
+        let kept = self.kept.get_mut(at)?;
+        let taken = kept.range.start..kept.range.start + len;
+        kept.range.start = taken.end;
+        if kept.range.is_empty() {
+            self.kept.remove(at);
+        }
+        self.kept_bytes -= len;
+        self.refs.insert(taken.clone(), Refs(1));
+        Some(taken)
+    }
+
     /// Takes in a range that has no reference any more, and still its memory.
-    fn keep(&mut self, r: Range<u64>) {
+    fn keep(&mut self, r: Range<u64>, owner: u64) {
         let len = r.end - r.start;
         if len > KEPT_EXTENT {
             return self.soil(r);
         }
         self.kept_bytes += len;
-        self.kept.push_back((r, self.round));
+        self.kept.push_back(Kept { range: r, round: self.round, owner });
         while self.kept.len() > KEPT_EXTENTS || self.kept_bytes > KEPT_BYTES {
             self.spill();
         }
@@ -415,9 +465,9 @@ impl State {
 
     /// Lets the oldest kept extent be punched with the others.
     fn spill(&mut self) {
-        if let Some((r, _)) = self.kept.pop_front() {
-            self.kept_bytes -= r.end - r.start;
-            self.soil(r);
+        if let Some(kept) = self.kept.pop_front() {
+            self.kept_bytes -= kept.len();
+            self.soil(kept.range);
         }
     }
 
@@ -510,6 +560,28 @@ mod tests {
         p.decref(copy.range());
         let short = p.copy(from.offset..from.offset + 2 * PAGE_SIZE, &data[..1], 0).expect("copy");
         assert_eq!(short.offset, old.offset);
+    }
+
+    #[test]
+    fn who_used_all_of_it_gets_it_again_zeroed() {
+        let p = MemoryPool::new(1 << 30).expect("pool");
+        let [full, sparse] = [4, 6].map(|n| p.alloc(n * PAGE_SIZE, Hint::default()).expect("alloc"));
+        p.file().copy_out(full.offset, &vec![7; full.len as usize]).expect("write");
+        p.file().copy_out(sparse.offset + PAGE_SIZE, &[7]).expect("write");
+        p.decref_all_of(5, [full.range(), sparse.range()]);
+        // Not to others, nor another length, nor what would have to be made.
+        assert_eq!((p.take_again(full.len, 6), p.take_again(PAGE_SIZE, 5), p.take_again(sparse.len, 5)), (None, None, None));
+        assert_eq!(p.take_again(full.len, 5), Some(full));
+        assert_eq!(p.take_again(full.len, 5), None);
+        let mut bytes = vec![1; full.len as usize];
+        p.file().copy_in(full.offset, &mut bytes).expect("read");
+        assert!(bytes.iter().all(|&b| b == 0));
+        assert_eq!(p.extents(), vec![(full.range(), 1)]);
+        p.decref(full.range());
+        assert_eq!(p.take_unzeroed(full.len), Some(full));
+        p.decref(full.range());
+        while p.give_back() {}
+        assert_eq!((p.used_bytes(), p.take_unzeroed(full.len)), (0, None));
     }
 
     #[test]

@@ -233,7 +233,7 @@ impl Mm {
             self.has_deferred.store(true, Ordering::Release);
             return Err(e.into());
         }
-        self.memory.decref_all(deferred.extents);
+        self.memory.decref_all_of(self.id, deferred.extents);
         Ok(())
     }
 
@@ -352,12 +352,20 @@ impl State {
 impl Mm {
     /// Maps private pages.
     fn host_map_pages(&self, s: &mut State, r: &Range<u64>, page: Page, prot: Prot) {
+        self.host_map_pages_as(s, r, page, prot, false);
+    }
+
+    /// The same; `present`: there is memory for all of them, and they will be used.
+    fn host_map_pages_as(&self, s: &mut State, r: &Range<u64>, page: Page, prot: Prot, present: bool) {
         let prot = if page.cow { without_write(prot) } else { prot };
+        let len = r.end - r.start;
         s.changes += 1;
         if prot.is_empty() {
-            self.aspace.unmap(r.start, r.end - r.start);
+            self.aspace.unmap(r.start, len);
+        } else if present {
+            self.aspace.map_present(r.start, len, self.memory.fd(), page.offset, prot);
         } else {
-            self.aspace.map(r.start, r.end - r.start, self.memory.fd(), page.offset, prot, true);
+            self.aspace.map(r.start, len, self.memory.fd(), page.offset, prot, true);
         }
     }
 

@@ -191,7 +191,11 @@ impl PtraceAddressSpace {
 
 impl AddressSpace for PtraceAddressSpace {
     fn map(&self, addr: u64, len: u64, fd: RawFd, offset: u64, prot: Prot, shared: bool) {
-        self.process.queue.push(Op::Map { addr, len, fd, offset, prot, shared });
+        self.process.queue.push(Op::Map { addr, len, fd, offset, prot, shared, present: false });
+    }
+
+    fn map_present(&self, addr: u64, len: u64, fd: RawFd, offset: u64, prot: Prot) {
+        self.process.queue.push(Op::Map { addr, len, fd, offset, prot, shared: true, present: true });
     }
 
     fn unmap(&self, addr: u64, len: u64) {

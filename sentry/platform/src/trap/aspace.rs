@@ -359,6 +359,14 @@ impl TrapAddressSpace {
 }
 
 impl TrapAddressSpace {
+    /// Queues an operation that maps something, to be carried out when it is needed if this is a copy which probably will not.
+    fn map_as(&self, op: Op, addr: u64, len: u64) {
+        if self.process.is_copied.load(Ordering::Relaxed) && !self.process.will_use(addr, len) {
+            return self.process.queue.push_later(op);
+        }
+        self.replace(op, addr, len);
+    }
+
     /// Queues an operation that leaves nothing of what was in its range.
     fn replace(&self, op: Op, addr: u64, len: u64) {
         let process = &self.process;
@@ -374,11 +382,11 @@ impl TrapAddressSpace {
 
 impl AddressSpace for TrapAddressSpace {
     fn map(&self, addr: u64, len: u64, fd: RawFd, offset: u64, prot: Prot, shared: bool) {
-        let op = Op::Map { addr, len, fd, offset, prot, shared };
-        if self.process.is_copied.load(Ordering::Relaxed) && !self.process.will_use(addr, len) {
-            return self.process.queue.push_later(op);
-        }
-        self.replace(op, addr, len);
+        self.map_as(Op::Map { addr, len, fd, offset, prot, shared, present: false }, addr, len);
+    }
+
+    fn map_present(&self, addr: u64, len: u64, fd: RawFd, offset: u64, prot: Prot) {
+        self.map_as(Op::Map { addr, len, fd, offset, prot, shared: true, present: true }, addr, len);
     }
 
     fn begin_copy(&self, parent: &Arc<dyn AddressSpace>) {

@@ -78,7 +78,7 @@ impl PatchMemory {
 impl PatchPage {
     fn map(&self, addr: u64, prot: Prot) -> Op {
         let fd = self.all.memory.fd().as_raw_fd();
-        Op::Map { addr, len: PAGE_SIZE, fd, offset: self.offset, prot: (prot | Prot::EXEC) - Prot::WRITE, shared: true }
+        Op::Map { addr, len: PAGE_SIZE, fd, offset: self.offset, prot: (prot | Prot::EXEC) - Prot::WRITE, shared: true, present: true }
     }
 
     fn write(&self, at: u64, bytes: &[u8]) -> Result<(), Errno> {
@@ -330,7 +330,7 @@ impl HostPage {
         if prot.is_empty() {
             return Op::Unmap { addr, len: PAGE_SIZE };
         }
-        Op::Map { addr, len: PAGE_SIZE, fd: self.fd, offset: self.offset, prot, shared: self.shared }
+        Op::Map { addr, len: PAGE_SIZE, fd: self.fd, offset: self.offset, prot, shared: self.shared, present: false }
     }
 }
 

@@ -8,7 +8,7 @@ pub const TESTS: &[crate::Test] = list!["memory";
     file_private, file_shared, shared_coherent, shared_protect_rules, sigbus_past_eof, truncate_mapped, mremap_grow, mremap_fixed, mremap_args, mremap_dontunmap,
     madvise_dontneed, madvise_args, brk_calls, brk_fork, stack_growth, stack_limit, growsdown, memfd_basic, memfd_seals, mlock_calls, maps_file, mincore_calls,
     huge_sparse, many_vmas, map_limits, msync_calls, memfd_shared_fork, zero_device, cow_chain, fork_many_pages, fork_leaves_no_traces, shared_anon_dev, wipe_on_fork,
-    read_into_cow, process_vm, fork_behind_guards, exec_mapping, adjacent_merge, smaps_fields, populate, membarrier_call,
+    read_into_cow, process_vm, fork_behind_guards, exec_mapping, adjacent_merge, smaps_fields, populate, membarrier_call, mapped_again,
 ];
 
 const RW: i32 = PROT_READ | PROT_WRITE;
@@ -72,6 +72,36 @@ fn anon_zero() {
     let b = ok!(map(a as i64, 1 << 20, RW, ANON | MAP_FIXED, -1, 0));
     eq!(a, b);
     eq!((0..1 << 20).all(|i| peek(unsafe { b.add(i) }) == 0), true);
+}
+
+/// Buffers that come and go: always zeroed, whatever their predecessor of the same length held, and nobody else's.
+fn mapped_again() {
+    let zeroed = |at: *const u8, len: usize| (0..len).all(|i| peek(unsafe { at.add(i) }) == 0);
+    for round in 1..20u8 {
+        for len in [4096usize, 16384, 65536, 262_144, 524_288] {
+            let a = ok!(map(0, len, RW, ANON, -1, 0));
+            eq!(zeroed(a, len), true);
+            unsafe { std::ptr::write_bytes(a, round, len) };
+            // its neighbour, of which a part is used, does not become what it was
+            let b = ok!(map(0, len, RW, ANON, -1, 0));
+            poke(unsafe { b.add(len - 1) }, round);
+            ok!(sys!(munmap, a, len));
+            let c = ok!(map(0, len, RW, ANON, -1, 0));
+            eq!((zeroed(c, len), peek(unsafe { b.add(len - 1) }), zeroed(b, len - 1)), (true, round, true));
+            poke(c, 7);
+            in_child(move || {
+                eq!(peek(c), 7);
+                unsafe { std::ptr::write_bytes(c, 9, len) };
+                ok!(sys!(munmap, c, len));
+                eq!(zeroed(ok!(map(0, len, RW, ANON, -1, 0)), len), true);
+            });
+            eq!((peek(c), zeroed(unsafe { c.add(1) }, len - 1)), (7, true));
+            // protected in parts, then given up as a whole
+            ok!(sys!(mprotect, c, 4096, PROT_READ));
+            ok!(sys!(munmap, c, len));
+            ok!(sys!(munmap, b, len));
+        }
+    }
 }
 
 fn fixed() {
