@@ -2,6 +2,7 @@
 
 use crate::check;
 use abi::Errno;
+use std::cell::Cell;
 use std::thread::{Builder, JoinHandle};
 
 /// Stack of a task thread, in bytes.
@@ -30,11 +31,19 @@ pub fn set_name(name: &str) {
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
-/// The calling thread's id on the host.
+thread_local! {
+    /// Zero: not asked for yet. (What this process forks executes nothing of ours.)
+    static TID: Cell<i32> = const { Cell::new(0) };
+}
+
+/// The calling thread's id on the host, which is asked for once.
 #[must_use]
 pub fn tid() -> i32 {
-    // SAFETY: no memory involved.
-    unsafe { libc::gettid() }
+    if TID.get() == 0 {
+        // SAFETY: no memory involved.
+        TID.set(unsafe { libc::gettid() });
+    }
+    TID.get()
 }
 
 /// The CPU that the calling thread runs on just now.

@@ -31,7 +31,8 @@ impl Task {
         self.dying.store(true, Ordering::SeqCst);
         self.release_tracees();
         crate::futex::exit_robust_list(self);
-        self.release_memory();
+        // What of it is left in the host is cleared away when everybody has been told.
+        let _space = self.release_memory();
         let files = self.files.lock().take();
         if let Some(files) = files
             && Arc::strong_count(&files) == 1
@@ -51,10 +52,12 @@ impl Task {
         self.exit_notify(status);
     }
 
-    /// Gives up the memory: execve(2) and exit (`mm_release`, `exit_mm`).
-    pub(crate) fn release_memory(self: &Arc<Self>) {
+    /// Gives up the memory: execve(2) and exit (`mm_release`, `exit_mm`). What is returned is the platform's side of it, in which nothing runs any more if
+    /// nobody else has the memory, and whose end takes the host a moment.
+    pub(crate) fn release_memory(self: &Arc<Self>) -> Option<Arc<dyn platform::AddressSpace>> {
         let clear = std::mem::take(&mut self.info().clear_child_tid);
         let mm = self.mm.lock().take();
+        let space = mm.as_ref().map(|mm| mm.address_space().clone());
         if let Some(mm) = mm {
             mm.leave_cpu(&self.clock);
             if Arc::strong_count(&mm) == 1 {
@@ -67,6 +70,7 @@ impl Task {
             drop(mm);
         }
         self.release_vfork();
+        space
     }
 
     fn exit_notify(self: &Arc<Self>, status: ExitStatus) {
