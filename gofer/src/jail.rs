@@ -284,10 +284,10 @@ pub fn drop_privileges(sockets: bool) -> Result<()> {
 /// Lets go of what the start of the process has left mapped: the pages of the executable's code and constants, which the host maps again where they are
 /// needed, and what the allocator holds free.
 pub fn let_go_of_start() {
-    // SAFETY: the callback takes what dl_iterate_phdr(3) gives, and no data.
-    unsafe { libc::dl_iterate_phdr(Some(let_go_of_image), std::ptr::null_mut()) };
     // SAFETY: no memory involved but the allocator's own.
     unsafe { libc::malloc_trim(0) };
+    // SAFETY: the callback takes what dl_iterate_phdr(3) gives, and no data.
+    unsafe { libc::dl_iterate_phdr(Some(let_go_of_image), std::ptr::null_mut()) };
 }
 
 /// Called for each object of the process, the executable first; ends there.

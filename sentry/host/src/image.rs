@@ -5,10 +5,10 @@ use std::ffi::c_void;
 /// Lets go of what the start of the process has left mapped: the pages of the executable's code and constants, which the host maps again, many at a time, where
 /// they are needed, and what the allocator holds free.
 pub fn let_go_of_start() {
-    // SAFETY: the callback takes what dl_iterate_phdr(3) gives, and no data.
-    unsafe { libc::dl_iterate_phdr(Some(let_go_of_image), std::ptr::null_mut()) };
     // SAFETY: no memory involved but the allocator's own.
     unsafe { libc::malloc_trim(0) };
+    // SAFETY: the callback takes what dl_iterate_phdr(3) gives, and no data.
+    unsafe { libc::dl_iterate_phdr(Some(let_go_of_image), std::ptr::null_mut()) };
 }
 
 /// Called for each object of the process, the executable first; ends there.
@@ -34,18 +34,18 @@ unsafe extern "C" fn let_go_of_image(info: *mut libc::dl_phdr_info, _size: usize
 
 #[cfg(test)]
 mod tests {
-    /// Bytes of the executable's pages that this process has mapped and not written to.
-    fn clean() -> u64 {
+    /// KiB of the executable's pages that this process has mapped, copies not counted.
+    fn mapped() -> u64 {
         let exe = std::fs::read_link("/proc/self/exe").expect("exe").to_string_lossy().into_owned();
         let smaps = std::fs::read_to_string("/proc/self/smaps").expect("smaps");
+        let kib = |value: &str| value.trim_end_matches("kB").trim().parse::<u64>().expect("a number");
         let (mut within, mut total) = (false, 0);
         for line in smaps.lines() {
-            let field = line.strip_prefix("Private_Clean:").or_else(|| line.strip_prefix("Shared_Clean:"));
-            match field {
-                Some(value) if within => total += value.trim_end_matches("kB").trim().parse::<u64>().expect("a number"),
-                Some(_) => {}
-                None if line.contains('-') && !line.contains(": ") => within = line.ends_with(&exe),
-                None => {}
+            match line.split_once(':') {
+                Some(("Rss", value)) if within => total += kib(value),
+                Some(("Anonymous", value)) if within => total -= kib(value),
+                Some((field, _)) if field.contains('-') => within = line.ends_with(&exe),
+                _ => {}
             }
         }
         total
@@ -53,10 +53,9 @@ mod tests {
 
     #[test]
     fn what_was_mapped_is_let_go_and_comes_again() {
-        let text = |f: fn() -> u64| f();
-        let before = text(clean);
+        let before = mapped();
         super::let_go_of_start();
-        let after = text(clean);
+        let after = mapped();
         assert!(before > 0 && after < before, "{before} KiB before, {after} afterwards");
     }
 }

@@ -22,7 +22,7 @@ const PREFIX: &str = "caisson-test-";
 const STUB_NAME: &str = "caisson-stub";
 /// The kernel's memory for a trace, for each processor; with futexes each call of the application is one of the host's, or two.
 const BUFFER_KIB: u32 = 16 << 10;
-const BUFFER_OF_FUTEXES_KIB: u32 = 64 << 10;
+const BUFFER_OF_FUTEXES_KIB: u32 = 96 << 10;
 /// How long the hostile program may take.
 const LIMIT: Duration = Duration::from_secs(240);
 
