@@ -390,7 +390,9 @@ impl HostThread {
     pub fn resume(&mut self, jump: bool) -> Result<bool, Errno> {
         self.orders.settle();
         if self.is_kicked() {
+            let watched = self.watched;
             self.hold(self.process)?;
+            self.set_watched(watched)?;
         }
         let kind = match (self.orders.is_live(), jump) {
             (false, _) => 0,
