@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd};
 pub const FRAME_MAX: usize = 10 + 18 + 65_536;
 
 /// Room for the frames of one call.
+#[derive(Debug)]
 pub struct Batch {
     buffers: Vec<Vec<u8>>,
     lens: Vec<usize>,
@@ -22,7 +23,7 @@ impl Batch {
         Batch { buffers: (0..count).map(|_| vec![0; FRAME_MAX]).collect(), lens: Vec::with_capacity(count) }
     }
 
-    /// Waits for frames and takes as many as there are and fit. `EINTR`, `ENETDOWN` and the like pass: call again.
+    /// Takes as many frames as there are and fit, without waiting: `EAGAIN` if there is none. `EINTR`, `ENETDOWN` and the like pass: call again.
     pub fn receive(&mut self, fd: impl AsFd) -> Result<usize, Errno> {
         self.lens.clear();
         let mut vectors: Vec<libc::iovec> =
@@ -43,7 +44,7 @@ impl Batch {
                 fd.as_fd().as_raw_fd(),
                 messages.as_mut_ptr(),
                 messages.len() as u32,
-                libc::MSG_WAITFORONE as _,
+                libc::MSG_DONTWAIT as _,
                 std::ptr::null_mut(),
             )
         })?;
@@ -88,5 +89,6 @@ mod tests {
         assert_eq!(got, [[0, 0, 0, 9, 9, 9, 9], [1, 1, 1, 9, 9, 9, 9], [2, 2, 2, 9, 9, 9, 9]]);
         assert_eq!(batch.receive(&b), Ok(2));
         assert_eq!(batch.frames().count(), 2);
+        assert_eq!(batch.receive(&b), Err(Errno::EAGAIN));
     }
 }

@@ -25,6 +25,11 @@ impl Load {
         self.running.load(Relaxed) < self.cpus
     }
 
+    /// Whether less than half of the processors have something to do.
+    fn is_calm(&self) -> bool {
+        (self.running.load(Relaxed) + 1) * 2 <= self.cpus
+    }
+
     /// How many threads there are for each processor, at least one.
     pub fn crowd(&self) -> u64 {
         (self.running.load(Relaxed) / self.cpus.max(1)).max(1) as u64
@@ -87,6 +92,12 @@ pub fn set_blocked(blocked: bool) {
             activity.set_running(!blocked);
         }
     });
+}
+
+/// Whether the calling thread serves a guest thread that is about to wait, keeps nobody from running, and at least half of the processors have
+/// nothing to do: the other half is for whoever it waits for, who may well be on this machine.
+pub fn idles() -> bool {
+    !crate::wake::hands_over() && CURRENT.with_borrow(|c| c.as_ref().is_some_and(|a| !a.running.load(Relaxed) && a.load.is_calm()))
 }
 
 impl Activity {
@@ -210,13 +221,16 @@ mod tests {
         b.set_running(true);
         assert!(!load.has_spare());
         assert!(!a.take_has_blocked());
+        assert!(!idles());
         set_blocked(true);
         set_blocked(true);
+        assert!(!idles());
         assert!(load.has_spare() && a.take_has_blocked() && !a.take_has_blocked());
         set_blocked(false);
         assert!(!load.has_spare());
         a.set_running(false);
         b.set_running(false);
+        assert!(idles());
         assert_eq!(load.running.load(Relaxed), 0);
         CURRENT.set(None);
     }

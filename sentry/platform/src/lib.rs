@@ -8,7 +8,7 @@
 // unsafe is what this crate is for: one operation per block, each with its SAFETY comment.
 #![allow(unsafe_code)]
 
-pub use activity::set_blocked;
+pub use activity::{idles, set_blocked};
 pub use wake::{place, set_handing_over, wake};
 
 use abi::{Errno, mm::Prot};

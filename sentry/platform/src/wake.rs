@@ -34,6 +34,8 @@ struct Wakes {
     /// It may.
     handing_over: bool,
     kept: Vec<Sleeper>,
+    /// When it waited last, somebody went on in its place.
+    handed: bool,
     /// When the first of them was.
     since: u64,
     /// Wake-ups that are not to be kept back.
@@ -96,7 +98,8 @@ pub fn set_handing_over(on: bool) {
 /// The calling thread is about to wait: the first one that it has to wake goes on in its place.
 pub(crate) fn hand_over() {
     let kept = WAKES.with_borrow_mut(|w| {
-        if !w.kept.is_empty() {
+        w.handed = !w.kept.is_empty();
+        if w.handed {
             w.learn(true);
         }
         std::mem::take(&mut w.kept)
@@ -123,6 +126,11 @@ pub(crate) fn release() {
         activity.roam();
         thread.unpark();
     }
+}
+
+/// Whether the calling thread, which waits, has somebody else go on in its place.
+pub(crate) fn hands_over() -> bool {
+    WAKES.with_borrow(|w| w.handed || !w.kept.is_empty())
 }
 
 /// Whether the calling thread keeps any back; not for longer than it may.

@@ -45,7 +45,12 @@ pub fn boot(
 ) -> Result<Arc<Sandbox>, Failure> {
     let memory = MemoryPool::new(host::memfile::MemoryFile::DEFAULT_LEN).map_err(Failure::host("application memory"))?;
     // A guest thread that waits in the kernel leaves its processor to others.
-    sync::set_scheduler(sync::Scheduler { waits: platform::set_blocked, place: platform::place, wake: platform::wake });
+    sync::set_scheduler(sync::Scheduler {
+        waits: platform::set_blocked,
+        place: platform::place,
+        wake: platform::wake,
+        idles: platform::idles,
+    });
     let config = KernelConfig { steady_counter, ..KernelConfig::default() };
     let kernel = Kernel::new(platform, Arc::new(memory), config).map_err(Failure::host("cannot boot"))?;
     register(&kernel, spec, host);

@@ -10,5 +10,5 @@ mod wait_queue;
 
 pub use lock_order::Rank;
 pub use mutex::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
-pub use park::{Parker, Place, Scheduler, set_scheduler};
+pub use park::{Parker, Place, Scheduler, Watch, set_scheduler, set_watch};
 pub use wait_queue::{ExclusiveWaiter, Listener, Registration, WaitQueue};

@@ -22,6 +22,8 @@ pub enum Rank {
     Dentry,
     /// A regular file's writers (Linux's `i_rwsem` of a file); held while copying from application memory.
     InodeIo,
+    /// A device's frames: held while they are taken off the host's queue and handed to sockets, in their order.
+    Receive,
     /// An epoll instance's interest list.
     Epoll,
     /// A socket's state; two sockets of a pair in order of address with `lock_nested`.

@@ -3,9 +3,9 @@
 use parking_lot::Mutex;
 use std::any::Any;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::Thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What whoever places threads on processors knows of one of them.
 pub type Place = Arc<dyn Any + Send + Sync>;
@@ -19,9 +19,28 @@ pub struct Scheduler {
     pub place: fn() -> Option<Place>,
     /// Wakes a thread with this place by [`Thread::unpark`], now or, if the calling thread will be heard of again, soon.
     pub wake: fn(&Thread, &Place),
+    /// Whether the calling thread, which begins to wait, leaves a processor that nobody needs for now.
+    pub idles: fn() -> bool,
+}
+
+/// Who can look for what the outside may bring soon, so that a thread which waits for it need not fall asleep: to wake an idle processor
+/// takes longer than most answers.
+pub trait Watch: Send + Sync {
+    /// Looks for as long as it pays, and until `enough`; whether it has looked at all.
+    fn look(&self, enough: &dyn Fn() -> bool) -> bool;
 }
 
 static SCHEDULER: OnceLock<Scheduler> = OnceLock::new();
+
+static WATCH: OnceLock<Weak<dyn Watch>> = OnceLock::new();
+
+/// Lets waiting threads look through `watch`. Only the first call has an effect.
+pub fn set_watch(watch: Weak<dyn Watch>) {
+    let _ = WATCH.set(watch);
+}
+
+/// The shortest wait that is worth looking.
+const WORTH: Duration = Duration::from_micros(500);
 
 /// Lets `scheduler` decide from now on. Only the first call has an effect.
 pub fn set_scheduler(scheduler: Scheduler) {
@@ -57,6 +76,7 @@ impl Parker {
         self.sit_down(scheduler);
         if let Some(s) = scheduler {
             (s.waits)(true);
+            self.look(s, deadline);
         }
         let woken = self.sleep(deadline);
         if let Some(s) = scheduler {
@@ -67,6 +87,19 @@ impl Parker {
 
     fn take(&self) -> bool {
         self.state.load(Ordering::Relaxed) == TOKEN && self.state.swap(EMPTY, Ordering::SeqCst) == TOKEN
+    }
+
+    /// Looks around before falling asleep, if there is a processor for it. A token that comes meanwhile costs no wake-up.
+    fn look(&self, scheduler: &Scheduler, deadline: Option<Instant>) {
+        let Some(watch) = WATCH.get().filter(|_| (scheduler.idles)()).and_then(Weak::upgrade) else { return };
+        if deadline.is_some_and(|d| d.saturating_duration_since(Instant::now()) < WORTH) {
+            return;
+        }
+        let enough = || self.state.load(Ordering::Relaxed) == TOKEN || !(scheduler.idles)();
+        if watch.look(&enough) {
+            // What was found may have woken others.
+            (scheduler.waits)(true);
+        }
     }
 
     /// Says who will wait here.
@@ -113,7 +146,6 @@ impl Parker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn tokens() {

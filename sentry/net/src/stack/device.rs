@@ -3,6 +3,7 @@
 use super::{membership::Memberships, neighbour::Neighbours};
 use crate::wire::Mac;
 use abi::Errno;
+use host::packet::Batch;
 use std::io::IoSlice;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -50,6 +51,8 @@ pub struct Device {
     /// Grows with every change of `neighbours`.
     pub generation: AtomicU64,
     pub stats: Stats,
+    /// Frames of the link: whoever takes some hands them to sockets before others take more, so that they stay in order.
+    pub(super) frames: Mutex<Batch>,
     link: Option<OwnedFd>,
 }
 
@@ -77,6 +80,9 @@ pub fn vnet(gso: Option<(u8, u16)>, header: usize, start: usize, offset: u16) ->
     h
 }
 
+/// Frames taken by one call.
+const BATCH: usize = 24;
+
 /// How long a frame waits for room in the host's queue, in milliseconds, and how often.
 const WAIT_MS: i32 = 2;
 const WAITS: u32 = 5;
@@ -103,6 +109,7 @@ impl Device {
             memberships: Mutex::new(Rank::Leaf, Memberships::default()),
             generation: AtomicU64::new(1),
             stats: Stats::default(),
+            frames: Mutex::new(Rank::Receive, Batch::new(if link.is_some() { BATCH } else { 0 })),
             link,
         }
     }

@@ -8,12 +8,11 @@ use crate::inet::{self, InetSock};
 use crate::tcp::{Signals, segment::Segment};
 use crate::wire::{self, Packet};
 use abi::Errno;
+use host::packet::Batch;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Weak};
-
-/// Frames taken by one call.
-const BATCH: usize = 24;
 
 /// Connections that a batch of frames was for.
 #[derive(Default)]
@@ -46,14 +45,18 @@ struct Offload {
 
 /// Takes frames of a device until the sandbox ends.
 pub fn serve(stack: &Weak<Stack>, device: &Arc<Device>) {
-    let mut batch = host::packet::Batch::new(BATCH);
     let mut touched = Touched::default();
     let Some(link) = device.link() else { return };
     let mut failures = 0;
     loop {
-        match batch.receive(link) {
+        let Some(stack) = stack.upgrade() else { return };
+        let taken = stack.take_frames(device, link, &mut device.frames.lock(), &mut touched);
+        drop(stack);
+        match taken {
             Ok(_) => failures = 0,
-            Err(Errno::EINTR) => continue,
+            // An error shows in the next attempt.
+            Err(Errno::EAGAIN) => drop(host::io::poll(link, abi::libc::POLLIN, -1)),
+            Err(Errno::EINTR) => {}
             Err(error) => {
                 // ENETDOWN is told once each time the interface goes down; anything that stays would spin.
                 failures += 1;
@@ -63,18 +66,28 @@ pub fn serve(stack: &Weak<Stack>, device: &Arc<Device>) {
                     return;
                 }
                 std::thread::sleep(std::time::Duration::from_millis(10));
-                continue;
             }
         }
-        let Some(stack) = stack.upgrade() else { return };
-        for frame in batch.frames() {
-            stack.input_frame(device, frame, &mut touched);
-        }
-        touched.flush();
     }
 }
 
 impl Stack {
+    /// Takes what frames there are, and lets sockets have them.
+    pub(super) fn take_frames(
+        &self,
+        device: &Arc<Device>,
+        link: &OwnedFd,
+        batch: &mut Batch,
+        touched: &mut Touched,
+    ) -> Result<usize, Errno> {
+        let n = batch.receive(link)?;
+        for frame in batch.frames() {
+            self.input_frame(device, frame, touched);
+        }
+        touched.flush();
+        Ok(n)
+    }
+
     /// A frame with its virtio-net header.
     pub(super) fn input_frame(&self, device: &Arc<Device>, raw: &[u8], touched: &mut Touched) {
         let stats = &device.stats;

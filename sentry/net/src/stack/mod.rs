@@ -7,6 +7,7 @@
 pub mod device;
 mod icmp;
 mod input;
+mod look;
 mod membership;
 pub mod neighbour;
 mod output;
@@ -157,6 +158,7 @@ pub struct Stack {
     reassembly: Mutex<Reassembly>,
     timers: Timers,
     next_id: AtomicU32,
+    looking: look::Looking,
     /// When a SYN was last answered with a cookie; zero: never.
     pub cookies_at: AtomicU64,
     /// Until when ICMP errors of our own are held back, and how many may still be sent.
@@ -214,6 +216,7 @@ impl Stack {
             reassembly: Mutex::new(Rank::Leaf, Reassembly::default()),
             timers: Timers::default(),
             next_id: AtomicU32::new(host::rand::u64() as u32),
+            looking: look::Looking::default(),
             cookies_at: AtomicU64::new(0),
             errors: Mutex::new(Rank::Leaf, (0, 0)),
             watchers: Mutex::new(Rank::Leaf, Vec::new()),
@@ -250,6 +253,8 @@ impl Stack {
             return Ok(());
         }
         self.timers.start(&self.me)?;
+        let watch: Weak<dyn sync::Watch> = self.me.clone();
+        sync::set_watch(watch);
         for device in new {
             self.join_own_groups(&device);
             let stack = self.me.clone();
