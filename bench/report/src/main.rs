@@ -1,9 +1,10 @@
 //! The driver of the benchmarks: every side in turn, A B A B, and Markdown tables of medians and ratios.
 //!
-//! `cargo run --release -p caisson-bench -- [--sides native,runc,runsc,ptrace,trap] [--rounds 3] [--only calls|start|programs|net] [ROW…]`
+//! `cargo run --release -p caisson-bench -- [--sides native,runc,runsc,ptrace,trap] [--rounds 3] [--only calls|start|programs|net|matrix] [ROW…]`
 //!
-//! `sides` knows how each side runs a program, `start` measures starting and idling, `net` the network, `table` collects figures and prints them.
+//! `sides` knows how each side runs a program, `start` measures starting and idling, `net` the network, `matrix` TCP over bad wires, `table` collects figures and prints them.
 
+mod matrix;
 mod net;
 mod sides;
 mod start;
@@ -24,13 +25,13 @@ struct Args {
     /// How often each side runs
     #[arg(long, default_value_t = 3)]
     rounds: u32,
-    /// calls: single calls; start: starting and idling; programs: real programs; net: the network, which is run only if asked for
+    /// calls: single calls; start: starting and idling; programs: real programs; net: the network, and matrix: TCP over bad wires (host, sandbox; direct, 0%, 0.1%, 1%), which are run only if asked for
     #[arg(long)]
     only: Option<String>,
     /// Factor for the number of calls measured
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
-    /// Seconds for each row of the network
+    /// Seconds for each row of the network, or of the matrix
     #[arg(long, default_value_t = 3)]
     seconds: u32,
     /// Rows of the calls, programs or network [default: all]
@@ -56,6 +57,9 @@ fn run(args: &Args, dir: &Path) -> Result<()> {
     println!("{}, {} CPUs, {} rounds\n", kernel(), std::thread::available_parallelism()?, args.rounds);
     if args.only.as_deref() == Some("net") {
         return net::measure(args.rounds, &args.sides, args.seconds, &args.rows, dir);
+    }
+    if args.only.as_deref() == Some("matrix") {
+        return matrix::measure(args.rounds, &args.sides, args.seconds, &args.rows);
     }
     let tree = &root::debian_with(PACKAGES)?;
     let wanted = |name| args.only.as_deref().is_none_or(|only| only == name);

@@ -54,6 +54,29 @@ def forged(frame):
         ip = ip[:4] + struct.pack("!H", len(segment)) + ip[6:]
     return bytes(10) + frame[10:24] + ip + segment
 
+def carry(frame, other):
+    global count
+    dice = chance.randrange(1000)
+    if dice < loss:
+        return
+    copies = 2 if chance.randrange(1000) < double else 1
+    for _ in range(copies):
+        count += 1
+        wait = delay / 1000 + (chance.random() * 0.005 if chance.randrange(1000) < reorder else 0)
+        if wait:
+            heapq.heappush(late, (time.monotonic() + wait, count, other, frame))
+            continue
+        put(other, frame)
+    lie = forged(frame) if chance.randrange(1000) < forge else None
+    if lie:
+        put(other, lie)
+
+def put(other, frame):
+    try:
+        other.send(frame)
+    except OSError:
+        pass
+
 print("ready", flush=True)
 late, count = [], 0
 while True:
@@ -64,30 +87,13 @@ while True:
     for s in ready:
         if s not in ends:
             continue
-        frame, other = s.recv(70000), ends[1 - ends.index(s)]
-        dice = chance.randrange(1000)
-        if dice < loss:
-            continue
-        copies = 2 if chance.randrange(1000) < double else 1
-        for _ in range(copies):
-            count += 1
-            wait = delay / 1000 + (chance.random() * 0.005 if chance.randrange(1000) < reorder else 0)
-            if wait:
-                heapq.heappush(late, (time.monotonic() + wait, count, other, frame))
-                continue
+        # Several at once, but never so many that what is late gets later.
+        for _ in range(32):
             try:
-                other.send(frame)
-            except OSError:
-                pass
-        lie = forged(frame) if chance.randrange(1000) < forge else None
-        if lie:
-            try:
-                other.send(lie)
-            except OSError:
-                pass
+                frame = s.recv(70000, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            carry(frame, ends[1 - ends.index(s)])
     while late and late[0][0] <= time.monotonic():
         _, _, other, frame = heapq.heappop(late)
-        try:
-            other.send(frame)
-        except OSError:
-            pass
+        put(other, frame)
