@@ -152,6 +152,7 @@ const CHECKED: &[(i64, &[Check], &str)] = &[
     (libc::SYS_ioctl, &[Check::Is(1, libc::TCSETS)], "the same: stty of the application"),
     (libc::SYS_ioctl, &[Check::Is(1, libc::TCSETSW)], "the same"),
     (libc::SYS_ioctl, &[Check::Is(1, libc::TCSETSF)], "the same"),
+    (libc::SYS_ioctl, &[Check::Is(1, libc::SIOCGIFMTU)], "an interface that takes shorter frames than it did"),
     (libc::SYS_fcntl, &[Check::Is(1, libc::F_DUPFD_CLOEXEC as u64)], "descriptors"),
     (libc::SYS_fcntl, &[Check::Is(1, libc::F_GETFD as u64)], "descriptors"),
     (libc::SYS_fcntl, &[Check::Is(1, libc::F_SETFD as u64)], "descriptors"),

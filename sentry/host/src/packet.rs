@@ -72,6 +72,24 @@ pub fn send(fd: impl AsFd, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
     check_len(unsafe { libc::sendmsg(fd.as_fd().as_raw_fd(), &h, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) })
 }
 
+/// The MTU of an interface of the network namespace that the socket is of (`SIOCGIFMTU`, netdevice(7)).
+pub fn mtu(fd: impl AsFd, name: &str) -> Result<u32, Errno> {
+    // SAFETY: all zero bytes are a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays zero.
+    let most = request.ifr_name.len() - 1;
+    if name.len() > most {
+        return Err(Errno::EINVAL);
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    // SAFETY: SIOCGIFMTU reads the name and stores an int, both within the structure.
+    check(unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::SIOCGIFMTU, &mut request) })?;
+    // SAFETY: on success the kernel has stored this member; any bits are an int.
+    Ok(unsafe { request.ifr_ifru.ifru_mtu }.cast_unsigned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

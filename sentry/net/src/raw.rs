@@ -162,7 +162,7 @@ impl RawSock {
             ping,
             stack: stack.clone(),
             options: SocketOptions::default(),
-            extra: Extra::default(),
+            extra: Extra::new(&stack.settings),
             queue: WaitQueue::new(),
             state: Mutex::new(Rank::Socket, State { checksum_at, ..State::default() }),
             ino: OnceLock::new(),

@@ -9,7 +9,7 @@ use kernel::{
     cred::CapSet,
     ipc::{limits::Limits, mq},
     kernel::{UTS_RELEASE, UTS_SYSNAME, UTS_VERSION},
-    net::NetSettings,
+    net::{CONGESTION, NetSettings},
     setting::Setting,
     task::current,
 };
@@ -261,6 +261,14 @@ fn net_number(settings: &Arc<NetSettings>, which: fn(&NetSettings) -> &AtomicU32
     )
 }
 
+/// Two numbers; of one, the second stays as it is.
+fn two_numbers<T: std::str::FromStr>(bytes: &[u8], second: T) -> Option<(T, T)> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let mut numbers = text.split_whitespace().map(|n| n.parse().ok());
+    let both = (numbers.next()??, numbers.next().unwrap_or(Some(second))?);
+    numbers.next().is_none().then_some(both)
+}
+
 fn port_range(settings: &Arc<NetSettings>) -> Entry {
     let (read, write) = (settings.clone(), settings.clone());
     Entry::writable(
@@ -270,12 +278,44 @@ fn port_range(settings: &Arc<NetSettings>) -> Entry {
         },
         move |bytes| {
             net_privileged()?;
-            let text = String::from_utf8_lossy(bytes);
-            let mut numbers = text.split_whitespace().map(str::parse);
-            match (numbers.next(), numbers.next(), numbers.next()) {
-                (Some(Ok(first)), Some(Ok(last)), None) if write.set_ports(first, last) => Ok(()),
+            match two_numbers(bytes, write.ports().1) {
+                Some((first, last)) if write.set_ports(first, last) => Ok(()),
                 _ => bail!(EINVAL, "no range of ports"),
             }
+        },
+    )
+}
+
+/// Seconds that still fit into the host's ticks.
+const SECONDS_MAX: u32 = i32::MAX as u32 / 1000;
+
+fn ping_groups(settings: &Arc<NetSettings>) -> Entry {
+    let (read, write) = (settings.clone(), settings.clone());
+    Entry::writable(
+        move || {
+            let (first, last) = read.ping_groups();
+            line(format!("{first}\t{last}"))
+        },
+        move |bytes| {
+            net_privileged()?;
+            match two_numbers(bytes, write.ping_groups().1) {
+                Some((first, last)) if write.set_ping_groups(first, last) => Ok(()),
+                _ => bail!(EINVAL, "no range of groups"),
+            }
+        },
+    )
+}
+
+fn congestion(settings: &Arc<NetSettings>) -> Entry {
+    let (read, write) = (settings.clone(), settings.clone());
+    Entry::writable(
+        move || line(CONGESTION.get(read.congestion.load(Ordering::Relaxed) as usize).copied().unwrap_or_default()),
+        move |bytes| {
+            net_privileged()?;
+            let name = String::from_utf8_lossy(bytes);
+            let Some(at) = CONGESTION.iter().position(|n| *n == name.trim()) else { bail!(ENOENT, "no such congestion control") };
+            write.congestion.store(at as u32, Ordering::Relaxed);
+            Ok(())
         },
     )
 }
@@ -304,15 +344,20 @@ fn net_dir(container: &Arc<Container>) -> Entry {
                 ("ip_forward", constant(0)),
                 ("tcp_max_syn_backlog", constant(512)),
                 ("tcp_fin_timeout", net_number(&settings, |s| &s.fin_timeout, 0..=120)),
-                ("tcp_keepalive_time", constant(7200)),
-                ("tcp_keepalive_intvl", constant(75)),
-                ("tcp_keepalive_probes", constant(9)),
+                ("tcp_keepalive_time", net_number(&settings, |s| &s.keepalive_time, 0..=SECONDS_MAX)),
+                ("tcp_keepalive_intvl", net_number(&settings, |s| &s.keepalive_interval, 0..=SECONDS_MAX)),
+                ("tcp_keepalive_probes", net_number(&settings, |s| &s.keepalive_probes, 0..=255)),
+                ("tcp_syn_retries", net_number(&settings, |s| &s.syn_retries, 1..=127)),
+                ("tcp_synack_retries", net_number(&settings, |s| &s.synack_retries, 0..=255)),
+                ("tcp_retries2", net_number(&settings, |s| &s.retries, 0..=255)),
+                ("ip_default_ttl", net_number(&settings, |s| &s.ttl, 1..=255)),
+                ("ping_group_range", ping_groups(&settings)),
                 ("tcp_window_scaling", constant(1)),
                 ("tcp_timestamps", constant(1)),
                 ("tcp_sack", constant(1)),
                 ("tcp_ecn", constant(0)),
                 ("tcp_syncookies", constant(1)),
-                ("tcp_congestion_control", constant("cubic")),
+                ("tcp_congestion_control", congestion(&settings)),
                 ("tcp_available_congestion_control", constant("reno cubic")),
                 ("ip_unprivileged_port_start", net_number(&settings, |s| &s.unprivileged_port, 0..=65_535)),
             ]),

@@ -16,7 +16,7 @@ pub use file::SocketFile;
 pub use filter::{SocketFilter, View};
 pub use message::{Control, Message, Rights, Ucred};
 pub use options::{OptionValue, SocketOptions};
-pub use settings::NetSettings;
+pub use settings::{CONGESTION, NetSettings};
 
 use crate::{
     Kernel,

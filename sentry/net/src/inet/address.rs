@@ -36,6 +36,18 @@ pub fn parse(raw: &[u8], v6: bool) -> Result<SocketAddr> {
     }
 }
 
+/// As [`encode`], of an address that was seen on a device: link-local ones mean that device (ipv6(7)).
+pub fn encode_on(addr: SocketAddr, v6: bool, device: u32) -> Vec<u8> {
+    let mut out = encode(addr, v6);
+    if v6
+        && matches!(addr.ip(), IpAddr::V6(ip) if ip.is_unicast_link_local())
+        && let Some(scope) = out.last_chunk_mut::<4>()
+    {
+        *scope = device.to_ne_bytes();
+    }
+    out
+}
+
 /// As a `sockaddr` of a socket of AF_INET or (`v6`) AF_INET6.
 pub fn encode(addr: SocketAddr, v6: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(28);

@@ -73,7 +73,14 @@ impl Family for InetFamily {
             (SocketKind::Stream, 0 | libc::IPPROTO_TCP) | (SocketKind::Dgram, 0 | libc::IPPROTO_UDP) => {
                 Ok(InetSock::new(self.v6, kind, &stack, task.cred().euid))
             }
-            (SocketKind::Dgram, p) if p == ping => Ok(RawSock::new(self.v6, p as u8, true, &stack)),
+            (SocketKind::Dgram, p) if p == ping => {
+                let (first, last) = stack.settings.ping_groups();
+                let cred = task.cred();
+                if !std::iter::once(cred.egid).chain(cred.groups.iter().copied()).any(|g| (first..=last).contains(&g)) {
+                    bail!(EACCES, "none of the groups that may ping");
+                }
+                Ok(RawSock::new(self.v6, p as u8, true, &stack))
+            }
             (SocketKind::Raw, 1..256) => {
                 task.cred().require(CapSet::NET_RAW)?;
                 Ok(RawSock::new(self.v6, protocol as u8, false, &stack))

@@ -7,11 +7,12 @@ use crate::tcp::Algorithm;
 use abi::{Errno, Result, error, libc};
 use kernel::{
     cred::CapSet,
-    net::{Control, NetSettings, OptionValue, SocketKind, SocketOps},
+    net::{CONGESTION, Control, NetSettings, OptionValue, SocketKind, SocketOps},
     task::Task,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use sync::{Mutex, Rank};
 
@@ -107,7 +108,7 @@ const KEPT: &[(i32, i32, i32, Kind)] = &[
 ];
 
 /// The options that were set.
-pub struct Extra(Mutex<Kept>);
+pub struct Extra(Mutex<Kept>, Arc<NetSettings>);
 
 #[derive(Clone, Default)]
 struct Kept {
@@ -117,16 +118,31 @@ struct Kept {
     multicast_address: Option<IpAddr>,
 }
 
-impl Default for Extra {
-    fn default() -> Self {
-        Extra(Mutex::new(Rank::Leaf, Kept::default()))
-    }
-}
-
 impl Extra {
+    /// None set; what `settings` say of the others counts as it is when it is asked for, but for the congestion control.
+    pub fn new(settings: &Arc<NetSettings>) -> Extra {
+        let name = CONGESTION.get(settings.congestion.load(Relaxed) as usize).copied().unwrap_or_default();
+        let algorithm = Algorithm::named(name.as_bytes()).unwrap_or_default();
+        Extra(Mutex::new(Rank::Leaf, Kept { algorithm, ..Kept::default() }), settings.clone())
+    }
+
     fn value(&self, level: i32, name: i32) -> Option<i32> {
-        let default = KEPT.iter().find(|k| (k.0, k.1) == (level, name))?.2;
+        let default = self.default_of(level, name)?;
         Some(self.0.lock().values.get(&(level, name)).copied().unwrap_or(default))
+    }
+
+    /// The value of an option that was not set.
+    fn default_of(&self, level: i32, name: i32) -> Option<i32> {
+        let s = &self.1;
+        let setting = match (level, name) {
+            (TCP, libc::TCP_KEEPIDLE) => &s.keepalive_time,
+            (TCP, libc::TCP_KEEPINTVL) => &s.keepalive_interval,
+            (TCP, libc::TCP_KEEPCNT) => &s.keepalive_probes,
+            (TCP, libc::TCP_SYNCNT) => &s.syn_retries,
+            (IP, libc::IP_TTL) => &s.ttl,
+            _ => return Some(KEPT.iter().find(|k| (k.0, k.1) == (level, name))?.2),
+        };
+        i32::try_from(setting.load(Relaxed)).ok()
     }
 
     /// A value that is in the table.
@@ -337,11 +353,11 @@ fn keep(sock: &InetSock, task: &Task, level: i32, name: i32, value: &[u8], old: 
         _ => OptionValue(value).int()?,
     };
     // -1 stands for the default.
-    let default = KEPT.iter().find(|k| (k.0, k.1) == (level, name)).map_or(0, |k| k.2);
     let resets = [libc::IP_TTL, libc::IP_MULTICAST_TTL];
     let resets6 = [libc::IPV6_UNICAST_HOPS, libc::IPV6_MULTICAST_HOPS, libc::IPV6_TCLASS];
     if n == -1 && (level == IP && resets.contains(&name) || level == IPV6 && resets6.contains(&name)) {
-        n = default;
+        sock.extra.0.lock().values.remove(&(level, name));
+        return Ok(());
     }
     match kind {
         Flag => n = i32::from(n != 0),

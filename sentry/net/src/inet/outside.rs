@@ -106,6 +106,8 @@ impl InetSock {
             keepalive: o.is_set(libc::SO_KEEPALIVE).then(|| e.keepalive()),
             user_timeout: e.user_timeout(),
             syn_retries: e.syn_retries(),
+            synack_retries: self.stack.settings.synack_retries.load(Ordering::Relaxed),
+            retries: self.stack.settings.retries.load(Ordering::Relaxed),
             fin_timeout: e.fin_timeout(&self.stack.settings),
             algorithm: e.algorithm(),
         }
@@ -169,6 +171,9 @@ impl InetSock {
     /// Sends what may be sent, and sets the timer.
     fn push_out(&self, s: &mut State) {
         let Some(mut tcb) = s.tcb.take() else { return };
+        if let (Some(path), Some(remote)) = (&s.path, s.remote) {
+            tcb.path_shrank(mss_of(path.mtu, remote.is_ipv4()));
+        }
         self.with_wire(s, |wire| tcb.output(now(), wire));
         self.arm(&tcb);
         s.tcb = Some(tcb);

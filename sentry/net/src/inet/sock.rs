@@ -193,7 +193,7 @@ impl InetSock {
             queue: WaitQueue::new(),
             options,
             uid,
-            extra: Extra::default(),
+            extra: Extra::new(&stack.settings),
             stack: stack.clone(),
             state: Mutex::new(Rank::Socket, state),
             ino: OnceLock::new(),

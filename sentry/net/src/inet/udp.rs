@@ -344,7 +344,7 @@ impl InetSock {
         };
         let len = d.data.len();
         let copied = if len == 0 || buf.remaining() == 0 { 0 } else { buf.write(&d.data)? };
-        message.name = address::encode(d.from, self.is_v6());
+        message.name = address::encode_on(d.from, self.is_v6(), d.device);
         control::incoming(self, d, &mut message.control);
         let gone = if flags & libc::MSG_PEEK == 0 {
             s.queued -= len + OVERHEAD;

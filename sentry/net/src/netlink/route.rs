@@ -264,19 +264,32 @@ fn one_route(stack: &Stack, body: &[u8], a: &mut Answer) -> Answered {
     let Some(to) = all().find(|(k, _)| *k == libc::RTA_DST).and_then(|(_, v)| ip_of(v)) else { return Err(Errno::EINVAL) };
     let device = all().find(|(k, _)| *k == libc::RTA_OIF).and_then(|(_, v)| bytes(v, 0)).map(u32::from_ne_bytes);
     let path = stack.path(to, None, device).map_err(|e| e.errno())?;
-    let r = route::Route {
-        dst: to,
-        prefix: if to.is_ipv4() { 32 } else { 128 },
-        gateway: Some(path.next).filter(|n| *n != to),
-        device: path.device.index,
-        source: Some(path.source),
-        metric: 0,
-        mtu: None,
-        protocol: 0,
-        scope: 0,
-        kind: if path.local { 2 } else { 1 },
+    let (bits, table) = (if to.is_ipv4() { 32 } else { 128 }, if path.local { LOCAL } else { MAIN });
+    let oif = (libc::RTA_OIF, path.device.index.to_ne_bytes().to_vec());
+    let source = (libc::RTA_PREFSRC, raw(path.source));
+    // IPv4 says so of every answer, unless it is asked for the table itself.
+    let table = if to.is_ipv4() { MAIN } else { table };
+    let mut attributes = vec![(libc::RTA_TABLE, u32::from(table).to_ne_bytes().to_vec()), (libc::RTA_DST, raw(to))];
+    if let Some(gateway) = Some(path.next).filter(|n| *n != to) {
+        attributes.push((libc::RTA_GATEWAY, raw(gateway)));
+    }
+    attributes.extend([oif, source]);
+    let kind = if path.local { 2 } else { 1 };
+    let body = if to.is_ipv4() {
+        // RTM_F_CLONED, and RTCF_LOCAL: an answer of the cache, as IPv4's are.
+        let flags: u32 = 0x200 | if path.local { 0x8000_0000 } else { 0 };
+        attributes.push((libc::RTA_UID, 0u32.to_ne_bytes().to_vec()));
+        [&[libc::AF_INET as u8, bits, 0, 0, table, 0, 0, kind][..], &flags.to_ne_bytes()].concat()
+    } else {
+        let known = route::lookup(&stack.table().routes, to, device).map(|r| (r.protocol, r.metric));
+        // RTPROT_KERNEL, and no metric: the address itself.
+        let (protocol, metric) = known.filter(|_| !path.local).unwrap_or((2, 0));
+        attributes.push((libc::RTA_SRC, raw(std::net::Ipv6Addr::UNSPECIFIED.into())));
+        attributes.push((libc::RTA_PRIORITY, metric.to_ne_bytes().to_vec()));
+        attributes.push((libc::RTA_PREF, vec![0]));
+        vec![libc::AF_INET6 as u8, bits, bits, 0, table, protocol, 0, kind, 0, 0, 0, 0]
     };
-    route_message(&r, if path.local { LOCAL } else { MAIN }, RTM_NEWROUTE, 0, a);
+    message(a, RTM_NEWROUTE, 0, &body, &attributes);
     Ok(())
 }
 

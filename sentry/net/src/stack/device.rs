@@ -44,6 +44,8 @@ pub struct Device {
     pub mac: Mac,
     pub mtu: AtomicU32,
     pub up: AtomicBool,
+    /// The host has changed it, and netlink's sockets were not told yet.
+    changed: AtomicBool,
     pub addresses: Mutex<Vec<IfAddr>>,
     pub neighbours: Mutex<Neighbours>,
     /// Multicast groups that are heard.
@@ -104,6 +106,7 @@ impl Device {
             mac,
             mtu: AtomicU32::new(mtu),
             up: AtomicBool::new(true),
+            changed: AtomicBool::new(false),
             addresses: Mutex::new(Rank::Leaf, Vec::new()),
             neighbours: Mutex::new(Rank::Leaf, Neighbours::default()),
             memberships: Mutex::new(Rank::Leaf, Memberships::default()),
@@ -135,9 +138,10 @@ impl Device {
         self.mtu.load(Relaxed)
     }
 
-    /// Sends a frame. Where the host's queue stays full it is lost, as on any wire.
-    pub fn transmit(&self, vnet: &[u8; VNET], to: &Mac, ethertype: u16, parts: &[&[u8]]) {
-        let Some(link) = self.link.as_ref().filter(|_| self.up.load(Relaxed)) else { return };
+    /// Sends a frame. Where the host's queue stays full it is lost, as on any wire. Whether the host's interface takes frames of that length:
+    /// somebody may have changed its MTU.
+    pub fn transmit(&self, vnet: &[u8; VNET], to: &Mac, ethertype: u16, parts: &[&[u8]]) -> bool {
+        let Some(link) = self.link.as_ref().filter(|_| self.up.load(Relaxed)) else { return true };
         let mut head = [0; VNET + 14];
         let (v, eth) = head.split_at_mut(VNET);
         v.copy_from_slice(vnet);
@@ -155,7 +159,11 @@ impl Device {
                 Ok(_) => {
                     self.stats.tx_packets.fetch_add(1, Relaxed);
                     self.stats.tx_bytes.fetch_add(bytes as u64 + 14, Relaxed);
-                    return;
+                    return true;
+                }
+                Err(Errno::EMSGSIZE) => {
+                    self.stats.tx_dropped.fetch_add(1, Relaxed);
+                    return false;
                 }
                 Err(Errno::EAGAIN | Errno::ENOBUFS) => {
                     // Whether there is room then shows in the next attempt.
@@ -169,6 +177,30 @@ impl Device {
             }
         }
         self.stats.tx_dropped.fetch_add(1, Relaxed);
+        true
+    }
+
+    /// Whether the host has changed it since this was asked last.
+    pub fn take_changed(&self) -> bool {
+        self.changed.load(Relaxed) && self.changed.swap(false, Relaxed)
+    }
+
+    /// Takes the MTU of the host's interface if that is smaller than its own; whether it was.
+    pub fn follow_mtu(&self) -> bool {
+        let Some(link) = &self.link else { return false };
+        match host::packet::mtu(link, &self.name) {
+            Ok(mtu) if mtu >= 68 && mtu < self.mtu() => {
+                tracing::info!("{}: the interface's MTU is {mtu} now", self.name);
+                self.mtu.store(mtu, Relaxed);
+                self.changed.store(true, Relaxed);
+                true
+            }
+            Ok(_) => false,
+            Err(error) => {
+                tracing::warn!("{}: the interface's MTU cannot be asked for: {error:?}", self.name);
+                false
+            }
+        }
     }
 
     /// Whether this is the address of somebody here.

@@ -90,10 +90,10 @@ impl Stack {
             self.packets.sent(&device, ethertype, parts);
         }
         if path.broadcast {
-            return device.transmit(vnet, &BROADCAST, ethertype, parts);
+            return self.transmit_to(&device, vnet, &BROADCAST, ethertype, parts);
         }
         if to.is_multicast() {
-            return device.transmit(vnet, &wire::multicast_mac(to), ethertype, parts);
+            return self.transmit_to(&device, vnet, &wire::multicast_mac(to), ethertype, parts);
         }
         let now = host::time::monotonic_ns();
         let generation = device.generation.load(Ordering::Acquire);
@@ -101,13 +101,13 @@ impl Stack {
             && of == generation
             && now < until
         {
-            return device.transmit(vnet, &mac, ethertype, parts);
+            return self.transmit_to(&device, vnet, &mac, ethertype, parts);
         }
         let answer = device.neighbours.lock().resolve(path.next, now, || Waiting { vnet: *vnet, ethertype, bytes: parts.concat() });
         match answer {
             Answer::Known(mac, ask) => {
                 path.mac = Some((mac, generation, now + MAC_FRESH));
-                device.transmit(vnet, &mac, ethertype, parts);
+                self.transmit_to(&device, vnet, &mac, ethertype, parts);
                 if ask {
                     self.ask_neighbour(&device, path.next);
                 }
@@ -117,6 +117,13 @@ impl Stack {
                     self.ask_neighbour(&device, path.next);
                 }
             }
+        }
+    }
+
+    /// Sends a frame. If the interface takes only shorter ones by now, this one is lost, and whoever sends next looks its way up again.
+    fn transmit_to(&self, device: &Device, vnet: &[u8; device::VNET], mac: &Mac, ethertype: u16, parts: &[&[u8]]) {
+        if !device.transmit(vnet, mac, ethertype, parts) && device.follow_mtu() {
+            self.addresses_changed();
         }
     }
 
@@ -210,6 +217,9 @@ impl Stack {
         }
         for d in self.table().devices.iter().filter(|d| !d.is_loopback()) {
             self.tick_memberships(d, now);
+            if d.take_changed() {
+                self.tell(&super::Change::Link(d.index));
+            }
             let (ask, failed) = {
                 let mut n = d.neighbours.lock();
                 if !n.waiting() {

@@ -61,6 +61,9 @@ pub struct Config {
     pub user_timeout: Option<u64>,
     /// `TCP_SYNCNT`
     pub syn_retries: u32,
+    /// Retransmissions of a SYN with ACK (`tcp_synack_retries`), and of data before the connection is given up (`tcp_retries2`).
+    pub synack_retries: u32,
+    pub retries: u32,
     /// `TCP_LINGER2` in nanoseconds.
     pub fin_timeout: u64,
     /// `TCP_CONGESTION`
@@ -78,6 +81,8 @@ impl Default for Config {
             keepalive: None,
             user_timeout: None,
             syn_retries: 6,
+            synack_retries: 5,
+            retries: 15,
             fin_timeout: 60_000_000_000,
             algorithm: Algorithm::Cubic,
         }

@@ -3,11 +3,8 @@
 use super::{Ack, Signals, State, Tcb, Wire};
 use abi::Errno;
 
-/// Retransmissions of data before the connection is given up (`tcp_retries2`), of a FIN that nobody waits for (`tcp_orphan_retries`).
-const RETRIES: u32 = 15;
+/// Retransmissions of a FIN that nobody waits for (`tcp_orphan_retries`).
 const ORPHAN_RETRIES: u32 = 8;
-/// Of a SYN with ACK (`tcp_synack_retries`).
-const SYNACK_RETRIES: u32 = 5;
 
 impl Tcb {
     /// When [`on_timer`](Self::on_timer) is to be called.
@@ -89,9 +86,9 @@ impl Tcb {
         self.counters.timeouts = self.counters.timeouts.wrapping_add(1);
         let limit = match self.state {
             State::SynSent => self.config.syn_retries,
-            State::SynReceived => SYNACK_RETRIES,
+            State::SynReceived => self.config.synack_retries,
             _ if self.orphan => ORPHAN_RETRIES,
-            _ => RETRIES,
+            _ => self.config.retries,
         };
         let since = *self.stuck_since.get_or_insert(self.sent.front().map_or(now, |s| s.at));
         let overdue = self.config.user_timeout.is_some_and(|t| now.saturating_sub(since) >= t);

@@ -1,12 +1,12 @@
 //! How TCP connections over loopback end: FIN_WAIT2 and TIME_WAIT, which hold a port, and who may have it again; and which ports
 //! connect(2) chooses.
 
-use super::inet::{A, LO, accept, bind, connect, listener, pair, port, recv, send, send_to, set, so_error, tcp, udp, wait_for};
+use super::inet::{A, LO, accept, bind, connect, get, listener, pair, port, recv, send, send_to, set, so_error, tcp, udp, wait_for};
 use crate::sys::*;
 use crate::{check, eq, err, list, ok, say, sys};
 
 pub const TESTS: &[crate::Test] = list!["tcp_end";
-    time_wait_of_server, time_wait_of_client, time_wait_reused, reset_leaves_nothing, fin_wait, half_close_order, accepted_holds_port, same_tuple, ports_are_shared, many_short,
+    time_wait_of_server, time_wait_of_client, time_wait_reused, reset_leaves_nothing, fin_wait, half_close_order, accepted_holds_port, same_tuple, ports_are_shared, settings_act, many_short,
     states_shown, unread_data_resets, waiters_of_accept, waiters_of_bytes,
 ];
 
@@ -165,6 +165,57 @@ fn same_tuple() {
     err!(connect(twin, A::V4(LO, at)), EADDRNOTAVAIL);
     let (_l2, other) = listener(3);
     ok!(connect(twin, A::V4(LO, other)));
+}
+
+fn settings_act() {
+    let set_to =
+        |name: &str, value: &str| std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value).map_err(|e| E(e.raw_os_error().unwrap_or(0)));
+    let is = |name: &str| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default().trim_end().to_string();
+    let old = tcp();
+    ok!(set_to("tcp_keepalive_time", "77").map(|()| 0));
+    ok!(set_to("tcp_keepalive_intvl", "7").map(|()| 0));
+    ok!(set_to("tcp_keepalive_probes", "3").map(|()| 0));
+    ok!(set_to("tcp_syn_retries", "2").map(|()| 0));
+    ok!(set_to("ip_default_ttl", "99").map(|()| 0));
+    // Sockets that are there, too, unless they have a value of their own.
+    for s in [old, tcp()] {
+        let values = [TCP_KEEPIDLE, TCP_KEEPINTVL, TCP_KEEPCNT, TCP_SYNCNT].map(|o| ok!(get(s, IPPROTO_TCP, o)));
+        eq!(values, [77, 7, 3, 2]);
+        eq!(ok!(get(s, IPPROTO_IP, IP_TTL)), 99);
+    }
+    ok!(set(old, IPPROTO_TCP, TCP_KEEPIDLE, 5));
+    ok!(set(old, IPPROTO_IP, IP_TTL, 5));
+    eq!((ok!(get(old, IPPROTO_TCP, TCP_KEEPIDLE)), ok!(get(old, IPPROTO_IP, IP_TTL))), (5, 5));
+    ok!(set(old, IPPROTO_IP, IP_TTL, -1));
+    ok!(set_to("ip_default_ttl", "64").map(|()| 0));
+    eq!(ok!(get(old, IPPROTO_IP, IP_TTL)), 64);
+    for (name, value) in [("tcp_keepalive_probes", "256"), ("tcp_syn_retries", "0"), ("ip_default_ttl", "0"), ("tcp_keepalive_time", "x")] {
+        eq!(set_to(name, value), Err(EINVAL));
+    }
+    eq!(is("tcp_retries2"), "15");
+    ok!(set_to("tcp_congestion_control", "reno").map(|()| 0));
+    eq!(is("tcp_congestion_control"), "reno");
+    let mut name = [0u8; 16];
+    let mut n = 16u32;
+    ok!(sys!(getsockopt, tcp(), IPPROTO_TCP, TCP_CONGESTION, m(&mut name), m(&mut n)));
+    eq!(&name[..5], b"reno\0");
+    eq!(set_to("tcp_congestion_control", "nonsense"), Err(ENOENT));
+    // Nobody may ping, until it is said who.
+    let ping = || sys!(socket, AF_INET, SOCK_DGRAM, IPPROTO_ICMP).map(|fd| close(fd as i32));
+    ok!(set_to("ping_group_range", "5 4").map(|()| 0));
+    eq!(is("ping_group_range"), "1\t0");
+    eq!(ping().err(), Some(EACCES));
+    ok!(set_to("ping_group_range", "4000000 4000001").map(|()| 0));
+    eq!(ping().err(), Some(EACCES));
+    ok!(set_to("ping_group_range", "0 0").map(|()| 0));
+    eq!(ping().err(), None);
+    // The first alone.
+    ok!(set_to("ping_group_range", "0 9").map(|()| 0));
+    ok!(set_to("ping_group_range", "8").map(|()| 0));
+    eq!(is("ping_group_range"), "8\t9");
+    for bad in ["x", "", "1 x"] {
+        eq!(set_to("ping_group_range", bad).is_ok(), bad.is_empty());
+    }
 }
 
 fn ports_are_shared() {
