@@ -1,6 +1,6 @@
 # The peer on the other side of a sandbox's interface. Ports: 9000 takes bytes and answers with their number and hash, 9001 sends as many
 # bytes as it is asked for and then their hash, 9002 (UDP) echoes, 9003 greets and keeps the connection, 9004
-# greets and closes it, 9005 keeps a connection and reads nothing of it.
+# greets and closes it, 9005 keeps a connection and reads nothing of it, 9006 echoes.
 import hashlib, socket, sys, threading
 
 def block(seed):
@@ -33,6 +33,10 @@ def keep(c):
 def hold(c):
     kept.append(c)
 
+def echo_bytes(c):
+    while b := c.recv(1 << 16):
+        c.sendall(b)
+
 def serve(s, f, close):
     def one(c):
         try:
@@ -49,7 +53,7 @@ def main(addresses):
     threads = []
     for a in addresses:
         family = socket.AF_INET6 if ":" in a else socket.AF_INET
-        for port, f, close in ((9000, take, True), (9001, give, True), (9003, keep, False), (9004, greet, True), (9005, hold, False)):
+        for port, f, close in ((9000, take, True), (9001, give, True), (9003, keep, False), (9004, greet, True), (9005, hold, False), (9006, echo_bytes, True)):
             s = socket.socket(family)
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             s.bind((a, port))

@@ -142,6 +142,7 @@ const PEER: &str = include_str!("../network/peer.py");
 const CLIENT: &str = include_str!("../network/client.py");
 const LINK: &str = concat!(include_str!("../network/checksum.py"), include_str!("../network/link.py"));
 const FUZZ: &str = concat!(include_str!("../network/checksum.py"), include_str!("../network/fuzz.py"));
+const TOLD: &str = concat!(include_str!("../network/checksum.py"), include_str!("../network/told.py"));
 const FLOOD: &str = include_str!("../network/flood.py");
 
 /// A script natively, to its end.
@@ -315,6 +316,117 @@ fn lingers(platform: &str) -> Result<()> {
     Ok(())
 }
 
+/// A connection that a client holds goes on, as it is asked to by a line.
+struct Held(Running);
+
+impl Held {
+    fn goes_on(&mut self, after: &str) -> Result<()> {
+        let child = &mut self.0.child;
+        child.stdin.as_mut().context("stdin")?.write_all(format!("{after}\n").as_bytes())?;
+        let mut line = String::new();
+        // A buffer of its own: nothing comes that was not asked for.
+        BufReader::new(child.stdout.as_mut().context("stdout")?).read_line(&mut line)?;
+        if line.trim() != after {
+            bail!("after {after}: said {line:?}");
+        }
+        Ok(())
+    }
+}
+
+/// The network changes around established connections: the link, the neighbour's Ethernet address, the interface's MTU and addresses. They go
+/// on, with Linux and with a sandbox alike.
+fn network_changes(platform: &str) -> Result<()> {
+    let net = Net::new(2)?;
+    let host = net.name(0);
+    let _peer = net.native(0, PEER, &["10.77.9.1", "fd77::1"])?;
+    let addresses = ["10.77.9.1", "fd77::1"];
+    let held = |running| -> Result<Held> {
+        let mut held = Held(running);
+        held.goes_on("nothing")?;
+        Ok(held)
+    };
+    let mut linux = held(net.native(2, include_str!("../network/held.py"), &addresses)?)?;
+    let bundle = Bundle::new(&net.program(1, "held.py", &addresses)?, false)?;
+    let mut ours = held(Running::new(bundle.command(platform)?)?)?;
+    let macs = [mac(&net, 1)?, mac(&net, 2)?];
+    let mut all = |what: &str| -> Result<()> {
+        linux.goes_on(what).context("natively")?;
+        ours.goes_on(what)
+    };
+    for n in [1, 2] {
+        ip(&format!("-n {host} link set v{n} down"))?;
+        ip(&format!("-n {host} link set v{n} up"))?;
+    }
+    all("the other end was down")?;
+    // The interface itself was down: the host's kernel forgets what belongs to it, which a sandbox does not need.
+    ip(&format!("-n {} link set eth0 down", net.name(1)))?;
+    ip(&format!("-n {} link set eth0 up", net.name(1)))?;
+    all("the interface was down")?;
+    ip(&format!("-n {host} link set br0 address 02:77:00:00:00:09"))?;
+    for (n, to) in macs.iter().enumerate() {
+        let to_v6 = format!("fd77::{}", n + 2);
+        run_native(&net, 0, TOLD, &["br0", "02:77:00:00:00:09", "10.77.9.1", "fd77::1", to, &to_v6])?;
+    }
+    all("the neighbour has another address")?;
+    for n in [1, 2] {
+        ip(&format!("-n {} link set eth0 mtu 1300", net.name(n)))?;
+    }
+    all("the interface takes less")?;
+    // What is added to the namespace later is the host kernel's.
+    ip(&format!("-n {} addr add 10.77.9.200/24 dev eth0", net.name(1)))?;
+    ip(&format!("-n {} addr add fd77::200/64 dev eth0 nodad", net.name(1))).or_else(|_| Ok::<(), anyhow::Error>(()))?;
+    all("the namespace has further addresses")?;
+    ip(&format!("-n {host} link set br0 mtu 1300"))?;
+    all("the other side takes less")
+}
+
+/// Without a default route: what is not on the network cannot be reached.
+fn no_default_route(platform: &str) -> Result<()> {
+    let net = Net::new(2)?;
+    let script = "import socket\nfor f, a in ((2, '192.0.2.1'), (10, '2001:db8::1')):\n for k in (1, 2):\n  try:\n   socket.socket(f, k).connect((a, 80))\n  except OSError as e:\n   print(e.errno)\n";
+    for n in [1, 2] {
+        ip(&format!("-n {} route del default", net.name(n)))?;
+    }
+    let want = run_native(&net, 2, script, &[])?;
+    assert_eq!(want, "101\n".repeat(4));
+    let mut program = net.program(1, "", &[])?;
+    program.args = ["python3", "-c", script].map(str::to_string).to_vec();
+    let out = program.sandboxed(platform)?;
+    assert_eq!(out.text(), want, "{out}");
+    Ok(())
+}
+
+/// Groups and broadcasts, between Linux and a sandbox and between two sandboxes.
+fn groups(platform: &str) -> Result<()> {
+    let net = Net::new(3)?;
+    let script = include_str!("../network/groups.py");
+    let hear = |n: u32| -> Result<(Bundle, Running)> {
+        let bundle = Bundle::new(&net.program(n, "groups.py", &["hear", &format!("10.77.9.{}", n + 1)])?, false)?;
+        let running = Running::new(bundle.command(platform)?)?;
+        Ok((bundle, running))
+    };
+    // Whoever hears leaves the group at the end: each time another one.
+    let linux = || net.native(1, script, &["hear", "10.77.9.2"]);
+    let say = || run_native(&net, 3, script, &["say", "10.77.9.4"]);
+    let ours_says = || net.sandboxed(platform, 2, "groups.py", &["say", "10.77.9.3"]);
+    let want = {
+        let _linux = linux()?;
+        say()?
+    };
+    assert_eq!(want, "group 10.77.9.2\neverybody 10.77.9.2 10.77.9.2\ngroup of IPv6 fd77::2 True\nleft 10.77.9.2\n");
+    {
+        let _linux = linux()?;
+        assert_eq!(ours_says()?, want, "a sandbox says, Linux hears");
+    }
+    {
+        let _ours = hear(1)?;
+        assert_eq!(say()?, want, "Linux says, a sandbox hears");
+    }
+    let _ours = hear(1)?;
+    assert_eq!(ours_says()?, want, "between two sandboxes");
+    Ok(())
+}
+
 /// Answers every question for an address with 10.1.2.3.
 const NAME_SERVER: &str = r#"
 import socket, sys, threading
@@ -400,7 +512,7 @@ fn servers_across(platform: &str) -> Result<()> {
 fn main() -> ExitCode {
     let mut suite = Suite::default();
     type Test = fn(&str) -> Result<()>;
-    let tests: [(&str, Test); 13] = [
+    let tests: [(&str, Test); 16] = [
         ("host_and_sandbox", host_and_sandbox),
         ("sandbox_serves", sandbox_serves),
         ("lossy_wire", |p| bad_wire(p, [10, 0, 0, 0, 0])),
@@ -414,6 +526,9 @@ fn main() -> ExitCode {
         ("engine_resolver", engine_resolver),
         ("passed_through", passed_through),
         ("servers_across", servers_across),
+        ("network_changes", network_changes),
+        ("no_default_route", no_default_route),
+        ("groups", groups),
     ];
     let wire: Option<Vec<u32>> = std::env::var("CAISSON_TEST_WIRE").ok().map(|w| w.split(',').filter_map(|n| n.parse().ok()).collect());
     for platform in platforms() {

@@ -5,7 +5,7 @@ use crate::{check, eq, err, list, ok, say, sys};
 
 pub const TESTS: &[crate::Test] = list!["epoll";
     level, edge, oneshot, exclusive, modify_delete, ctl_errors, wait_errors, nested, loops, closed_descriptor, dup_keeps, max_events, fairness, timeout, blocking_wake, fork_shares, hangup, unpollable, pwait2, edge_write,
-    threads_share, many_descriptors,
+    threads_share, many_descriptors, stress_edge, stress_oneshot, stress_exclusive, stress_nested,
 ];
 
 fn new() -> i32 {
@@ -356,4 +356,172 @@ fn many_descriptors() {
         eq!(v, [(EPOLLIN as u32, *x as u64)]);
         ok!(read(*x, 8));
     }
+}
+
+/// Bytes that each writer of the stress tests writes, one at a time.
+const BYTES: usize = 1500;
+
+/// Pipes that are not waited for, with a thread that fills each.
+fn written(n: usize) -> (&'static [(i32, i32)], Vec<std::thread::JoinHandle<()>>) {
+    let pipes: &'static [(i32, i32)] = Box::leak((0..n).map(|_| pipe(O_NONBLOCK)).collect());
+    let writers = threads(n, move |i| {
+        for k in 0..BYTES {
+            while write(pipes[i].1, b"x") == Err(EAGAIN) {
+                std::thread::yield_now();
+            }
+            if k % 64 == i {
+                std::thread::yield_now();
+            }
+        }
+    });
+    (pipes, writers)
+}
+
+/// What was read until nothing was left.
+fn drain(r: i32) -> usize {
+    let mut n = 0;
+    while let Ok(b) = read(r, 64) {
+        n += b.len();
+    }
+    n
+}
+
+fn join(all: Vec<std::thread::JoinHandle<()>>) {
+    for x in all {
+        x.join().unwrap();
+    }
+}
+
+fn stress_edge() {
+    // Edges reach somebody although items are taken out and put back while bytes come.
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    static GOT: AtomicUsize = AtomicUsize::new(0);
+    let e = new();
+    let (pipes, writers) = written(6);
+    let all = pipes.len() * BYTES;
+    for (i, (r, _)) in pipes.iter().enumerate() {
+        ok!(ctl(e, EPOLL_CTL_ADD, *r, EPOLLIN | EPOLLET, i as u64));
+    }
+    let readers = threads(4, move |_| {
+        while GOT.load(SeqCst) < all {
+            for (events, i) in ok!(waits(e, 3, 20)) {
+                eq!(events & !(EPOLLIN as u32), 0);
+                GOT.fetch_add(drain(pipes[i as usize].0), SeqCst);
+            }
+        }
+    });
+    let changer = threads(1, move |_| {
+        let mut n = 0;
+        while GOT.load(SeqCst) < all {
+            n += 1;
+            let r = pipes[n % 3].0;
+            if n % 2 == 0 {
+                ok!(ctl(e, EPOLL_CTL_MOD, r, EPOLLIN | EPOLLET, (n % 3) as u64));
+            } else {
+                ok!(ctl(e, EPOLL_CTL_DEL, r, 0, 0));
+                ok!(ctl(e, EPOLL_CTL_ADD, r, EPOLLIN | EPOLLET, (n % 3) as u64));
+            }
+        }
+    });
+    join(writers);
+    join(readers);
+    join(changer);
+    eq!(GOT.load(SeqCst), all);
+    eq!(ok!(waits(e, 8, 0)), []);
+}
+
+fn stress_oneshot() {
+    // Armed once, a descriptor is one thread's until it is armed again.
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+    static GOT: AtomicUsize = AtomicUsize::new(0);
+    static BUSY: [AtomicBool; 4] = [const { AtomicBool::new(false) }; 4];
+    let e = new();
+    let (pipes, writers) = written(4);
+    let all = pipes.len() * BYTES;
+    for (i, (r, _)) in pipes.iter().enumerate() {
+        ok!(ctl(e, EPOLL_CTL_ADD, *r, EPOLLIN | EPOLLONESHOT, i as u64));
+    }
+    let readers = threads(6, move |_| {
+        while GOT.load(SeqCst) < all {
+            for (_, i) in ok!(waits(e, 2, 20)) {
+                let at = i as usize;
+                check!(!BUSY[at].swap(true, SeqCst));
+                let n = read(pipes[at].0, 7).map_or(0, |b| b.len());
+                check!(n > 0);
+                check!(BUSY[at].swap(false, SeqCst));
+                GOT.fetch_add(n, SeqCst);
+                ok!(ctl(e, EPOLL_CTL_MOD, pipes[at].0, EPOLLIN | EPOLLONESHOT, i));
+            }
+        }
+    });
+    join(writers);
+    join(readers);
+    eq!(GOT.load(SeqCst), all);
+}
+
+fn stress_exclusive() {
+    // Of many instances that wait exclusively, some are woken for each event, and none of the events is lost.
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    const EVENTS: usize = 3000;
+    static GOT: AtomicUsize = AtomicUsize::new(0);
+    let f = ok!(sys!(eventfd2, 0, EFD_SEMAPHORE | EFD_NONBLOCK)) as i32;
+    let readers = threads(6, move |_| {
+        let e = new();
+        ok!(ctl(e, EPOLL_CTL_ADD, f, EPOLLIN | EPOLLEXCLUSIVE, 1));
+        // Without a time limit: a lost wake-up would be a hang. The last event wakes everybody, one after another.
+        while ok!(waits(e, 1, -1)).len() == 1 {
+            if GOT.load(SeqCst) >= EVENTS {
+                break;
+            }
+            if read(f, 8).is_ok() && GOT.fetch_add(1, SeqCst) + 1 == EVENTS {
+                break;
+            }
+        }
+        ok!(write(f, &1u64.to_le_bytes()));
+    });
+    for n in 0..EVENTS {
+        ok!(write(f, &1u64.to_le_bytes()));
+        if n % 100 == 0 {
+            std::thread::yield_now();
+        }
+    }
+    join(readers);
+    // The one that ends the others may have been taken for one of them.
+    check!(GOT.load(SeqCst) >= EVENTS);
+}
+
+fn stress_nested() {
+    // Events reach whoever waits for an instance of instances, while some of these are taken out and put back.
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    static GOT: AtomicUsize = AtomicUsize::new(0);
+    let outer = new();
+    let (pipes, writers) = written(6);
+    let all = pipes.len() * BYTES;
+    let inner: &'static [i32] = Box::leak((0..3).map(|_| new()).collect());
+    for (i, (r, _)) in pipes.iter().enumerate() {
+        ok!(ctl(inner[i % 3], EPOLL_CTL_ADD, *r, if i % 2 == 0 { EPOLLIN } else { EPOLLIN | EPOLLET }, *r as u64));
+    }
+    for (i, e) in inner.iter().enumerate() {
+        ok!(ctl(outer, EPOLL_CTL_ADD, *e, EPOLLIN, i as u64));
+    }
+    let readers = threads(3, move |_| {
+        while GOT.load(SeqCst) < all {
+            for (_, i) in ok!(waits(outer, 2, 20)) {
+                for (_, r) in ok!(waits(inner[i as usize], 4, 0)) {
+                    GOT.fetch_add(drain(r as i32), SeqCst);
+                }
+            }
+        }
+    });
+    let changer = threads(1, move |_| {
+        while GOT.load(SeqCst) < all {
+            ok!(ctl(outer, EPOLL_CTL_DEL, inner[0], 0, 0));
+            std::thread::yield_now();
+            ok!(ctl(outer, EPOLL_CTL_ADD, inner[0], EPOLLIN, 0));
+        }
+    });
+    join(writers);
+    join(readers);
+    join(changer);
+    eq!(GOT.load(SeqCst), all);
 }
