@@ -206,9 +206,18 @@ impl MemoryFile {
 
     /// Wakes one who sleeps on a word, in whatever process.
     pub fn wake_u32(&self, off: u64) -> Result<(), Errno> {
+        self.wake(off, 1)
+    }
+
+    /// Wakes all who sleep on a word, in whatever process.
+    pub fn wake_all_u32(&self, off: u64) -> Result<(), Errno> {
+        self.wake(off, i32::MAX)
+    }
+
+    fn wake(&self, off: u64, most: i32) -> Result<(), Errno> {
         let word = self.span(off, 4)?.address();
         // SAFETY: an address, of which the host wants only to know what is there.
-        check(unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, 1) as i32 }).map(drop)
+        check(unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, most) as i32 }).map(drop)
     }
 }
 

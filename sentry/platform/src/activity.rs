@@ -3,7 +3,7 @@
 use crate::placement::Placement;
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// The sandbox's processors, and its guest threads that are not blocked in the kernel. A hint: races cost time, no more.
 #[derive(Debug)]
@@ -12,12 +12,14 @@ pub struct Load {
     running: AtomicUsize,
     /// Those of them that call often.
     frequent: AtomicUsize,
+    /// Guest threads, running or not, that look for calls in turns.
+    turning: AtomicUsize,
 }
 
 impl Load {
     /// With nothing to do for so many processors.
     pub fn new(cpus: usize) -> Arc<Load> {
-        Arc::new(Load { cpus, running: AtomicUsize::new(0), frequent: AtomicUsize::new(0) })
+        Arc::new(Load { cpus, running: AtomicUsize::new(0), frequent: AtomicUsize::new(0), turning: AtomicUsize::new(0) })
     }
 
     /// Whether a processor is left over.
@@ -35,11 +37,19 @@ impl Load {
         (self.running.load(Relaxed) / self.cpus.max(1)).max(1) as u64
     }
 
+    /// Whether guest threads look for calls in turns.
+    pub fn is_turning(&self) -> bool {
+        self.turning.load(Relaxed) > 0
+    }
+
     /// Whether two processors are left over by the threads that call seldom: one for the others' stubs, one for the sentry.
     pub fn has_pair(&self) -> bool {
         self.running.load(Relaxed).saturating_sub(self.frequent.load(Relaxed)) + 2 <= self.cpus
     }
 }
+
+/// What a wait takes at most, in nanoseconds, that no processor falls asleep for.
+const SHORT: u64 = 100_000;
 
 /// Calls in a row, without waiting, after which a thread that was called to a processor is free again.
 const CALM: u32 = 8;
@@ -60,8 +70,28 @@ pub struct Activity {
     frequent: AtomicBool,
     /// Somebody else says where it runs.
     is_placed: AtomicBool,
+    /// It looks for calls in turns.
+    turning: AtomicBool,
     /// It has blocked since somebody asked.
     has_blocked: AtomicBool,
+    /// When it began to wait.
+    blocked_at: AtomicU64,
+    /// How long it has waited since somebody asked, in nanoseconds.
+    waited: AtomicU64,
+    times: AtomicU32,
+    /// How often it did so for long while no other guest thread had anything to do.
+    idled: AtomicU32,
+}
+
+/// What became of a guest thread's waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waited {
+    /// How long they were together, in nanoseconds.
+    pub ns: u64,
+    /// How many there were.
+    pub times: u32,
+    /// How many were long, with nothing to do for any other guest thread at their end.
+    pub idle: u32,
 }
 
 /// Who wants to know that the thread which it belongs to is about to wait.
@@ -112,7 +142,12 @@ impl Activity {
             running: AtomicBool::new(false),
             frequent: AtomicBool::new(false),
             is_placed: AtomicBool::new(false),
+            turning: AtomicBool::new(false),
             has_blocked: AtomicBool::new(false),
+            blocked_at: AtomicU64::new(0),
+            waited: AtomicU64::new(0),
+            times: AtomicU32::new(0),
+            idled: AtomicU32::new(0),
         })
     }
 
@@ -133,6 +168,7 @@ impl Activity {
     /// The calling thread serves this guest thread no more.
     pub fn end(&self) {
         self.roam();
+        self.set_turning(false);
         self.tid.store(0, Relaxed);
         CURRENT.set(None);
     }
@@ -179,20 +215,49 @@ impl Activity {
         }
     }
 
+    /// It looks for calls in turns with others, or not.
+    pub fn set_turning(&self, turning: bool) {
+        if self.turning.swap(turning, Relaxed) != turning {
+            if turning {
+                self.load.turning.fetch_add(1, Relaxed);
+            } else {
+                self.load.turning.fetch_sub(1, Relaxed);
+            }
+        }
+    }
+
     /// It runs, or blocks. Only the thread that serves it says so.
     pub fn set_running(&self, running: bool) {
         if self.running.swap(running, Relaxed) != running {
             let frequent = self.frequent.load(Relaxed).into();
             if running {
-                self.load.running.fetch_add(1, Relaxed);
+                let others = self.load.running.fetch_add(1, Relaxed);
                 self.load.frequent.fetch_add(frequent, Relaxed);
+                self.has_waited(others > 0);
             } else {
+                self.blocked_at.store(host::time::monotonic_ns(), Relaxed);
                 self.load.running.fetch_sub(1, Relaxed);
                 self.load.frequent.fetch_sub(frequent, Relaxed);
                 self.calls.store(0, Relaxed);
                 self.has_blocked.store(true, Relaxed);
             }
         }
+    }
+
+    /// It has waited: whether others have something to do meanwhile.
+    fn has_waited(&self, others: bool) {
+        let since = self.blocked_at.load(Relaxed);
+        if since > 0 {
+            let waited = host::time::monotonic_ns().saturating_sub(since);
+            self.waited.fetch_add(waited, Relaxed);
+            self.times.fetch_add(1, Relaxed);
+            self.idled.fetch_add(u32::from(waited > SHORT && !others), Relaxed);
+        }
+    }
+
+    /// How it has waited since this was asked last. Only the thread that serves it asks.
+    pub fn take_waited(&self) -> Waited {
+        Waited { ns: self.waited.swap(0, Relaxed), times: self.times.swap(0, Relaxed), idle: self.idled.swap(0, Relaxed) }
     }
 
     /// Whether it has blocked since this was asked last.

@@ -41,6 +41,11 @@ pub trait Kind: Send + 'static {
     /// Adds to a new stub process, whose leader the spawner traces, what carries out its operations.
     fn make_operator(&mut self, site: Site<'_>) -> Result<Self::Operator, Errno>;
 
+    /// A descriptor of the words that all stubs share, if they need them.
+    fn beds(&self) -> Option<i32> {
+        None
+    }
+
     /// Adds an idle thread to a stub process. The spawner traces the process's leader, which stands still.
     fn make_thread(&mut self, site: Site<'_>, place: Self::Place) -> Result<Self::Thread, Errno>;
 }
@@ -111,7 +116,7 @@ impl<K: Kind> Spawner<K> {
         let (started, result) = channel();
         let (ops2, ready2, placement) = (Arc::clone(&ops), Arc::clone(&ready), Arc::clone(placement));
         let thread = host::thread::spawn("spawner", move || {
-            let begun = zygote(&kind.confinement());
+            let begun = zygote(&kind.confinement(), kind.beds());
             let (zygote, layout) = match begun {
                 Ok(z) => z,
                 Err(e) => {
@@ -208,7 +213,7 @@ fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 /// Makes the zygote: a stopped stub process without descendants, traced by this thread.
-fn zygote(confinement: &stub::Confinement) -> Result<(i32, fpu::Layout), Errno> {
+fn zygote(confinement: &stub::Confinement, beds: Option<i32>) -> Result<(i32, fpu::Layout), Errno> {
     let code = MemoryFile::new(c"caisson-stub", abi::PAGE_SIZE)?;
     code.copy_out(0, &confinement.image)?;
     let first = stub::prepare(code.fd().as_raw_fd(), confinement)?;
@@ -228,6 +233,10 @@ fn zygote(confinement: &stub::Confinement) -> Result<(i32, fpu::Layout), Errno> 
     let above = stub::CODE + abi::PAGE_SIZE;
     for (from, to) in [(0, stub::CODE), (above, stub::USER_END)] {
         run::syscall(zygote, libc::SYS_munmap, [from, to - from, 0, 0, 0, 0])?;
+    }
+    if let Some(fd) = beds {
+        let flags = (libc::MAP_SHARED | libc::MAP_FIXED) as u64;
+        run::syscall(zygote, libc::SYS_mmap, [stub::BEDS, stub::BEDS_LEN, libc::PROT_READ as u64, flags, fd as u64, 0])?;
     }
     Ok((zygote, fpu::Layout::of(zygote)?))
 }

@@ -17,6 +17,11 @@ pub const OPS: u64 = CODE + abi::PAGE_SIZE;
 pub const LIST_LEN: u64 = 4 * abi::PAGE_SIZE;
 /// Bytes of the list and of what may follow it: pages that a platform does not use take no memory.
 pub const OPS_LEN: u64 = LIST_LEN + (1 << 20);
+/// Where words are, the same ones in all stubs and read-only, that threads sleep on.
+pub const BEDS: u64 = CODE + 0x18_0000;
+/// Bytes of them.
+pub const BEDS_LEN: u64 = 64 << 10;
+const _: () = assert!(OPS + OPS_LEN <= BEDS && BEDS.is_multiple_of(BEDS_LEN));
 /// Bytes of one operation: a call's number, six arguments, and padding.
 pub const OP_LEN: u64 = 64;
 /// One past the last address of user space (47 bits, less the guard page).

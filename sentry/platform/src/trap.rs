@@ -16,6 +16,7 @@
 //! What the sentry's own seccomp filter must leave to it is in [`HOST_CALLS`] and [`HOST_IOCTLS`].
 
 mod aspace;
+mod beds;
 mod code;
 mod context;
 mod decode;
@@ -35,7 +36,6 @@ use crate::ptrace;
 use crate::spawner;
 use crate::{AddressSpace, Answers, Context, Event, Limits, Platform, stub};
 use abi::Errno;
-use slots::Slots;
 pub use spin::Policy;
 use std::sync::Arc;
 use thread::Workshop;
@@ -145,7 +145,7 @@ impl Trap {
         let geometry = frame::Geometry::new(xfeatures);
         ptrace::quiet_child_signals()?;
         let placement = Placement::new();
-        let spawner = Spawner::new(&placement, Workshop::new(geometry, Slots::new()?, &placement, options.handover))?;
+        let spawner = Spawner::new(&placement, Workshop::new(geometry, &placement, options.handover)?)?;
         // With one processor there is never one to spare.
         let load = Load::new(match placement.cpus() {
             1 => 0,

@@ -28,6 +28,8 @@ const LIMIT: Duration = Duration::from_secs(240);
 
 /// Above this address there is the stub.
 const STUB: u64 = 0x7fff_e000_0000;
+/// Where the words are that stubs sleep on.
+const BEDS: std::ops::Range<u64> = STUB + 0x18_0000..STUB + 0x19_0000;
 /// In the arguments of whatever the hostile program tries.
 const MARK: u64 = 0x5ca1_5ca1;
 
@@ -49,7 +51,7 @@ const CLONES: [u64; 4] = [0x8511, 0x411, 0x5_2f00, 0x5_0f00];
 /// `MAP_FIXED | MAP_NORESERVE`, and either `MAP_SHARED`, with or without `MAP_POPULATE`, or `MAP_PRIVATE`.
 const MAPS: [u64; 3] = [0x4011, 0xc011, 0x4012];
 /// Where the filter of operators is in the stub: those threads that carry out what the sentry orders, and never run application code.
-const OPERATORS_FILTER: u64 = STUB + 0xd00;
+const OPERATORS_FILTER: u64 = STUB + 0xe00;
 /// `MAP_FIXED | MAP_SHARED`, as the stub's own memory is mapped.
 const MAP_OF_STUB: u64 = 0x11;
 
@@ -161,10 +163,13 @@ impl Call {
 
     /// Whether the sentry may have ordered this of a thread that runs application code.
     fn is_ordered(&self, futexes: bool) -> bool {
+        let waits = self.args[1] == 0 && self.args[3] == 0;
         match self.nr {
             EXIT => self.args[0] == 0,
             // To wake, or to wait without a limit, at addresses of the stub's alone.
-            FUTEX => futexes && self.args[0] > STUB && (self.args[1] == 1 || self.args[1] == 0 && self.args[3] == 0),
+            FUTEX if futexes => self.args[0] > STUB && (self.args[1] == 1 || waits),
+            // To wait so in a bed, or to wake all who do. What is woken is a number of 32 bits.
+            FUTEX => BEDS.contains(&self.args[0]) && (self.args[1] == 1 && self.args[2] as u32 == i32::MAX as u32 || waits),
             _ => false,
         }
     }

@@ -25,8 +25,8 @@
 //! they share (futex(2)). Such a thread carries out no operations; nothing depends on what it does but itself.
 //!
 //! **No rt_sigreturn.** Handlers block no signal, so that there is no mask to restore; XRSTOR, WRFSBASE and IRETQ do the rest. So every
-//! host call of such a thread, without exception, is a notification or a trap; without a listener, the two calls of futex(2) on the thread's own words are
-//! let through.
+//! host call of such a thread is a notification or a trap, but for two calls of futex(2): to sleep on one of the [beds](super::beds), and to wake
+//! who sleeps there; without a listener, on the thread's own words.
 
 use super::frame;
 use super::slots::SLOT;
@@ -41,23 +41,31 @@ pub const LINES: u64 = LIST_LEN;
 pub const LINE: u64 = 64;
 /// In a line, from its beginning: the last order, a number that each order changes.
 pub const ORDER: u64 = 0;
-/// In a line: not zero while the sentry looks at the slot, so that there is no need to ring.
+/// In a line: not zero while the sentry looks at the slot, so that there is no need to ring. [`IN_TURNS`]: nor to ring when patience ends, but to go to bed.
 pub const WATCH: u64 = 4;
 /// In a line: how often the stub looks for an order before it rings all the same.
 pub const PATIENCE: u64 = 8;
 /// In a line: not zero while the sentry sleeps until the slot shows something, where there is no listener.
 pub const ASLEEP: u64 = 12;
+/// In a line: the address of the bed where others are to be woken before one goes to bed, or zero.
+pub const ROUSE: u64 = 16;
+/// In a line: the address of the thread's own bed.
+pub const BED: u64 = 24;
+/// See [`WATCH`].
+pub const IN_TURNS: u32 = 2;
 /// In an order: the extended state is in the processor, not in the frame.
 pub const LIVE: u32 = 1;
 /// In an order: ring, then you get another one. Without a listener: end.
 pub const KICK: u32 = 2;
 /// In an order: registers are as a call leaves them, go back by a jump.
 pub const JUMP: u32 = 4;
+/// In an order: go to bed, until there is another one.
+pub const SLEEP: u32 = KICK | JUMP;
 /// What an order's number grows by.
 pub const STEP: u32 = 8;
 /// Where in a slot a thread shows what it would ring for: the bases of fs and gs, why, and its last order.
 pub const POST: u64 = SLOT - frame::OWN;
-/// Where in a slot is not zero while the thread sleeps until there is an order, where there is no listener.
+/// Where in a slot is not zero while the thread sleeps until there is an order.
 pub const POST_ASLEEP: u64 = POST + 28;
 /// Where in a slot the answers to calls are, in the order of their numbers: 32 bits each, zero for none, or else one more than the answer.
 pub const ANSWERS: u64 = SLOT - ANSWER_COUNT * 4;
@@ -113,6 +121,8 @@ core::arch::global_asm!(
     ".globl caisson_trap_woken", ".hidden caisson_trap_woken",
     ".globl caisson_trap_slept", ".hidden caisson_trap_slept",
     ".globl caisson_trap_ended", ".hidden caisson_trap_ended",
+    ".globl caisson_trap_roused", ".hidden caisson_trap_roused",
+    ".globl caisson_trap_rested", ".hidden caisson_trap_rested",
     ".globl caisson_trap_silent", ".hidden caisson_trap_silent",
     ".globl caisson_trap_xfeatures", ".hidden caisson_trap_xfeatures",
     ".globl caisson_trap_xsave", ".hidden caisson_trap_xsave",
@@ -156,8 +166,13 @@ core::arch::global_asm!(
     "caisson_trap_line",
     "cmp byte ptr [rip + caisson_trap_silent], 0",
     "jne caisson_trap_silently",
-    // Is the sentry looking at this thread's memory just now? Then show it there, and look for its answer for a while.
+    // Is the sentry looking at this thread's memory just now, and was not the last order to ring, which the sentry's signal may have come before?
+    // Then show it there, and look for its answer for a while.
     "cmp dword ptr [r9 + {watch}], 0",
+    "je caisson_trap_complete",
+    "mov eax, r8d",
+    "and eax, {sleep}",
+    "cmp eax, {kick}",
     "je caisson_trap_complete",
     "mov rbx, rdi",
     "and rbx, -{slot}",
@@ -172,17 +187,49 @@ core::arch::global_asm!(
     "pause",
     "dec ecx",
     "jnz 3b",
+    "cmp dword ptr [r9 + {watch}], {in_turns}",
+    "je caisson_trap_to_bed",
     "jmp caisson_trap_complete",
-    // A new order in memory: to ring, or to go on.
+    // A new order in memory: to ring, to sleep, or to go on.
     "4: test al, {kick}",
-    "cmovnz r8d, eax",
-    "jnz caisson_trap_complete",
+    "jnz caisson_trap_dismissed",
     "test al, {jump}",
     "jnz caisson_trap_jump",
     "test al, {live}",
     "mov rax, rdi",
     "jz caisson_trap_rung",
     "jmp caisson_trap_live",
+    // To ring, or to sleep: on a word of one's own, after having woken who is to run next on this processor.
+    "caisson_trap_dismissed:",
+    "mov r8d, eax",
+    "test al, {jump}",
+    "jz caisson_trap_complete",
+    "mov rdi, [r9 + {rouse}]",
+    "test rdi, rdi",
+    "jz caisson_trap_to_bed",
+    "mov esi, {wake}",
+    "mov edx, {all}",
+    "mov eax, {futex}",
+    "syscall",
+    "caisson_trap_roused:",
+    "caisson_trap_to_bed: mov eax, 1",
+    "xchg [rbx + {post_asleep}], eax",
+    "mov rdi, [r9 + {bed}]",
+    "caisson_trap_lying: mov edx, [rdi]",
+    "mov eax, [r9]",
+    "cmp eax, r8d",
+    "jne caisson_trap_up",
+    "xor esi, esi",
+    "xor r10d, r10d",
+    "mov eax, {futex}",
+    "syscall",
+    "caisson_trap_rested:",
+    "jmp caisson_trap_lying",
+    "caisson_trap_up: mov dword ptr [rbx + {post_asleep}], 0",
+    "mov rdi, rsp",
+    "rdfsbase rsi",
+    "rdgsbase rdx",
+    "jmp 4b",
     // Without a listener: shows what has happened, wakes the sentry if it sleeps, looks for the order for a while, and sleeps. The registers of
     // the application are in the frame; its extended state goes there too. Order (r8) and reason (r15) stay where the interrupt's handler finds them.
     "caisson_trap_silently:",
@@ -596,12 +643,17 @@ core::arch::global_asm!(
     watch = const WATCH,
     patience = const PATIENCE,
     asleep = const ASLEEP,
+    rouse = const ROUSE,
+    bed = const BED,
+    in_turns = const IN_TURNS,
+    all = const i32::MAX,
     post_asleep = const POST_ASLEEP,
     futex = const libc::SYS_futex,
     exit = const libc::SYS_exit,
     wake = const libc::FUTEX_WAKE,
     post = const POST,
     kick = const KICK,
+    sleep = const SLEEP,
     live = const LIVE,
     jump = const JUMP,
     call = const CALL,

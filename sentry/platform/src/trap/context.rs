@@ -5,7 +5,7 @@ use super::frame::{self, Saved};
 use super::halves::Half;
 use super::patch::PutBack;
 use super::spin::{Found, Last, Spin, Way};
-use super::thread::{HostThread, Orders, Ring};
+use super::thread::{HostThread, Orders, Ring, Watch};
 use super::{Shared, code};
 use crate::activity::{self, Activity};
 use crate::interrupt::Interrupter;
@@ -38,6 +38,8 @@ const TURNS_ALONE: u32 = 150;
 const TURNS_BETWEEN: u32 = 20;
 /// How long nothing may be found, in nanoseconds.
 const LONG: u64 = 100_000;
+/// When a stub that somebody else was to wake must be awake, in nanoseconds.
+const SOON: u64 = 20_000;
 /// Turns of a thread after which it looks whether it should be on another processor.
 const LOOK_EVERY: u32 = 256;
 
@@ -135,7 +137,7 @@ impl TrapContext {
         }
     }
 
-    /// Puts both sides where they look in turns with others. Returns who is to be disturbed when the stub has been told to run.
+    /// Puts both sides where they look in turns with others. Returns who is to make room when the stub has been told to run.
     fn divide(&mut self, thread: &HostThread) -> Result<Option<Arc<Orders>>, Errno> {
         match &self.half {
             Some(half) if half.is_of(thread.tid) => Ok(half.place()),
@@ -236,8 +238,9 @@ impl TrapContext {
         let blocked = self.activity.take_has_blocked();
         self.activity.goes_on();
         let mut keeps = wake::any_kept();
-        let held = thread.take_was_kicked() | std::mem::take(&mut self.has_operated);
-        let way = self.spin.way(&self.activity, Last { blocked, held, posted: thread.is_awake()? });
+        let operated = std::mem::take(&mut self.has_operated);
+        let held = thread.take_was_kicked() | operated;
+        let way = self.spin.way(&self.activity, Last { blocked, held, operated, posted: thread.is_awake()? });
         if way == Way::InTurns && !thread.is_silent() {
             return self.resume_in_turns(thread, jump, keeps);
         }
@@ -251,12 +254,12 @@ impl TrapContext {
             self.apart |= blocked;
             self.sit(thread, way);
         }
-        thread.set_watched(matches!(way, Way::Begin(_) | Way::Look(_)))?;
+        thread.set_watch(if matches!(way, Way::Begin(_) | Way::Look(_)) { Watch::Yes } else { Watch::No })?;
         if matches!(way, Way::Begin(_)) {
             thread.set_together(false)?;
             self.shared.placement.part(thread.tid);
         }
-        if thread.resume(jump)? {
+        if thread.resume(jump, None)? {
             self.interrupter.repeat();
         }
         let turns = match way {
@@ -275,7 +278,7 @@ impl TrapContext {
         match found {
             Some(ring) => Ok(ring),
             None => {
-                thread.set_watched(false)?;
+                thread.set_watch(Watch::No)?;
                 self.wait(thread, keeps)
             }
         }
@@ -284,24 +287,24 @@ impl TrapContext {
     /// The same, and looks for it in turns with other threads.
     fn resume_in_turns(&mut self, thread: &mut HostThread, jump: bool, keeps: bool) -> Result<Ring, Errno> {
         let lingers = self.divide(thread)?;
-        thread.set_watched(true)?;
-        if thread.resume(jump)? {
+        thread.set_watch(Watch::InTurns)?;
+        if thread.resume(jump, lingers.as_deref())? {
             self.interrupter.repeat();
-        }
-        if let Some(orders) = lingers {
-            orders.disturb();
         }
         let (found, ring) = match &self.half {
             Some(half) => look_in_turns(thread, half)?,
             None => (Found::Nothing, None),
         };
         self.spin.result(found);
-        match ring {
+        if let Some(ring) = ring {
+            return Ok(ring);
+        }
+        thread.orders().rouse_if_asleep()?;
+        thread.set_watch(Watch::No)?;
+        // It does not ring for what it has shown already: it sleeps.
+        match thread.look(1)? {
             Some(ring) => Ok(ring),
-            None => {
-                thread.set_watched(false)?;
-                self.wait(thread, keeps)
-            }
+            None => self.wait(thread, keeps),
         }
     }
 
@@ -408,6 +411,7 @@ fn look_in_turns(thread: &mut HostThread, half: &Half) -> Result<(Found, Option<
     let mut ring = thread.look(TURNS_ALONE)?;
     if ring.is_none() {
         let begin = host::time::monotonic_ns();
+        let mut roused = false;
         loop {
             std::thread::yield_now();
             ring = thread.look(TURNS_BETWEEN)?;
@@ -419,7 +423,13 @@ fn look_in_turns(thread: &mut HostThread, half: &Half) -> Result<(Found, Option<
             }
             // For the waking of those that have been kept from it for long.
             wake::any_kept();
-            if host::time::monotonic_ns().saturating_sub(begin) > LONG {
+            let waited = host::time::monotonic_ns().saturating_sub(begin);
+            if waited > SOON && !roused {
+                // Whoever was to wake it may have been asleep himself.
+                thread.orders().rouse_if_asleep()?;
+                roused = true;
+            }
+            if waited > LONG {
                 half.give_up();
                 return Ok((Found::Nothing, None));
             }

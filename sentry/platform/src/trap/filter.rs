@@ -2,9 +2,10 @@
 //!
 //! The first is every stub thread's. It lets the tracer's entries make what a stub is made of, and traps everything else. The second is
 //! installed by each thread for application code, with a listener of its own: from then on the three calls of the
-//! [stub's code](super::code) are notifications, and every other call from wherever is a trap. The operator, which never runs application code, has one
-//! under which it may map, unmap and protect from one place, and ring from another. Without a listener, two calls of futex(2) are
-//! allowed, with exactly the arguments that the stub's code gives them, and the end of the thread itself.
+//! [stub's code](super::code) are notifications, and every other call from wherever is a trap, but for two of futex(2), which sleep in a
+//! [bed](super::beds) and wake who sleeps there. The operator, which never runs application code, has one under which it may map, unmap and
+//! protect from one place, and ring from another. Without a listener, two calls of futex(2) are allowed with exactly the arguments that the stub's
+//! code gives them, and the end of the thread itself.
 
 use super::code::RING_NR;
 use super::image::Place;
@@ -47,13 +48,22 @@ fn begin() -> Vec<sock_filter> {
     vec![load(ARCH), skip_if(AUDIT_ARCH_X86_64), trap, load(IP_HIGH), skip_if((CODE >> 32) as u32), trap, load(IP_LOW)]
 }
 
-/// The filter of all threads of a stub. `silent`: threads for application code have no listener, and may go on to [`of_silent_thread`].
-pub fn of_stub(silent: bool) -> Vec<sock_filter> {
+/// The filter of all threads of a stub. Those for application code go on to [`of_threads`] or [`of_silent_thread`].
+pub fn of_stub() -> Vec<sock_filter> {
     let mut f = begin();
     let page = !(abi::PAGE_SIZE as u32 - 1);
     f.extend([statement(BPF_ALU | BPF_AND | BPF_K, page), skip_if(CODE as u32), answer(libc::SECCOMP_RET_TRAP), load(NR)]);
-    let own = [RING_NR, libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mprotect, libc::SYS_exit, libc::SYS_sigaltstack, libc::SYS_seccomp];
-    for nr in own.into_iter().chain(silent.then_some(libc::SYS_futex)) {
+    let own = [
+        RING_NR,
+        libc::SYS_mmap,
+        libc::SYS_munmap,
+        libc::SYS_mprotect,
+        libc::SYS_exit,
+        libc::SYS_sigaltstack,
+        libc::SYS_seccomp,
+        libc::SYS_futex,
+    ];
+    for nr in own {
         f.extend([next_if(nr as u32), answer(libc::SECCOMP_RET_ALLOW)]);
     }
     let trap = answer(libc::SECCOMP_RET_TRAP);
@@ -76,23 +86,39 @@ fn must_be(n: u32, value: u64, wide: bool) -> Vec<sock_filter> {
     f
 }
 
+/// Allows the call `nr` from a place if `arguments` do; from elsewhere goes on behind that.
+fn call(place: Place, nr: i64, arguments: Vec<sock_filter>) -> Vec<sock_filter> {
+    let mut rest = vec![load(NR), skip_if(nr as u32), answer(libc::SECCOMP_RET_TRAP)];
+    rest.extend(arguments);
+    rest.push(answer(libc::SECCOMP_RET_ALLOW));
+    let code = (BPF_JMP | BPF_JEQ | BPF_K) as u16;
+    rest.insert(0, sock_filter { code, jt: 0, jf: rest.len() as u8, k: place.address() as u32 });
+    rest
+}
+
+/// The arguments of futex(2) to wake so many on a word.
+fn wakes(word: Vec<sock_filter>, most: i32) -> Vec<sock_filter> {
+    [word, must_be(1, libc::FUTEX_WAKE as u64, false), must_be(2, most as u64, false)].concat()
+}
+
+/// Those to sleep on a word, without a timeout.
+fn sleeps(word: Vec<sock_filter>) -> Vec<sock_filter> {
+    [word, must_be(1, libc::FUTEX_WAIT as u64, false), must_be(3, 0, true)].concat()
+}
+
+/// Goes on if the first argument is the address of a bed; else the call is a trap.
+fn is_bed() -> Vec<sock_filter> {
+    let trap = answer(libc::SECCOMP_RET_TRAP);
+    let within = statement(BPF_ALU | BPF_AND | BPF_K, !(stub::BEDS_LEN as u32 - 1));
+    vec![load(ARG0), within, skip_if(stub::BEDS as u32), trap, load(ARG0 + 4), skip_if((stub::BEDS >> 32) as u32), trap]
+}
+
 /// The filter of a thread without a listener, on top of [`of_stub`]: it may wake who sleeps on the word at `shown`, sleep itself on the
 /// one at `order`, and end itself.
 pub fn of_silent_thread(shown: u64, order: u64) -> Vec<sock_filter> {
     let mut f = begin();
-    let call = |place: Place, nr: i64, arguments: Vec<sock_filter>| {
-        let mut rest = vec![load(NR), skip_if(nr as u32), answer(libc::SECCOMP_RET_TRAP)];
-        rest.extend(arguments);
-        rest.push(answer(libc::SECCOMP_RET_ALLOW));
-        let code = (BPF_JMP | BPF_JEQ | BPF_K) as u16;
-        rest.insert(0, sock_filter { code, jt: 0, jf: rest.len() as u8, k: place.address() as u32 });
-        rest
-    };
-    let op = |op: i32| must_be(1, op as u64, false);
-    let wake = [must_be(0, shown, true), op(libc::FUTEX_WAKE), must_be(2, 1, false)].concat();
-    let sleep = [must_be(0, order, true), op(libc::FUTEX_WAIT), must_be(3, 0, true)].concat();
-    f.extend(call(Place::Woken, libc::SYS_futex, wake));
-    f.extend(call(Place::Slept, libc::SYS_futex, sleep));
+    f.extend(call(Place::Woken, libc::SYS_futex, wakes(must_be(0, shown, true), 1)));
+    f.extend(call(Place::Slept, libc::SYS_futex, sleeps(must_be(0, order, true))));
     f.extend(call(Place::Ended, libc::SYS_exit, must_be(0, 0, false)));
     f.push(answer(libc::SECCOMP_RET_TRAP));
     f
@@ -130,6 +156,8 @@ pub fn of_threads() -> Vec<sock_filter> {
     for place in [Place::Rung, Place::Operated, Place::Done] {
         f.extend([next_if(place.address() as u32), answer(libc::SECCOMP_RET_USER_NOTIF)]);
     }
+    f.extend(call(Place::Roused, libc::SYS_futex, wakes(is_bed(), i32::MAX)));
+    f.extend(call(Place::Rested, libc::SYS_futex, sleeps(is_bed())));
     f.push(answer(libc::SECCOMP_RET_TRAP));
     f
 }

@@ -135,7 +135,7 @@ impl Half {
     }
 
     /// Puts both threads where they belong, if they are not there. Their stub is about to run; then whoever lingers where it will run
-    /// is to be [disturbed](Orders::disturb), and not before: the processor would go to sleep meanwhile.
+    /// is to [make room](Orders::make_room_for), and not before: the processor would go to sleep meanwhile.
     pub fn place(&self) -> Option<Arc<Orders>> {
         let has_waited = self.member.set_active(true);
         let lingers = if has_waited { self.member.pair.swap_lingering(None) } else { None };

@@ -17,6 +17,8 @@ unsafe extern "C" {
     static caisson_trap_woken: u8;
     static caisson_trap_slept: u8;
     static caisson_trap_ended: u8;
+    static caisson_trap_roused: u8;
+    static caisson_trap_rested: u8;
     static caisson_trap_silent: u8;
     static caisson_trap_operated: u8;
     static caisson_trap_done: u8;
@@ -55,6 +57,10 @@ pub enum Place {
     Slept,
     /// Behind the call that ends a thread without a listener.
     Ended,
+    /// Behind the call that wakes who is to run next.
+    Roused,
+    /// Behind the call that sleeps in a bed.
+    Rested,
     /// Behind the call that rings.
     Rung,
     /// Behind the call of an operation.
@@ -85,6 +91,8 @@ impl Place {
             Place::Woken => &raw const caisson_trap_woken,
             Place::Slept => &raw const caisson_trap_slept,
             Place::Ended => &raw const caisson_trap_ended,
+            Place::Roused => &raw const caisson_trap_roused,
+            Place::Rested => &raw const caisson_trap_rested,
             Place::Rung => &raw const caisson_trap_rung,
             Place::Operated => &raw const caisson_trap_operated,
             Place::Done => &raw const caisson_trap_done,
@@ -166,7 +174,7 @@ pub fn trampoline(at: u64, moved: &[u8], back: u64) -> [u8; TRAMPOLINE as usize]
 /// The address of the thread's filter in a stub, as seccomp(2) takes it.
 pub const PROGRAM: u64 = CODE + FILTER as u64;
 /// The same of the operator's.
-pub const OPERATORS_PROGRAM: u64 = PROGRAM + 256;
+pub const OPERATORS_PROGRAM: u64 = PROGRAM + 512;
 
 fn put(image: &mut [u8], at: usize, bytes: &[u8]) {
     if let Some(place) = image.get_mut(at..at + bytes.len()) {
@@ -205,12 +213,12 @@ mod tests {
         assert!(OPERATORS_PROGRAM + 16 + 8 * super::super::filter::of_operator().len() as u64 <= CODE + abi::PAGE_SIZE);
         let geometry = frame::Geometry { xfeatures: 7, xsave: 448, frame: 0x3000, xsave_len: 832 };
         let image = image(&geometry, false);
-        let silent = [Place::Woken, Place::Slept, Place::Ended, Place::Carried];
-        for p in [Place::Rung, Place::Operated, Place::Done, Place::Reported].into_iter().chain(silent) {
+        let notifying = [Place::Rung, Place::Operated, Place::Done, Place::Reported];
+        let passed = [Place::Woken, Place::Slept, Place::Ended, Place::Carried, Place::Roused, Place::Rested];
+        for p in notifying.into_iter().chain(passed) {
             let at = (p.address() - CODE) as usize;
             assert_eq!(image[at - 2..at], [0x0f, 0x05], "{p:?}");
-            let notifies = !silent.contains(&p);
-            assert_eq!(Place::of(p.address()), notifies.then_some(p));
+            assert_eq!(Place::of(p.address()), notifying.contains(&p).then_some(p));
         }
         assert_eq!(Place::of(Place::Entered.address()), None);
     }

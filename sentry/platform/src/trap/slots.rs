@@ -60,7 +60,26 @@ impl Slots {
     }
 }
 
+/// Another's look at a slot. What it shows is a hint: the thread may have ended, and another one have its slot.
+#[derive(Debug)]
+pub struct View {
+    slots: Arc<Slots>,
+    index: u64,
+}
+
+impl View {
+    /// Loads an aligned word.
+    pub fn load(&self, offset: u64) -> Result<u32, Errno> {
+        self.slots.memory.load_u32(self.index * SLOT + offset)
+    }
+}
+
 impl Slot {
+    /// For others to look at it.
+    pub fn view(&self) -> View {
+        View { slots: Arc::clone(&self.slots), index: self.index }
+    }
+
     /// What to map into the stub: descriptor and offset.
     pub fn file(&self) -> (i32, u64) {
         (self.slots.memory.fd().as_raw_fd(), self.index * SLOT)

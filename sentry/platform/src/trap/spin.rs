@@ -26,10 +26,12 @@ const FORGIVEN: u32 = 64;
 const WINDOW: u32 = 32;
 /// What so many take at most if they are frequent, in nanoseconds.
 const FREQUENT: u64 = 1_000_000;
-/// Of so many frequent calls one may wait in the kernel.
+/// Of so many frequent calls one may wait in the kernel for long, with nothing else to do for the sandbox: its processors go to sleep, and
+/// waking two of them takes longer than waking one.
 const CALLS_PER_WAIT: u32 = 4;
-/// Windows between two attempts to look in turns with others, after failures.
-const LONGEST_REST: u32 = 1 << 10;
+/// Windows between two attempts to look in turns with others, after failures: at first, and at most.
+const REST: u32 = 4;
+const LONGEST_REST: u32 = 1 << 12;
 
 /// How the next call is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +51,10 @@ pub enum Way {
 pub struct Last {
     /// The thread blocked in the kernel, so that its other half sleeps.
     pub blocked: bool,
-    /// The other half was held at the doorbell, for operations or its registers.
+    /// The other half was held at the doorbell, for operations or its registers, or because the thread blocked.
     pub held: bool,
+    /// It has carried out operations.
+    pub operated: bool,
     /// The other half is awake, and looks for an order.
     pub posted: bool,
 }
@@ -92,8 +96,8 @@ enum Mode {
 #[derive(Debug, Default)]
 struct Habits {
     calls: u32,
-    /// Before so many of them it had waited in the kernel, or its stub had been held for something.
-    waits: u32,
+    /// Before so many of them its stub had carried out operations.
+    operated: u32,
     /// Before so many of them no processor was to spare.
     crowded: u32,
     since: u64,
@@ -133,7 +137,7 @@ impl Spin {
             habits: Habits::default(),
             was_frequent: false,
             rest: 0,
-            next_rest: 1,
+            next_rest: REST,
         }
     }
 
@@ -146,8 +150,8 @@ impl Spin {
             Policy::Never => return Way::Bell,
         }
         let load = activity.load();
-        let Last { blocked, held, posted } = last;
-        self.observe(activity, blocked || held);
+        let Last { blocked, held, operated, posted } = last;
+        self.observe(activity, operated);
         match &mut self.mode {
             Mode::Bell(0) if load.has_spare() => {
                 self.begin(Mode::Look);
@@ -171,29 +175,38 @@ impl Spin {
                 if !(std::mem::take(&mut self.displaced) || posted || blocked || held) {
                     self.strike();
                 }
-                if self.mode == Mode::InTurns { Way::InTurns } else { Way::Bell }
+                if self.mode == Mode::InTurns {
+                    Way::InTurns
+                } else {
+                    activity.set_turning(false);
+                    Way::Bell
+                }
             }
         }
     }
 
-    /// Looks at the thread's habits every [`WINDOW`] calls: one that calls often and seldom waits looks in turns with others of its kind, where
-    /// there are more of them than processors.
-    fn observe(&mut self, activity: &Activity, waited: bool) {
+    /// Looks at the thread's habits every [`WINDOW`] calls: one that calls often and seldom leaves the sandbox without anything to do looks in turns
+    /// with others of its kind, where there are more of them than processors.
+    fn observe(&mut self, activity: &Activity, operated: bool) {
         let load = activity.load();
-        let h = &mut self.habits;
-        if h.since == 0 {
-            h.since = host::time::monotonic_ns();
+        if self.habits.since == 0 {
+            self.habits.since = host::time::monotonic_ns();
+            activity.take_waited();
+            self.follow(activity);
         }
+        let h = &mut self.habits;
         h.calls += 1;
-        h.waits += u32::from(waited);
+        h.operated += u32::from(operated);
         h.crowded += u32::from(!load.has_spare());
         if h.calls < WINDOW {
             return;
         }
         let now = host::time::monotonic_ns();
-        // What the others' share of the processors takes is not its own.
-        let is_frequent = now.saturating_sub(h.since) < FREQUENT * load.crowd() && h.waits * CALLS_PER_WAIT <= WINDOW;
-        let is_crowded = h.crowded * 4 >= WINDOW;
+        let waited = activity.take_waited();
+        // What the others' share of the processors takes is not its own, nor what it waits for.
+        let own = now.saturating_sub(h.since).saturating_sub(waited.ns);
+        let is_frequent = own < FREQUENT * load.crowd() && (h.operated + waited.idle) * CALLS_PER_WAIT <= WINDOW;
+        let is_crowded = (h.crowded + waited.times - waited.idle) * 4 >= WINDOW;
         self.habits = Habits { since: now, ..Habits::default() };
         // One window may just have had the time in which others ran.
         let was_frequent = std::mem::replace(&mut self.was_frequent, is_frequent);
@@ -206,6 +219,18 @@ impl Spin {
             _ if !(may && is_crowded) => {}
             _ if self.rest > 0 => self.rest -= 1,
             _ => self.begin(Mode::InTurns),
+        }
+        activity.set_turning(self.mode == Mode::InTurns);
+    }
+
+    /// A new thread does as those do that there are already, if it would have to before long.
+    fn follow(&mut self, activity: &Activity) {
+        let load = activity.load();
+        if load.is_turning() && !load.has_spare() {
+            activity.set_frequent(true);
+            activity.set_turning(true);
+            self.was_frequent = true;
+            self.begin(Mode::InTurns);
         }
     }
 
@@ -231,7 +256,7 @@ impl Spin {
         }
         if self.successes >= PROVEN {
             match self.mode {
-                Mode::InTurns => self.next_rest = 1,
+                Mode::InTurns => self.next_rest = REST,
                 _ => self.pause = PAUSE,
             }
         }
@@ -248,7 +273,7 @@ impl Spin {
     fn stop(&mut self) {
         if std::mem::replace(&mut self.mode, Mode::Bell(self.pause)) == Mode::InTurns {
             self.rest = self.next_rest;
-            self.next_rest = (self.next_rest * 2).min(LONGEST_REST);
+            self.next_rest = (self.next_rest * 4).min(LONGEST_REST);
         } else {
             self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }
@@ -262,9 +287,9 @@ mod tests {
     use crate::placement::Placement;
     use std::sync::Arc;
 
-    const AWAKE: Last = Last { blocked: false, held: false, posted: true };
-    const ASLEEP: Last = Last { blocked: false, held: false, posted: false };
-    const BLOCKED: Last = Last { blocked: true, held: false, posted: true };
+    const AWAKE: Last = Last { blocked: false, held: false, operated: false, posted: true };
+    const ASLEEP: Last = Last { blocked: false, held: false, operated: false, posted: false };
+    const BLOCKED: Last = Last { blocked: true, held: false, operated: false, posted: true };
 
     fn threads(load: &Arc<Load>, n: usize) -> Vec<Arc<Activity>> {
         let placement = Placement::new();
@@ -353,8 +378,11 @@ mod tests {
         // To be found asleep is one.
         let spin = &mut spins[0];
         assert!((0..STRIKES).any(|_| spin.way(&all[0], ASLEEP) == Way::Bell));
-        // One that waits at every other call gains nothing.
-        assert!(!both_divide(&all, &mut new(), |call| if call % 2 == 0 { BLOCKED } else { AWAKE }));
+        all.iter().for_each(|a| a.set_turning(false));
+        // One that has operations at every other call gains nothing.
+        let operated = Last { held: true, operated: true, ..AWAKE };
+        assert!(!both_divide(&all, &mut new(), |call| if call % 2 == 0 { operated } else { AWAKE }));
+        all.iter().for_each(|a| a.set_turning(false));
         // With a third one that only computes there are no two processors for them; with two more processors there are.
         let _third = threads(&load, 1);
         assert!(!both_divide(&all, &mut new(), |_| AWAKE));
@@ -363,5 +391,38 @@ mod tests {
         let _computing = threads(&four, 2);
         let mut spins = [Spin::new(Policy::Adaptive), Spin::new(Policy::Adaptive), Spin::new(Policy::Adaptive)];
         assert!(both_divide(&all, &mut spins, |_| AWAKE));
+    }
+
+    /// Whether a thread comes to look in turns that waits before each call, `long` or not at all, while others have something to do or not.
+    fn divides(cpus: usize, others: usize, wait: std::time::Duration) -> bool {
+        let load = Load::new(cpus);
+        let all = threads(&load, others + 1);
+        all.iter().skip(1).for_each(|a| a.set_frequent(true));
+        let mut spin = Spin::new(Policy::Adaptive);
+        (0..5 * WINDOW).any(|_| {
+            all[0].set_running(false);
+            std::thread::sleep(wait);
+            all[0].set_running(true);
+            spin.way(&all[0], BLOCKED) == Way::InTurns
+        })
+    }
+
+    #[test]
+    fn waits_are_no_reason_against_it_unless_processors_sleep() {
+        let long = std::time::Duration::from_millis(1);
+        assert!(divides(2, 1, long));
+        assert!(!divides(2, 0, long));
+    }
+
+    #[test]
+    fn new_threads_follow_the_others() {
+        let load = Load::new(2);
+        let all = threads(&load, 3);
+        assert_eq!(Spin::new(Policy::Adaptive).way(&all[0], AWAKE), Way::Bell);
+        all[1].set_turning(true);
+        assert_eq!(Spin::new(Policy::Adaptive).way(&all[0], AWAKE), Way::InTurns);
+        all[1].set_turning(false);
+        all[0].set_turning(false);
+        assert_eq!(Spin::new(Policy::Adaptive).way(&all[2], AWAKE), Way::Bell);
     }
 }

@@ -1,12 +1,14 @@
 //! A stub thread for application code, and how it is made.
 
 use super::Handover;
+use super::beds::{Bed, Beds};
 use super::code::{self, ANSWERS, POST, POST_ASLEEP, SLOTS_BEGIN};
 use super::filter;
 use super::frame::{Geometry, STACK_LEN};
 use super::image::{self, Place};
 use super::operator::Operator;
 use super::patch::PatchPage;
+use super::slots::View;
 use super::slots::{SLOT, Slot, Slots};
 use crate::UserRegs;
 use crate::placement::Placement;
@@ -55,14 +57,26 @@ pub struct HostThread {
     listener: Option<Listener>,
     /// The call that it is held in, if the sentry has received the notification.
     held: Option<u64>,
-    /// It may show something in its slot.
-    watched: bool,
+    /// Whether it may show something in its slot.
+    watch: Watch,
     orders: Arc<Orders>,
     /// The address of its frame in the stub.
     frame: u64,
 }
 
-/// What a thread was told last, and what it does about it. Only the thread that serves it changes this, but for [`disturb`](Orders::disturb).
+/// Whether the sentry looks at a thread's slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// No: it rings.
+    No,
+    /// Yes: it rings when it has lost patience.
+    Yes,
+    /// Yes: it sleeps when it has lost patience.
+    InTurns,
+}
+
+/// What a thread was told last, and what it does about it. Only the thread that serves it changes this, but for
+/// [`make_room_for`](Orders::make_room_for).
 #[derive(Debug)]
 pub struct Orders {
     ops: Arc<MemoryFile>,
@@ -82,6 +96,10 @@ pub struct Orders {
     lingers: Mutex<bool>,
     /// It may do so.
     has_lingered: AtomicBool,
+    /// Where it sleeps, if it has a place for that.
+    bed: Option<Bed>,
+    /// What it shows.
+    view: View,
 }
 
 impl Orders {
@@ -121,14 +139,43 @@ impl Orders {
         self.was_kicked.store(true, Relaxed);
         if !self.kicked.swap(true, Relaxed) {
             self.next(code::KICK | if self.is_live() { code::LIVE } else { 0 })?;
+            self.rouse_if_asleep()?;
         }
         Ok(())
     }
 
+    /// Lets it sleep, after having woken another one.
+    fn put_to_bed(&self, next: Option<&Bed>) -> Result<(), Errno> {
+        if self.bed.is_none() {
+            return self.kick();
+        }
+        let address = next.map_or(0, Bed::address);
+        self.ops.copy_out(self.line + code::ROUSE, &address.to_le_bytes())?;
+        self.next(code::SLEEP | if self.is_live() { code::LIVE } else { 0 })
+    }
+
+    /// Whether it says that it sleeps in its bed, or is about to.
+    pub fn is_asleep(&self) -> Result<bool, Errno> {
+        Ok(self.bed.is_some() && self.view.load(POST_ASLEEP)? != 0)
+    }
+
+    /// Wakes it, so that it sees its last order.
+    pub fn rouse_if_asleep(&self) -> Result<(), Errno> {
+        match &self.bed {
+            Some(bed) if self.is_asleep()? => bed.rouse(),
+            _ => Ok(()),
+        }
+    }
+
     /// The next order may be long in coming: nobody is to look for it. To be called by the thread that serves it.
     pub fn send_away(&self) {
+        self.make_room(None);
+    }
+
+    fn make_room(&self, next: Option<&Bed>) {
         if self.is_posted()
-            && let Err(e) = self.kick()
+            && !self.kicked.load(Relaxed)
+            && let Err(e) = self.put_to_bed(next)
         {
             tracing::debug!("the memory of a stub thread is gone: {e}");
         }
@@ -140,15 +187,26 @@ impl Orders {
         *self.lingers() = true;
     }
 
-    /// Somebody else wants the processor where it may be looking. May be called by any thread.
-    pub fn disturb(&self) {
+    /// `next`, which has an order, is to run on the processor where it may be looking. Returns whether it will wake that, if it is
+    /// quick; else that does not sleep. May be called by any thread.
+    pub fn make_room_for(&self, next: &Orders) -> Result<bool, Errno> {
         let mut lingers = self.lingers();
-        if std::mem::take(&mut *lingers) {
-            self.send_away();
+        let lingered = std::mem::take(&mut *lingers);
+        let sleeper = next.bed.as_ref().filter(|_| lingered);
+        let wakes = match sleeper {
+            Some(bed) if self.bed.is_some() && next.is_asleep()? && !self.is_asleep()? => {
+                bed.stir()?;
+                true
+            }
+            _ => false,
+        };
+        if lingered {
+            self.make_room(sleeper.filter(|_| wakes));
         }
+        Ok(wakes)
     }
 
-    /// Nobody may disturb it any more.
+    /// Nobody may send it away any more.
     fn settle(&self) {
         if self.has_lingered.load(Relaxed) && self.has_lingered.swap(false, Relaxed) {
             *self.lingers() = false;
@@ -286,16 +344,18 @@ impl HostThread {
     }
 
     /// Says whether the sentry will [`look`](Self::look).
-    pub fn set_watched(&mut self, watched: bool) -> Result<(), Errno> {
-        if self.watched == watched {
+    pub fn set_watch(&mut self, watch: Watch) -> Result<(), Errno> {
+        if self.watch == watch {
             return Ok(());
         }
-        self.watched = watched;
-        let (place, value) = match (self.is_silent(), watched) {
-            (false, _) => (code::WATCH, watched.into()),
+        self.watch = watch;
+        let (place, value) = match (self.is_silent(), watch) {
+            (false, Watch::No) => (code::WATCH, 0),
+            (false, Watch::InTurns) if self.orders.bed.is_some() => (code::WATCH, code::IN_TURNS),
+            (false, Watch::Yes | Watch::InTurns) => (code::WATCH, 1),
             // It shows all that happens; the question is how long it looks before it sleeps.
-            (true, true) => (code::PATIENCE, STUB_PATIENCE),
-            (true, false) => (code::PATIENCE, 1),
+            (true, Watch::No) => (code::PATIENCE, 1),
+            (true, Watch::Yes | Watch::InTurns) => (code::PATIENCE, STUB_PATIENCE),
         };
         self.orders.set(place, value)
     }
@@ -312,6 +372,8 @@ impl HostThread {
     fn begin(&mut self) -> Result<(), Errno> {
         // An ended thread may have had the line before.
         self.orders.set(code::WATCH, 0)?;
+        let bed = self.orders.bed.as_ref().map_or(0, Bed::address);
+        self.orders.ops.copy_out(self.orders.line + code::BED, &bed.to_le_bytes())?;
         let patience = if self.is_silent() { 1 } else { STUB_PATIENCE };
         self.orders.set(code::PATIENCE, patience)?;
         self.orders.next(0)?;
@@ -331,7 +393,7 @@ impl HostThread {
             return self.wait_silently().map(drop);
         }
         if self.orders.is_posted() {
-            self.set_watched(false)?;
+            self.set_watch(Watch::No)?;
             self.orders.kick()?;
             if !self.listener()?.wait(HOLD_MS)? {
                 // The application has forged what the slot shows, and runs. Out of this it cannot talk itself.
@@ -346,7 +408,7 @@ impl HostThread {
         self.listener()?.answer(id, order.cast_signed()).map_err(gone)
     }
 
-    /// Whether it looks for an order, on a processor of its own, or did so a moment ago.
+    /// Whether it looks for an order, on a processor of its own, or did so a moment ago, or sleeps in its bed.
     pub fn is_awake(&self) -> Result<bool, Errno> {
         self.orders.settle();
         Ok(self.orders.is_posted() && !self.is_kicked() && (!self.is_silent() || self.slot.load(POST_ASLEEP)? == 0))
@@ -385,14 +447,14 @@ impl HostThread {
         })
     }
 
-    /// Lets it run application code from its frame. `jump`: all registers are as they were, but for those that a call may change. Returns whether
-    /// that was done without an answer to a ring.
-    pub fn resume(&mut self, jump: bool) -> Result<bool, Errno> {
+    /// Lets it run application code from its frame. `jump`: all registers are as they were, but for those that a call may change. `lingers`: one that may be
+    /// looking on the processor where it will run. Returns whether that was done without an answer to a ring.
+    pub fn resume(&mut self, jump: bool, lingers: Option<&Orders>) -> Result<bool, Errno> {
         self.orders.settle();
         if self.is_kicked() {
-            let watched = self.watched;
+            let watch = self.watch;
             self.hold(self.process)?;
-            self.set_watched(watched)?;
+            self.set_watch(watch)?;
         }
         let kind = match (self.orders.is_live(), jump) {
             (false, _) => 0,
@@ -403,11 +465,23 @@ impl HostThread {
         if self.is_silent() && self.slot.load(POST_ASLEEP)? != 0 {
             self.orders.ops.wake_u32(self.orders.line + code::ORDER)?;
         }
-        match self.held.take() {
-            Some(id) => self.answer(id, self.frame).map(|()| false),
-            None if self.orders.posted.swap(false, Relaxed) => Ok(true),
-            None => Err(Errno::EPROTO),
+        let (posted, wakes) = match self.held.take() {
+            Some(id) => {
+                self.answer(id, self.frame)?;
+                (false, false)
+            }
+            None if self.orders.posted.swap(false, Relaxed) => (true, true),
+            None => return Err(Errno::EPROTO),
+        };
+        // What it was told it sees when it is awake. Only now: its processor would go to sleep meanwhile.
+        let is_woken = match lingers {
+            Some(other) => other.make_room_for(&self.orders)?,
+            None => false,
+        };
+        if wakes && !is_woken {
+            self.orders.rouse_if_asleep()?;
         }
+        Ok(posted)
     }
 
     /// The call that ends it.
@@ -490,14 +564,15 @@ fn gone(e: Errno) -> Errno {
 pub struct Workshop {
     geometry: Geometry,
     slots: Arc<Slots>,
+    beds: Arc<Beds>,
     placement: Arc<Placement>,
     handover: Handover,
 }
 
 impl Workshop {
-    /// With the memory for all slots.
-    pub fn new(geometry: Geometry, slots: Arc<Slots>, placement: &Arc<Placement>, handover: Handover) -> Workshop {
-        Workshop { geometry, slots, placement: Arc::clone(placement), handover }
+    /// With the memory for all slots and beds.
+    pub fn new(geometry: Geometry, placement: &Arc<Placement>, handover: Handover) -> Result<Workshop, Errno> {
+        Ok(Workshop { geometry, slots: Slots::new()?, beds: Beds::new()?, placement: Arc::clone(placement), handover })
     }
 
     /// Everything that a new thread, stopped before its first instruction, needs.
@@ -570,9 +645,11 @@ impl Workshop {
             was_kicked: AtomicBool::new(false),
             lingers: Mutex::new(false),
             has_lingered: AtomicBool::new(false),
+            bed: listener.as_ref().and_then(|_| self.beds.take()),
+            view: slot.view(),
         });
         let mut thread =
-            HostThread { tid, slot, number: berth.number, process: site.pid, listener, held: None, frame, watched: false, orders };
+            HostThread { tid, slot, number: berth.number, process: site.pid, listener, held: None, frame, watch: Watch::No, orders };
         thread.begin()?;
         Ok(thread)
     }
@@ -589,11 +666,11 @@ impl Kind for Workshop {
         let faults = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS];
         let mut handlers: Vec<(i32, u64)> = faults.iter().map(|&s| (s, Place::Fault.address())).collect();
         handlers.push((INTERRUPT, Place::Interrupt.address()));
-        Confinement {
-            image: image::image(&self.geometry, self.handover == Handover::Futex),
-            filter: filter::of_stub(self.handover == Handover::Futex),
-            handlers,
-        }
+        Confinement { image: image::image(&self.geometry, self.handover == Handover::Futex), filter: filter::of_stub(), handlers }
+    }
+
+    fn beds(&self) -> Option<i32> {
+        Some(self.beds.fd())
     }
 
     fn make_operator(&mut self, site: Site<'_>) -> Result<Option<Operator>, Errno> {
