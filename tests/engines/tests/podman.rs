@@ -6,6 +6,7 @@ use caisson_tests_engines::{Podman, eventually, output};
 use libtest_mimic::{Arguments, Failed, Trial};
 use std::process::ExitCode;
 
+mod conmon;
 mod podman_more;
 
 type Test = fn(&Podman) -> Result<()>;
@@ -20,6 +21,7 @@ const TESTS: &[(&str, Test)] = &[
     ("pod", pod),
     ("pod_names", pod_names),
     ("pod_shares", pod_shares),
+    ("conmon_as_crio", conmon::as_crio),
 ];
 
 fn main() -> ExitCode {
