@@ -37,8 +37,15 @@ pub fn open(size: Option<WindowSize>) -> Result<(OwnedFd, OwnedFd)> {
 /// A new pseudo-terminal whose master side is sent to the socket at `path`: the slave.
 pub fn open_and_send(size: Option<WindowSize>, path: &Path) -> Result<OwnedFd> {
     let (master, slave) = open(size)?;
-    send(path, master)?;
+    send("--console-socket", path, b"/dev/ptmx", master)?;
     Ok(slave)
+}
+
+/// Sends a descriptor of this process to the socket at `path`, under the name that runc gives it.
+pub fn send_pidfd(name: &str, path: &Path) -> Result<()> {
+    let pidfd = rustix::process::pidfd_open(rustix::process::getpid(), rustix::process::PidfdFlags::empty())
+        .map_err(Failure::internal("pidfd_open"))?;
+    send("--pidfd-socket", path, name.as_bytes(), pidfd)
 }
 
 /// The size of the terminal that the runtime runs on, if it does.
@@ -47,16 +54,16 @@ fn own_size() -> Option<Winsize> {
     (size.ws_row > 0 && size.ws_col > 0).then_some(size)
 }
 
-/// Sends the master side to the socket at `path`, as runc does: one message with the terminal's name and the descriptor.
-fn send(path: &Path, master: OwnedFd) -> Result<()> {
+/// Sends a descriptor to the socket at `path`, as runc does: one message with a name and the descriptor.
+fn send(flag: &str, path: &Path, name: &[u8], fd: OwnedFd) -> Result<()> {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
-    let failed = |error: std::io::Error| Failure::new(Status::Console, format!("--console-socket {}: {error}", path.display()));
+    let failed = |error: std::io::Error| Failure::new(Status::Console, format!("{flag} {}: {error}", path.display()));
     let socket = std::os::unix::net::UnixStream::connect(path).map_err(failed)?;
-    let fds = [master.as_fd()];
+    let fds = [fd.as_fd()];
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&fds));
-    sendmsg(&socket, &[IoSlice::new(b"/dev/ptmx")], &mut control, SendFlags::NOSIGNAL).map_err(|error| failed(error.into()))?;
+    sendmsg(&socket, &[IoSlice::new(name)], &mut control, SendFlags::NOSIGNAL).map_err(|error| failed(error.into()))?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 //! | 0 to 255 | the application's own exit status |
 //! | 128 + n | the application was ended by signal n |
 //! | 2 | the command line is wrong |
-//! | 100 to 125 | Caisson could not do what was asked: [`Status`] |
+//! | 99 to 125 | Caisson could not do what was asked: [`Status`] |
 //! | 126 | the program exists and cannot be executed |
 //! | 127 | the program does not exist |
 //!
@@ -22,6 +22,8 @@ use std::process::ExitCode;
 pub enum Status {
     /// The command line is wrong.
     Usage = 2,
+    /// A verb of runc's that this build does not have, for example `checkpoint`.
+    NotImplemented = 99,
     /// The bundle directory does not exist.
     NoBundle = 100,
     /// The bundle has no `config.json`.

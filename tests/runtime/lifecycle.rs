@@ -294,7 +294,8 @@ fn features_are_told() {
     assert_eq!(features["ociVersionMax"], "1.2.0");
     assert_eq!(features["hooks"].as_array().map(Vec::len), Some(6));
     assert!(features["mountOptions"].as_array().expect("options").contains(&"rbind".into()));
-    assert_eq!(features["linux"]["cgroup"]["systemd"], false);
+    assert_eq!(features["linux"]["cgroup"]["systemd"], true);
+    assert_eq!(features["linux"]["cgroup"]["systemdUser"], false);
 }
 
 /// Where the memory controller of version 1 is mounted here, if it is and groups can be made.

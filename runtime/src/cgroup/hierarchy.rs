@@ -11,14 +11,30 @@ pub struct Hierarchy {
     pub controllers: Vec<String>,
     /// Where it is mounted.
     pub mount: PathBuf,
-    /// This process's own group, relative to the mount.
+    /// The group of the process that is asked about, relative to the mount.
     pub own: PathBuf,
 }
 
 /// All of them, by /proc/self/mountinfo (proc_pid_mountinfo(5)) and /proc/self/cgroup (cgroups(7)).
 pub fn mounted() -> Vec<Hierarchy> {
+    of_process("self")
+}
+
+/// All of them, with systemd's root in each as the own group.
+pub fn of_systemd() -> Vec<Hierarchy> {
+    let mut all = of_process("1");
+    for hierarchy in &mut all {
+        // It keeps a scope for itself.
+        if hierarchy.own.ends_with("init.scope") {
+            hierarchy.own.pop();
+        }
+    }
+    all
+}
+
+fn of_process(pid: &str) -> Vec<Hierarchy> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let groups = fs::read_to_string(Path::new("/proc").join(pid).join("cgroup")).unwrap_or_default();
     parse(&mounts, &groups)
 }
 

@@ -110,7 +110,7 @@ pub fn settings(resources: &LinuxResources) -> Vec<Setting> {
         && pids.limit() > 0
     {
         // The application's own limit is kept by the sentry; this one is for what the sentry needs to keep it.
-        let limit = pids.limit().saturating_mul(HOST_TASKS_PER_TASK).saturating_add(HOST_TASKS);
+        let limit = host_tasks(pids.limit());
         add(&mut all, "linux.resources.pids.limit", "pids", &[("pids.max", limit.to_string())], &[("pids.max", limit.to_string())]);
     }
     if let Some(blkio) = resources.block_io() {
@@ -133,6 +133,26 @@ pub fn settings(resources: &LinuxResources) -> Vec<Setting> {
         add(&mut all, "linux.resources.network.classID", "net_cls", &[("net_cls.classid", class.to_string())], &[]);
     }
     all
+}
+
+/// Host tasks for so many of the application.
+pub fn host_tasks(limit: i64) -> i64 {
+    limit.saturating_mul(HOST_TASKS_PER_TASK).saturating_add(HOST_TASKS)
+}
+
+/// Version 1 counts memory and swap together, version 2 swap alone.
+pub fn swap_alone(swap: i64, limit: Option<i64>) -> i64 {
+    if swap < 0 { swap } else { swap.saturating_sub(limit.unwrap_or(0).max(0)) }
+}
+
+/// Shares of version 1 as a weight of version 2: 2..=262144 to 1..=10000, by the formula of version 2's specification.
+pub fn weight(shares: u64) -> u64 {
+    1 + shares.clamp(2, 262_144).saturating_sub(2) * 9999 / 262_142
+}
+
+/// Likewise of block I/O: 10..=1000 to 1..=10000.
+pub fn io_weight(weight: u16) -> u64 {
+    1 + u64::from(weight).saturating_sub(10) * 9999 / 990
 }
 
 type Files<'a> = &'a [(&'static str, String)];
@@ -159,9 +179,8 @@ fn memory_settings(memory: &LinuxMemory, all: &mut Vec<Setting>) {
         add(all, "linux.resources.memory.reservation", "memory", &v1, &v2);
     }
     if let Some(swap) = memory.swap().filter(|swap| *swap != 0) {
-        // Version 1 counts memory and swap together, version 2 swap alone.
-        let alone = if swap < 0 { swap } else { swap.saturating_sub(limit.unwrap_or(0).max(0)) };
-        let (v1, v2) = ([("memory.memsw.limit_in_bytes", swap.to_string())], [("memory.swap.max", or_max(alone))]);
+        let alone = or_max(swap_alone(swap, limit));
+        let (v1, v2) = ([("memory.memsw.limit_in_bytes", swap.to_string())], [("memory.swap.max", alone)]);
         add(all, "linux.resources.memory.swap", "memory", &v1, &v2);
         // Kernels without swap accounting have no such file, and engines set it for every container with a limit.
         if let Some(last) = all.last_mut() {
@@ -178,9 +197,7 @@ fn memory_settings(memory: &LinuxMemory, all: &mut Vec<Setting>) {
 
 fn cpu_settings(cpu: &LinuxCpu, all: &mut Vec<Setting>) {
     if let Some(shares) = cpu.shares().filter(|shares| *shares != 0) {
-        // The formula of the specification of version 2 for 2..=262144 to 1..=10000.
-        let weight = 1 + shares.clamp(2, 262_144).saturating_sub(2) * 9999 / 262_142;
-        let (v1, v2) = ([("cpu.shares", shares.to_string())], [("cpu.weight", weight.to_string())]);
+        let (v1, v2) = ([("cpu.shares", shares.to_string())], [("cpu.weight", weight(shares).to_string())]);
         add(all, "linux.resources.cpu.shares", "cpu", &v1, &v2);
     }
     let period = cpu.period().filter(|period| *period != 0);
@@ -218,8 +235,7 @@ fn cpu_settings(cpu: &LinuxCpu, all: &mut Vec<Setting>) {
 
 fn block_settings(blkio: &LinuxBlockIo, all: &mut Vec<Setting>) {
     if let Some(weight) = blkio.weight().filter(|weight| *weight != 0) {
-        let scaled = 1 + (u32::from(weight).saturating_sub(10)) * 9999 / 990;
-        let (v1, v2) = ([("blkio.bfq.weight", weight.to_string())], [("io.weight", format!("default {scaled}"))]);
+        let (v1, v2) = ([("blkio.bfq.weight", weight.to_string())], [("io.weight", format!("default {}", io_weight(weight)))]);
         add(all, "linux.resources.blockIO.weight", "blkio", &v1, &v2);
         // Only some schedulers have weights.
         if let Some(last) = all.last_mut() {

@@ -2,13 +2,15 @@
 //!
 //! Version 1 hierarchies, the version 2 one, and both side by side (*hybrid*) are the same here: a container has a directory in each
 //! hierarchy that is mounted, and [`limits`] says which file of which controller takes which value. Directories are recorded before they
-//! are made, so that whoever deletes the container finds them.
+//! are made, so that whoever deletes the container finds them. With [`systemd`]'s driver, systemd makes those that it manages.
 
 mod hierarchy;
 mod limits;
 mod stats;
+mod systemd;
 
 pub use limits::check;
+pub use systemd::ANNOTATION as SYSTEMD_PROPERTY;
 
 use crate::cli::Settings;
 use crate::exit::{Failure, Result, Status};
@@ -35,6 +37,12 @@ pub struct Cgroup {
     parents: Vec<PathBuf>,
     /// Somebody relies on it: the configuration names a path or a limit.
     wanted: bool,
+    /// With systemd's driver: the scope.
+    #[serde(default)]
+    unit: Option<systemd::Unit>,
+    /// What the scope shall have besides, as the annotations write it.
+    #[serde(default)]
+    unit_properties: Vec<(String, String)>,
 }
 
 /// A directory in one hierarchy.
@@ -81,19 +89,22 @@ impl Cgroup {
         if settings.rootless && !wanted {
             return Ok(Cgroup::default());
         }
-        let path = match path {
-            Some(path) => checked(path)?.to_owned(),
+        let unit = settings.systemd_cgroup.then(|| systemd::Unit::of(path, id)).transpose()?;
+        let path = match (&unit, path) {
+            (Some(unit), _) => unit.path(),
+            (None, Some(path)) => checked(path)?.to_owned(),
             // A name is unique in its state directory only.
-            None => {
+            (None, None) => {
                 let mut hasher = DefaultHasher::new();
                 settings.state_root.hash(&mut hasher);
                 Path::new("/caisson").join(format!("{id}-{:016x}", hasher.finish()))
             }
         };
-        let dirs: Vec<Dir> = hierarchy::mounted()
+        let hierarchies = if unit.is_some() { hierarchy::of_systemd() } else { hierarchy::mounted() };
+        let dirs: Vec<Dir> = hierarchies
             .into_iter()
             .map(|Hierarchy { controllers, mount, own }| {
-                // As runc: an absolute path begins at the mount, any other at the caller's own group.
+                // As runc: an absolute path begins at the mount, any other at the caller's own group (systemd's at its root).
                 let below = path.strip_prefix("/").map_or_else(|_| own.join(&path), Path::to_path_buf);
                 Dir { path: mount.join(below), controllers, mount }
             })
@@ -101,9 +112,34 @@ impl Cgroup {
         let mut parents = Vec::new();
         for dir in &dirs {
             let missing = |above: &&Path| above.starts_with(&dir.mount) && *above != dir.mount && !above.exists();
-            parents.extend(dir.path.ancestors().skip(1).take_while(missing).map(Path::to_path_buf));
+            // Slices come and go as systemd sees fit.
+            if unit.is_none() || !systemd::manages(&dir.controllers) {
+                parents.extend(dir.path.ancestors().skip(1).take_while(missing).map(Path::to_path_buf));
+            }
         }
-        Ok(Cgroup { dirs, parents, wanted })
+        let wanted = wanted || unit.is_some();
+        let unit_properties = if unit.is_some() { systemd::annotated(spec)? } else { Vec::new() };
+        Ok(Cgroup { dirs, parents, wanted, unit, unit_properties })
+    }
+
+    /// Fails if somebody is there already, or would be held as soon as it comes there.
+    pub fn is_unused(&self) -> Result<()> {
+        for dir in &self.dirs {
+            let processes = dir.read("cgroup.procs").unwrap_or_default().lines().count();
+            if processes > 0 {
+                let what = format!("control group {} is not empty: {processes} process(es) found", dir.path.display());
+                return Err(Failure::new(Status::Cgroup, what));
+            }
+        }
+        match self.freezer() {
+            Some((file, _)) if self.is_frozen() => Err(Failure::new(Status::Cgroup, format!("{} is frozen", file.display()))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the host has version 2 alone.
+    fn is_v2_alone(&self) -> bool {
+        self.dirs.iter().all(Dir::is_v2)
     }
 
     /// Makes the directories, sets the limits, and moves this process there.
@@ -121,16 +157,21 @@ impl Cgroup {
     }
 
     fn make(&self, resources: Option<&LinuxResources>) -> Result<()> {
+        if let Some(unit) = &self.unit {
+            unit.start(resources, &self.unit_properties, self.is_v2_alone())?;
+        }
         for dir in &self.dirs {
             create(&dir.path).map_err(failed(&dir.path))?;
-            if dir.is_v2() {
+            if dir.is_v2() && self.unit.is_some() {
+                // systemd has given it what there is.
+            } else if dir.is_v2() {
                 hierarchy::delegate(&dir.mount, &dir.path);
             } else if dir.has("cpuset") {
                 hierarchy::inherit_cpuset(&dir.mount, &dir.path).map_err(failed(&dir.path))?;
             }
         }
         if let Some(resources) = resources {
-            self.set(resources)?;
+            self.write_limits(resources)?;
         }
         self.join()
     }
@@ -144,8 +185,15 @@ impl Cgroup {
         Ok(())
     }
 
-    /// Sets limits. One that the host has no controller for is refused.
+    /// Changes limits. One that the host has no controller for is refused.
     pub fn set(&self, resources: &LinuxResources) -> Result<()> {
+        if let Some(unit) = &self.unit {
+            unit.set(resources, self.is_v2_alone())?;
+        }
+        self.write_limits(resources)
+    }
+
+    fn write_limits(&self, resources: &LinuxResources) -> Result<()> {
         let mut again = Vec::new();
         for setting in limits::settings(resources) {
             if self.write(&setting).is_err() {
@@ -243,6 +291,7 @@ impl Cgroup {
         if self.exists() {
             self.freeze(false)?;
         }
+        self.remove_unit();
         let deadline = Instant::now() + LEAVING;
         for dir in &self.dirs {
             loop {
@@ -261,6 +310,18 @@ impl Cgroup {
             let _ = fs::remove_dir(parent);
         }
         Ok(())
+    }
+}
+
+impl Cgroup {
+    /// Has systemd forget the scope. Where that cannot be, the directories are removed all the same.
+    fn remove_unit(&self) {
+        let Some(unit) = &self.unit else { return };
+        // It would give processes that live a long time to end by themselves.
+        self.dirs.iter().for_each(|dir| kill_members(&dir.path));
+        if let Err(failure) = unit.stop() {
+            tracing::warn!("{failure}");
+        }
     }
 }
 
@@ -290,7 +351,7 @@ pub fn checked(path: &Path) -> Result<&Path> {
         return Err(bad("is the root of all control groups"));
     }
     if !path.is_absolute() && path.to_string_lossy().matches(':').count() == 2 {
-        return Err(bad("is of the form slice:prefix:name of the systemd driver, which this build does not have; use the cgroupfs driver"));
+        return Err(bad("is of the form slice:prefix:name, which is for systemd's driver: --systemd-cgroup"));
     }
     Ok(path)
 }

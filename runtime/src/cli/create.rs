@@ -18,6 +18,9 @@ pub struct Common {
     /// File to write the container's process ID to
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
+    /// Unix socket that a descriptor of the container's process is sent to (pidfd_open(2))
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
     /// How many descriptors from 3 on the application gets besides its standard streams
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
@@ -47,6 +50,7 @@ impl Common {
             id: &self.id,
             console_socket: absolute(self.console_socket.as_deref())?,
             pid_file: absolute(self.pid_file.as_deref())?,
+            pidfd_socket: absolute(self.pidfd_socket.as_deref())?,
             preserve_fds: self.preserve_fds,
             settings,
             log,

@@ -39,6 +39,9 @@ pub struct Args {
     /// File to write the process ID to
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
+    /// Unix socket that a descriptor of the process on the host is sent to (pidfd_open(2))
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
     /// Accepted as runc accepts it: nothing inside has a label of the host's
     #[arg(long, value_name = "LABEL")]
     process_label: Option<String>,
@@ -96,6 +99,7 @@ pub fn main(args: &Args, settings: &Settings, log: &Log) -> Result {
         process,
         console_socket: absolute(args.console_socket.as_deref())?,
         pid_file: absolute(args.pid_file.as_deref())?,
+        pidfd_socket: absolute(args.pidfd_socket.as_deref())?,
         log,
     };
     if args.detach { exec.detached().map(|()| 0) } else { exec.foreground() }

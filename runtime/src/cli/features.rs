@@ -1,5 +1,6 @@
 //! `caisson features`: what this runtime implements, as the OCI runtime specification has it told.
 
+use crate::cgroup::SYSTEMD_PROPERTY;
 use crate::container::Moment;
 use crate::exit::{Failure, Result};
 use crate::spec::{CAPABILITIES, HOST_UDS, MOUNT_OPTIONS, OCI_VERSION};
@@ -22,7 +23,7 @@ fn document() -> Value {
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities,
-            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
+            "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": false, "rdma": false},
             "seccomp": {
                 "enabled": true,
                 "actions": [
@@ -42,7 +43,7 @@ fn document() -> Value {
             "mountExtensions": {"idmap": {"enabled": false}},
         },
         "annotations": {"io.caisson.version": env!("CARGO_PKG_VERSION")},
-        // With it, an application reaches services of the host.
-        "potentiallyUnsafeConfigAnnotations": [HOST_UDS],
+        // With the first, an application reaches services of the host; the others are what systemd is told.
+        "potentiallyUnsafeConfigAnnotations": [HOST_UDS, SYSTEMD_PROPERTY],
     })
 }

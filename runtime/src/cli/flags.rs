@@ -45,9 +45,12 @@ pub struct Globals {
         global = true
     )]
     rootless: String,
-    /// Make control groups through systemd
+    /// Make control groups through systemd; linux.cgroupsPath is of the form slice:prefix:name
     #[arg(long, global = true)]
     systemd_cgroup: bool,
+    /// Accepted as runc accepts it: there is no checkpoint
+    #[arg(long, value_name = "FILE", hide = true)]
+    criu: Option<PathBuf>,
     /// Log every system call of the application
     #[arg(long, global = true)]
     strace: bool,
@@ -70,6 +73,8 @@ pub struct Settings {
     pub host_uds: bool,
     /// Whether we have no privileges on the host, or shall not use them.
     pub rootless: bool,
+    /// Whether control groups are made through systemd.
+    pub systemd_cgroup: bool,
     /// Log system calls.
     pub strace: bool,
 }
@@ -87,6 +92,11 @@ impl Globals {
         Log::open(self.log.as_deref(), format, verbose)
     }
 
+    /// Whether the flag says so.
+    pub fn asks_for_rootless(&self) -> bool {
+        self.rootless == "true"
+    }
+
     /// `--rootless`, with `auto` decided.
     fn rootless(&self) -> Result<bool> {
         match self.rootless.as_str() {
@@ -102,12 +112,15 @@ impl Globals {
         let rootless = self.rootless()?;
         let (root_overlay, bind_overlay) = overlay(&self.overlay)?;
         if self.systemd_cgroup {
-            // As runc where there is none; where there is one, a limit that nobody keeps would be worse than an error.
-            let what = match Path::new("/run/systemd/system").is_dir() {
-                false => "systemd does not run on this host; leave the flag away",
-                true => "this build makes no groups through systemd; set the engine's cgroup driver to cgroupfs",
+            // sd_booted(3)
+            let missing = match (Path::new("/run/systemd/system").is_dir(), rootless) {
+                (false, _) => Some("systemd does not run on this host; leave the flag away"),
+                (true, true) => Some("only root can have systemd make control groups; leave the flag away"),
+                (true, false) => None,
             };
-            return Err(Failure::new(Status::Host, format!("--systemd-cgroup: {what}")));
+            if let Some(what) = missing {
+                return Err(Failure::new(Status::Host, format!("--systemd-cgroup: {what}")));
+            }
         }
         Ok(Settings {
             state_root: self.root.clone().unwrap_or_else(|| default_state_root(rootless)),
@@ -118,6 +131,7 @@ impl Globals {
             host_uds: host_uds(&self.host_uds)
                 .ok_or_else(|| Failure::new(Status::Usage, format!("--host-uds: {:?} is neither none nor open", self.host_uds)))?,
             rootless,
+            systemd_cgroup: self.systemd_cgroup,
             strace: self.strace,
         })
     }

@@ -1,5 +1,6 @@
 //! The command line: global flags with runc's and runsc's spelling, and one module per verb.
 
+mod checkpoint;
 mod create;
 mod r#do;
 mod exec;
@@ -22,10 +23,13 @@ use std::process::ExitCode;
 /// An OCI container runtime that runs applications on a kernel of its own, in user space.
 // Docker looks for the word "version" in what --version prints.
 #[derive(Debug, Parser)]
-#[command(name = "caisson", version = concat!("version ", env!("CARGO_PKG_VERSION")), propagate_version = false, disable_help_subcommand = true)]
+#[command(name = "caisson", version = concat!("version ", env!("CARGO_PKG_VERSION")), propagate_version = false, disable_version_flag = true)]
 struct Cli {
     #[command(flatten)]
     globals: Globals,
+    /// Print the version
+    #[arg(short = 'v', short_alias = 'V', long, action = clap::ArgAction::Version)]
+    version: Option<bool>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -58,6 +62,10 @@ enum Verb {
     Events(resources::EventsArgs),
     /// Print what this runtime implements
     Features,
+    /// Refused: a sandbox cannot be saved
+    Checkpoint(Box<checkpoint::Args>),
+    /// Refused, as checkpoint is
+    Restore(Box<checkpoint::RestoreArgs>),
     /// Create and run a container from an OCI bundle
     Run(run::Args),
     /// Run a command in a fresh sandbox over the host's files, which stay untouched
@@ -126,9 +134,11 @@ fn dispatch(cli: Cli, log: &Log, table: SyscallTable) -> exit::Result {
         Verb::Update(args) => resources::update(&args, &settings()?),
         Verb::Events(args) => resources::events(&args, &settings()?),
         Verb::Features => features::main(),
+        Verb::Checkpoint(args) => checkpoint::main(&args, &settings()?),
+        Verb::Restore(args) => checkpoint::restore(&args),
         Verb::Run(args) => run::main(&args, &cli.globals.settings()?, log),
         Verb::Do(args) => r#do::main(&args, &cli.globals.settings()?, log),
-        Verb::Spec(args) => spec::main(&args),
+        Verb::Spec(args) => spec::main(&args, cli.globals.asks_for_rootless()),
         Verb::Install(args) => install::main(&args, false),
         Verb::Uninstall(args) => install::main(&args, true),
         Verb::Syscalls(args) => syscalls::main(&args, table),

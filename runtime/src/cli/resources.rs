@@ -65,6 +65,12 @@ pub struct UpdateArgs {
     /// Accepted as runc accepts it, and without effect: Linux has taken it away
     #[arg(long, value_name = "BYTES", hide = true)]
     kernel_memory_tcp: Option<String>,
+    /// Refused, as linux.intelRdt is
+    #[arg(long, value_name = "SCHEMA", hide = true)]
+    l3_cache_schema: Option<String>,
+    /// Refused, as linux.intelRdt is
+    #[arg(long, value_name = "SCHEMA", hide = true)]
+    mem_bw_schema: Option<String>,
     /// Name of the container
     #[arg(value_name = "ID")]
     id: String,
@@ -89,6 +95,11 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// Changes limits.
 pub fn update(args: &UpdateArgs, settings: &Settings) -> Result {
+    for (flag, given) in [("l3-cache-schema", &args.l3_cache_schema), ("mem-bw-schema", &args.mem_bw_schema)] {
+        if given.is_some() {
+            return Err(Failure::new(Status::BadField, format!("--{flag}: shares of caches and memory bandwidth are not supported")));
+        }
+    }
     let mut resources = resources(args)?;
     crate::cgroup::check(&resources)?;
     let mut container = Container::open(&settings.state_root, &args.id)?;

@@ -24,6 +24,8 @@ pub struct Exec<'a> {
     pub console_socket: Option<PathBuf>,
     /// Where the stand-in's process ID is written.
     pub pid_file: Option<PathBuf>,
+    /// Where a descriptor of the stand-in is sent.
+    pub pidfd_socket: Option<PathBuf>,
     /// Where log lines go.
     pub log: &'a Log,
 }
@@ -40,9 +42,7 @@ impl Exec<'_> {
         };
         let _entry = self.container.enter_stand_in()?;
         let socket = self.start(slave)?;
-        if let Some(path) = &self.pid_file {
-            write_pid(path)?;
-        }
+        self.announce()?;
         Monitor::new(socket, Watched::Process, signals, proxy, false).until_exit().map(of_wait_status)
     }
 
@@ -110,14 +110,20 @@ impl Exec<'_> {
             None => None,
         };
         let socket = self.start(slave)?;
-        if let Some(path) = &self.pid_file {
-            write_pid(path)?;
-        }
+        self.announce()?;
         crate::title::set(&self.process.args);
         rustix::process::chdir("/").map_err(Failure::internal("chdir"))?;
         self.log.release_streams().map_err(Failure::internal("the standard streams"))?;
         set_parent_process_death_signal(None).map_err(Failure::internal("prctl"))?;
         Ok((Monitor::new(socket, Watched::Process, signals, None, true), entry))
+    }
+
+    /// Tells who stands in for the process: this one.
+    fn announce(&self) -> Result<()> {
+        if let Some(socket) = &self.pidfd_socket {
+            console::send_pidfd("setns", socket)?;
+        }
+        self.pid_file.as_deref().map_or(Ok(()), write_pid)
     }
 
     /// Starts the process: the connection that it lives with.

@@ -35,6 +35,8 @@ pub struct Launch<'a> {
     pub console_socket: Option<PathBuf>,
     /// Where the stand-in's process ID is written.
     pub pid_file: Option<PathBuf>,
+    /// Where a descriptor of the stand-in is sent.
+    pub pidfd_socket: Option<PathBuf>,
     /// How many descriptors from 3 on the application shall have.
     pub preserve_fds: u32,
     /// The global flags.
@@ -188,13 +190,21 @@ fn prepare(launch: &Launch<'_>) -> Result<(Bundle, Container, Option<Pod>)> {
         stand_in: None,
         sandbox: pod.as_ref().map(|pod| pod.sandbox.record.id.clone()),
         network: pod::network_of(&bundle.plan),
-        cgroup: Cgroup::place(&bundle.spec, launch.id, launch.settings)?,
+        cgroup: Cgroup::default(),
         notify: bundle.plan.boot.notify,
         limits: bundle.plan.boot.limits,
         ready: false,
         started: false,
     };
-    let container = Container::create(&launch.settings.state_root, record, &bundle.text)?;
+    let cgroup = Cgroup::place(&bundle.spec, launch.id, launch.settings)?;
+    let mut container = Container::create(&launch.settings.state_root, record, &bundle.text)?;
+    // Recorded only if it is nobody else's: what is recorded is removed with the container.
+    if let Err(failure) = cgroup.is_unused() {
+        container.remove()?;
+        return Err(failure);
+    }
+    container.record.cgroup = cgroup;
+    container.save()?;
     Ok((bundle, container, pod))
 }
 
@@ -474,6 +484,9 @@ impl StandIn<'_> {
 
     /// From here on the container stands by itself.
     fn settle(&mut self) -> Result<()> {
+        if let Some(socket) = &self.launch.pidfd_socket {
+            console::send_pidfd("standard", socket)?;
+        }
         if let Some(path) = &self.launch.pid_file {
             write_pid(path)?;
         }

@@ -18,6 +18,7 @@ pub fn with_state_root(root: &Path) -> Settings {
         bind_overlay: Overlay::None,
         host_uds: false,
         rootless: false,
+        systemd_cgroup: false,
         strace: false,
     }
 }

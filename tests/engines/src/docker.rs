@@ -3,8 +3,11 @@
 use crate::{Machine, eventually, image, services};
 use anyhow::{Result, bail, ensure};
 use caisson_tests_support::process::Output;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::fs;
+
+/// The programs that it takes.
+const NEEDS: &[&str] = &["dockerd", "docker", "containerd", "runc", "iptables"];
 
 /// A running dockerd with the image [`image::BUSYBOX`].
 pub struct Docker {
@@ -22,7 +25,17 @@ impl Docker {
 
     /// The same; `runsc` is a further runtime.
     pub fn start_with(runtime: &'static str, runsc: Option<&str>) -> Result<Docker> {
-        let machine = Machine::new(&["dockerd", "docker", "containerd", "runc", "iptables"])?;
+        let runtimes = runsc.map(|runsc| json!({"runsc": {"path": runsc}}));
+        Docker::start_in(Machine::new(NEEDS)?, runtime, runtimes.map(|value| ("runtimes", value)))
+    }
+
+    /// The same on a host where systemd makes the control groups.
+    pub fn start_with_systemd(runtime: &'static str) -> Result<Docker> {
+        let driver = json!(["native.cgroupdriver=systemd"]);
+        Docker::start_in(Machine::with_systemd(NEEDS)?, runtime, Some(("exec-opts", driver)))
+    }
+
+    fn start_in(machine: Machine, runtime: &'static str, more: Option<(&str, Value)>) -> Result<Docker> {
         let mut config = json!({
             "data-root": machine.path("docker"),
             "exec-root": "/run/docker",
@@ -33,8 +46,8 @@ impl Docker {
             // Lowering a process's OOM score needs a capability that the host of the tests may lack.
             "oom-score-adjust": 0,
         });
-        if let Some(runsc) = runsc {
-            config["runtimes"] = json!({"runsc": {"path": runsc}});
+        if let Some((name, value)) = more {
+            config[name] = value;
         }
         fs::write(machine.path("daemon.json"), config.to_string())?;
         let file = machine.path("daemon.json").display().to_string();

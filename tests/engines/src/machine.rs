@@ -28,6 +28,23 @@ pub struct Machine {
 impl Machine {
     /// Makes one. `needs` are the programs that the test will call, for a clear word where one is missing.
     pub fn new(needs: &[&str]) -> Result<Machine> {
+        Machine::with_init("none", needs)
+    }
+
+    /// The same with systemd as its first process, and a bus for it.
+    pub fn with_systemd(needs: &[&str]) -> Result<Machine> {
+        let machine = Machine::with_init("systemd", &[&["systemctl", "dbus-daemon"], needs].concat())?;
+        let up = crate::eventually(60, || (machine.run(&["systemctl", "is-system-running", "--wait"]).ok()?.status == 0).then_some(()));
+        if up.is_none() {
+            bail!("systemd does not start on this host: {}", machine.run(&["systemctl", "list-units", "--failed"])?);
+        }
+        // Read-only until now, so that systemd does not set the host's.
+        machine.ok(&["umount", "/proc/sys"])?;
+        machine.ok(&["systemctl", "start", "dbus.socket", "dbus.service"])?;
+        Ok(machine)
+    }
+
+    fn with_init(init: &str, needs: &[&str]) -> Result<Machine> {
         for need in needs {
             if !on_path(need) {
                 bail!("{need} is not installed; ./test installs what the tests need");
@@ -46,7 +63,7 @@ impl Machine {
             .args(["--pdeathsig", "KILL", "bash"])
             .arg(&script)
             .args(["outside"])
-            .args([dir.as_os_str(), name.as_ref()])
+            .args([dir.as_os_str(), name.as_ref(), init.as_ref()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(File::create(dir.join("machine.log"))?)

@@ -5,6 +5,9 @@ use anyhow::{Result, bail};
 use caisson_tests_support::process::Output;
 use std::fs;
 
+/// The programs that it takes.
+const NEEDS: &[&str] = &["podman", "conmon", "runc"];
+
 /// podman with storage of its own and the image [`image::BUSYBOX`].
 pub struct Podman {
     /// Where it runs.
@@ -16,8 +19,16 @@ pub struct Podman {
 impl Podman {
     /// Prepares it in a machine of its own.
     pub fn start(caisson: bool) -> Result<Podman> {
-        let machine = Machine::new(&["podman", "conmon", "runc"])?;
-        let config = "[engine]\nevents_logger = \"file\"\ncgroup_manager = \"cgroupfs\"\n[containers]\nlog_driver = \"k8s-file\"\n";
+        Podman::start_in(Machine::new(NEEDS)?, caisson, "cgroupfs")
+    }
+
+    /// The same on a host where systemd makes the control groups.
+    pub fn start_with_systemd(caisson: bool) -> Result<Podman> {
+        Podman::start_in(Machine::with_systemd(NEEDS)?, caisson, "systemd")
+    }
+
+    fn start_in(machine: Machine, caisson: bool, manager: &str) -> Result<Podman> {
+        let config = format!("[engine]\nevents_logger = \"file\"\ncgroup_manager = {manager:?}\n[containers]\nlog_driver = \"k8s-file\"\n");
         fs::write(machine.path("containers.conf"), config)?;
         let storage = format!("[storage]\ndriver = \"overlay\"\ngraphroot = {:?}\nrunroot = \"/run/podman\"\n", machine.path("podman"));
         fs::write(machine.path("storage.conf"), storage)?;
