@@ -107,3 +107,93 @@ fn a_container_that_ends_by_itself_leaves_no_state() {
     assert_eq!(output.status.code(), Some(7), "{output:?}");
     assert!(scratch.state_is_empty());
 }
+
+/// A network namespace with an interface, and a host at its other end.
+struct Net(String);
+
+impl Net {
+    fn new() -> Net {
+        let net = Net(format!("clo{}", std::process::id()));
+        let (own, far) = (&net.0, format!("{}-far", net.0));
+        for line in [
+            format!("netns add {own}"),
+            format!("netns add {far}"),
+            format!("-n {far} link add v0 type veth peer name eth0 netns {own}"),
+            format!("-n {far} link set v0 up"),
+            format!("-n {own} addr add 10.78.1.2/24 dev eth0"),
+            format!("-n {own} link set eth0 up"),
+            format!("-n {own} route add default via 10.78.1.1"),
+        ] {
+            net.ip(&line);
+        }
+        net
+    }
+
+    fn ip(&self, line: &str) -> String {
+        let output = Command::new("ip").args(line.split(' ')).output().expect("ip");
+        assert!(output.status.success(), "ip {line}: {output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Whether the interface has its address and its route.
+    fn is_whole(&self) -> bool {
+        let (addresses, routes) = (self.ip(&format!("-n {} -4 addr show eth0", self.0)), self.ip(&format!("-n {} route", self.0)));
+        addresses.contains("10.78.1.2/24") && routes.contains("default via 10.78.1.1")
+    }
+
+    fn is_taken(&self) -> bool {
+        !self.ip(&format!("-n {} -4 addr show eth0", self.0)).contains("10.78.1.2")
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for name in [self.0.clone(), format!("{}-far", self.0)] {
+            let _ = Command::new("ip").args(["netns", "del", &name]).output();
+        }
+    }
+}
+
+#[test]
+fn interfaces_are_given_back_for_those_who_were_killed() {
+    let scratch = Scratch::new();
+    let net = Net::new();
+    let bundle = scratch.bundle(&["sleep", "1000"], |config| {
+        let namespaces = config["linux"]["namespaces"].as_array_mut().expect("namespaces");
+        for namespace in namespaces.iter_mut().filter(|namespace| namespace["type"] == "network") {
+            namespace["path"] = format!("/run/netns/{}", net.0).into();
+        }
+    });
+    let create = |id: &str| {
+        let mut command = scratch.verb(&["create", "--bundle"]);
+        command.arg(&bundle).arg(id).stdout(Stdio::null()).stderr(Stdio::null());
+        assert!(finish(command.spawn().expect("spawn")).status.success());
+        assert!(net.is_taken());
+        let state = scratch.verb(&["state", id]).output().expect("state").stdout;
+        let state: serde_json::Value = serde_json::from_slice(&state).expect("JSON");
+        i32::try_from(state["pid"].as_i64().expect("a pid")).expect("a pid")
+    };
+    let delete = |id: &str| assert_eq!(common::outcome(&mut scratch.verb(&["delete", "--force", id])).0, 0);
+    // The stand-in is killed: who deletes the container gives back.
+    let pid = create("first");
+    kill(pid);
+    assert!(eventually(10, || !lives(pid)) && net.is_taken());
+    delete("first");
+    assert!(net.is_whole());
+    // Or who makes the next one there, which takes the same; the dead one's end takes nothing from it.
+    let pid = create("dead");
+    kill(pid);
+    assert!(eventually(10, || !lives(pid)));
+    create("next");
+    assert!(scratch.state().join("next/network.json").exists() && !scratch.state().join("dead/network.json").exists());
+    delete("dead");
+    assert!(net.is_taken());
+    delete("next");
+    assert!(net.is_whole());
+    // `run` that is killed: nobody deletes it.
+    let mut run = scratch.run(&bundle, "run").stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("spawn");
+    assert!(eventually(20, || scratch.status("run") == "running" && net.is_taken()));
+    run.kill().expect("kill");
+    run.wait().expect("wait");
+    assert!(eventually(20, || net.is_whole() && scratch.state_is_empty()));
+}

@@ -338,3 +338,80 @@ fn limits_are_set_counted_changed_and_removed() {
     assert!(!root.join(&name).exists());
     assert!(scratch.state_is_empty());
 }
+
+#[test]
+fn checkpoints_are_refused() {
+    let scratch = Scratch::new();
+    let (bundle, shared) = bundle(&scratch, WAITING, |_| {});
+    create(&scratch, &bundle, "one");
+    ok(&mut scratch.verb(&["start", "one"]));
+    assert!(said(&shared));
+    let images = scratch.path("images").display().to_string();
+    let flags =
+        ["--image-path", &images, "--work-path", "/tmp", "--leave-running", "--tcp-established", "--shell-job", "--status-fd", "-1"];
+    let (code, text) = outcome(&mut scratch.verb(&[&["checkpoint"], &flags[..], &["one"]].concat()));
+    assert!(code == 99 && text.contains("one") && text.contains("not checkpointed") && text.lines().count() == 1, "{code}: {text}");
+    assert_eq!(scratch.status("one"), "running");
+    let (code, text) = outcome(&mut scratch.verb(&["checkpoint", "nobody"]));
+    assert!(code == 119 && text.contains("does not exist"), "{code}: {text}");
+    let bundle = bundle.display().to_string();
+    let (code, text) = outcome(&mut scratch.verb(&["restore", "--image-path", &images, "--bundle", &bundle, "--detach", "two"]));
+    assert!(code == 99 && text.contains("not restored") && text.lines().count() == 1, "{code}: {text}");
+    let (code, text) = outcome(&mut scratch.verb(&["update", "--l3-cache-schema", "L3:0=f", "one"]));
+    assert!(code == 104 && text.contains("--l3-cache-schema"), "{code}: {text}");
+    ok(&mut scratch.verb(&["delete", "--force", "one"]));
+    assert!(scratch.state_is_empty() && !scratch.path("images").exists());
+}
+
+/// What comes to a socket: a name, and the process that a descriptor stands for (proc_pid_fdinfo(5)).
+fn pidfd_from(listener: &std::os::unix::net::UnixListener) -> (String, i32) {
+    use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+    use std::os::fd::AsRawFd;
+    let (socket, _) = listener.accept().expect("accept");
+    let (mut name, mut space) = ([0; 32], [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))]);
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let mut parts = [std::io::IoSliceMut::new(&mut name)];
+    let count = recvmsg(&socket, &mut parts, &mut control, RecvFlags::CMSG_CLOEXEC).expect("recvmsg").bytes;
+    let fd = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut fds) => fds.next(),
+        _ => None,
+    });
+    let fd: std::os::fd::OwnedFd = fd.expect("a descriptor");
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).expect("fdinfo");
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse().ok()).expect("a pidfd");
+    (String::from_utf8_lossy(&name[..count]).into_owned(), pid)
+}
+
+#[test]
+fn descriptors_of_processes_are_sent() {
+    let scratch = Scratch::new();
+    let (bundle, shared) = bundle(&scratch, WAITING, |_| {});
+    let path = scratch.path("pidfds");
+    let listener = std::os::unix::net::UnixListener::bind(&path).expect("a socket");
+    let (bundle, path) = (bundle.display().to_string(), path.display().to_string());
+    let mut command = scratch.verb(&["run", "--detach", "--pidfd-socket", &path, "--bundle", &bundle, "one"]);
+    assert!(finish(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("spawn")).status.success());
+    let state: Value = serde_json::from_str(&ok(&mut scratch.verb(&["state", "one"]))).expect("JSON");
+    assert_eq!(pidfd_from(&listener), ("standard".to_owned(), state["pid"].as_i64().expect("a pid") as i32));
+    assert!(said(&shared));
+    let pid_file = scratch.path("exec.pid");
+    let mut command = scratch.verb(&["exec", "--detach", "--pidfd-socket", &path, "--pid-file"]);
+    command.arg(&pid_file).args(["one", "/bin/sleep", "1000"]).stdout(Stdio::null()).stderr(Stdio::null());
+    assert!(finish(command.spawn().expect("spawn")).status.success());
+    assert_eq!(pidfd_from(&listener), ("setns".to_owned(), read_pid(&pid_file)));
+    ok(&mut scratch.verb(&["delete", "--force", "one"]));
+}
+
+#[test]
+fn a_configuration_for_users_without_privileges() {
+    let scratch = Scratch::new();
+    let dir = scratch.path("");
+    ok(scratch.verb(&["spec", "--rootless", "--bundle"]).arg(&dir));
+    let config: Value = serde_json::from_slice(&std::fs::read(dir.join("config.json")).expect("config.json")).expect("JSON");
+    let own = rustix::process::geteuid().as_raw();
+    assert_eq!(config["linux"]["uidMappings"], json!([{"containerID": 0, "hostID": own, "size": 1}]));
+    let kinds: Vec<&str> =
+        config["linux"]["namespaces"].as_array().expect("namespaces").iter().filter_map(|n| n["type"].as_str()).collect();
+    assert!(kinds.contains(&"user") && !kinds.contains(&"network"), "{kinds:?}");
+    assert!(!config.to_string().contains("gid=") && config["linux"].get("resources").is_none(), "{config}");
+}

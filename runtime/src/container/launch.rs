@@ -205,7 +205,10 @@ fn prepare(launch: &Launch<'_>) -> Result<(Bundle, Container, Option<Pod>)> {
     }
     container.record.cgroup = cgroup;
     container.save()?;
-    Ok((bundle, container, pod))
+    match super::network::give_back_of_the_dead(container.root(), &container.record) {
+        Ok(()) => Ok((bundle, container, pod)),
+        Err(failure) => abandon(&container, failure),
+    }
 }
 
 /// Takes apart what has been made so far.
@@ -290,7 +293,7 @@ impl StandIn<'_> {
         let mut monitor = match self.make(slave) {
             Ok(monitor) => monitor,
             Err(failure) => {
-                self.kept.give_back();
+                self.give_network_back();
                 self.report(&Report::Failed { status: failure.status, message: failure.message });
                 sandbox::exit_now(Status::Internal as i32)
             }
@@ -300,7 +303,7 @@ impl StandIn<'_> {
             view.leave();
         }
         drop(monitor);
-        self.kept.give_back();
+        self.give_network_back();
         match ended {
             Ok(status) => end_as(status),
             Err(failure) if self.background => {
@@ -312,6 +315,13 @@ impl StandIn<'_> {
                 self.launch.log.failure(&failure);
                 sandbox::exit_now(failure.status as i32)
             }
+        }
+    }
+
+    fn give_network_back(&self) {
+        self.kept.give_back();
+        if !self.kept.is_empty() {
+            self.container.forget_network();
         }
     }
 
@@ -443,7 +453,7 @@ impl StandIn<'_> {
             return Ok(sandbox::TakenOver::default());
         }
         let resolver = sandbox::engine_resolver(&self.resolv_conf())?;
-        Ok(sandbox::TakenOver { resolver, ..sandbox::take_over()? })
+        Ok(sandbox::TakenOver { resolver, ..sandbox::take_over(|kept| self.container.keep_network(kept))? })
     }
 
     /// For ports of the sandbox that an engine looks for at the loopback of the network namespace, if that is the container's.

@@ -5,6 +5,7 @@
 //! * `state.json`: the [`Record`], replaced as a whole whenever it changes,
 //! * `config.json`: the bundle's, as it was when the container was made,
 //! * `control`: the socket on which its sentry listens; a container of a pod has none: its sentry is that of the pod's first container,
+//! * `network.json`: what the interfaces of its network namespace had that are the sentry's now,
 //! * `exec/PID`: one for each stand-in of a further process,
 //! * `lock`: held locked while a verb changes the container's life.
 //!
@@ -14,6 +15,7 @@
 mod exec;
 mod hooks;
 mod launch;
+mod network;
 mod notify;
 mod pod;
 mod state;
@@ -303,6 +305,7 @@ impl Container {
 
     /// Takes a container apart that has ended: hooks, control groups, directory. The caller has the lock.
     pub fn destroy(&self) -> Result<()> {
+        self.give_network_back()?;
         if let Ok(spec) = self.spec() {
             run_hooks(&spec, Moment::Poststop, &State::new(&self.record, Lifecycle::Stopped))?;
         }
@@ -359,6 +362,7 @@ fn take_over(root: &Path, id: &str) -> Result<()> {
         Some(container) if container.record.ready => return Err(in_use(id)),
         Some(container) => {
             container.kill_stand_in()?;
+            container.give_network_back()?;
             container.record.cgroup.remove()?;
         }
         None => {}

@@ -76,6 +76,10 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
+        // A test that has failed leaves its containers.
+        for entry in std::fs::read_dir(self.state()).into_iter().flatten().flatten() {
+            let _ = self.verb(&["delete", "--force"]).arg(entry.file_name()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        }
         let _ = std::fs::remove_dir_all(&self.0);
     }
 }

@@ -13,6 +13,7 @@ use crate::exit::{Failure, Result, Status};
 use control::{FdLayout, Interface, Route};
 use netlink::Netlink;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with, sockopt};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -32,7 +33,7 @@ pub struct TakenOver {
 }
 
 /// What interfaces had before they were taken over.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Kept {
     interfaces: Vec<Interface>,
     routes: Vec<Route>,
@@ -50,6 +51,11 @@ impl TakenOver {
 }
 
 impl Kept {
+    /// Whether there is nothing to give back.
+    pub fn is_empty(&self) -> bool {
+        self.interfaces.is_empty()
+    }
+
     /// Gives the interfaces back what they had, for whoever uses the namespace next: a container that is started again, the next one of
     /// a pod. An interface that is gone needs nothing; other failures are told, and the rest is tried all the same.
     pub fn give_back(&self) {
@@ -66,7 +72,8 @@ impl Kept {
         for i in &self.interfaces {
             for a in &i.addresses {
                 match host.add(i.index, a) {
-                    Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+                    // The interface is gone, or was never without it: who was to take it was killed before.
+                    Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EEXIST)) => {}
                     Err(error) => tracing::warn!("{}: the address {} is not given back: {error}", i.name, a.ip),
                     Ok(()) => {}
                 }
@@ -76,7 +83,7 @@ impl Kept {
         let (direct, far): (Vec<&Route>, Vec<&Route>) = self.routes.iter().partition(|r| r.gateway.is_none());
         for r in direct.into_iter().chain(far) {
             match host.add_route(r) {
-                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV | libc::EEXIST)) => {}
                 Err(error) => tracing::warn!("the route to {}/{} is not given back: {error}", r.dst, r.prefix),
                 Ok(()) => {}
             }
@@ -118,8 +125,8 @@ pub fn low_ports() {
 const RECEIVE_BUFFER: usize = 16 << 20;
 const SEND_BUFFER: usize = 4 << 20;
 
-/// Takes over all interfaces of the calling process's network namespace.
-pub fn take_over() -> Result<TakenOver> {
+/// Takes over all interfaces of the calling process's network namespace. `keep` is told what they have, before they lose it.
+pub fn take_over(keep: impl FnOnce(&Kept) -> Result<()>) -> Result<TakenOver> {
     let failed = |error: io::Error| Failure::new(Status::Host, format!("cannot take over the network namespace's interfaces: {error}"));
     let mut host = Netlink::open().map_err(failed)?;
     let all = host.interfaces().map_err(failed)?;
@@ -141,16 +148,17 @@ pub fn take_over() -> Result<TakenOver> {
     }
     let known = |route: &Route| taken.interfaces.iter().any(|i| i.index == route.device);
     taken.routes = host.routes().map_err(failed)?.into_iter().filter(known).collect();
+    let has_v6 = |i: &&Interface| std::fs::read_to_string(disable_v6(&i.name)).is_ok_and(|text| text.trim() == "0");
+    taken.without_v6 = taken.interfaces.iter().filter(has_v6).map(|i| i.name.clone()).collect();
+    if !taken.interfaces.is_empty() {
+        keep(&taken.keep())?;
+    }
     for i in &taken.interfaces {
         for address in &i.addresses {
             host.remove(i.index, address).map_err(|error| failed(io::Error::other(format!("{}: {}: {error}", i.name, address.ip))))?;
         }
         // The host must not give itself new ones. Where /proc/sys is read-only, or without IPv6, there is nothing to turn off.
-        let switch = disable_v6(&i.name);
-        let was_on = std::fs::read_to_string(&switch).is_ok_and(|text| text.trim() == "0");
-        if std::fs::write(&switch, "1").is_ok() && was_on {
-            taken.without_v6.push(i.name.clone());
-        }
+        let _ = std::fs::write(disable_v6(&i.name), "1");
     }
     Ok(taken)
 }
