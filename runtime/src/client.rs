@@ -82,6 +82,11 @@ impl Client {
 
     /// The next event. A failure that the sentry reports is an error.
     pub fn receive(&self, timeout: Option<Duration>) -> Result<Event> {
+        self.receive_or_end(timeout)?.ok_or_else(|| Failure::new(Status::NotRunning, "container not running"))
+    }
+
+    /// The same; `None`: the sentry has ended.
+    fn receive_or_end(&self, timeout: Option<Duration>) -> Result<Option<Event>> {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let mut buffer = vec![0; MAX_MESSAGE + 1];
         loop {
@@ -94,11 +99,11 @@ impl Client {
                 Err(error) => return Err(Failure::internal("poll")(error)),
             }
             match recv(&self.0, &mut buffer[..], RecvFlags::DONTWAIT) {
-                Ok((0, _)) | Err(Errno::CONNRESET) => return Err(Failure::new(Status::NotRunning, "container not running")),
+                Ok((0, _)) | Err(Errno::CONNRESET) => return Ok(None),
                 Ok((count, _)) => {
                     return match decode(&buffer[..count]).map_err(Failure::internal("from the sentry"))? {
                         Event::Failed { kind, message } => Err(Failure::new(kind.into(), message)),
-                        event => Ok(event),
+                        event => Ok(Some(event)),
                     };
                 }
                 Err(Errno::INTR | Errno::AGAIN) => {}
@@ -118,6 +123,15 @@ impl Client {
         match self.ask(request, timeout)? {
             Event::Done => Ok(()),
             other => Err(Failure::new(Status::Internal, format!("from the sentry: {other:?} is no answer to {request:?}"))),
+        }
+    }
+
+    /// As [`command`](Self::command); the sentry may also end instead of answering, once it has the request.
+    pub fn command_or_end(&self, request: &Request, timeout: Duration) -> Result<()> {
+        self.send(request, &[])?;
+        match self.receive_or_end(Some(timeout))? {
+            Some(Event::Done) | None => Ok(()),
+            Some(other) => Err(Failure::new(Status::Internal, format!("from the sentry: {other:?} is no answer to {request:?}"))),
         }
     }
 

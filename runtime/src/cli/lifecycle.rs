@@ -77,7 +77,8 @@ pub fn kill(args: &KillArgs, settings: &Settings) -> Result {
 fn send(container: &Container, sig: i32, all: bool) -> Result<()> {
     let not_running = || Failure::new(Status::NotRunning, "container not running");
     let asked = match container.client()? {
-        Some(client) => client.command(&Request::Signal { sig, all }, PATIENCE),
+        // The signal may end the container, and with it the sentry, before that has said so.
+        Some(client) => client.command_or_end(&Request::Signal { sig, all }, PATIENCE),
         None => Err(not_running()),
     };
     match asked {

@@ -1109,6 +1109,10 @@ fn udp_timestamping() {
     for flags in [8, 16, 24, 0] {
         ok!(set(s, SOL_SOCKET, SO_TIMESTAMPING, flags));
         eq!(ok!(get(s, SOL_SOCKET, SO_TIMESTAMPING)), flags);
+        if flags == 16 {
+            // Linux tells a time that it has taken for anybody else, too.
+            continue;
+        }
         let ask = || {
             ok!(send_to(udp(), b"x", A::V4(LO, port(s))));
             let (mut data, mut control) = ([0u8; 4], [0u64; 16]);
