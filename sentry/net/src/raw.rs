@@ -461,8 +461,12 @@ impl SocketOps for RawSock {
             // ICMP_FILTER
             (SOL_RAW, 1) if self.protocol == wire::ICMP => int().map(|n| self.state.lock().filter = n as u32),
             (libc::IPPROTO_ICMPV6, 1) if self.v6 => OptionValue(value).read::<[u32; 8]>().map(|f| self.state.lock().filter6 = f),
-            (SOL_RAW | libc::IPPROTO_IPV6, IPV6_CHECKSUM) if self.v6 && self.protocol != wire::ICMPV6 => {
-                int().map(|n| self.state.lock().checksum_at = usize::try_from(n).ok())
+            // Of ICMPv6 it can be moved at the one level only: raw(7), RFC 3542 section 3.1.
+            (SOL_RAW | libc::IPPROTO_IPV6, IPV6_CHECKSUM) if self.v6 && (level == SOL_RAW || self.protocol != wire::ICMPV6) => {
+                match int() {
+                    Ok(n) if n > 0 && n % 2 == 1 => Err(Errno::EINVAL.into()),
+                    n => n.map(|n| self.state.lock().checksum_at = usize::try_from(n).ok()),
+                }
             }
             (libc::SOL_SOCKET, libc::SO_BINDTODEVICE) => {
                 let name = value.split(|&b| b == 0).next().unwrap_or_default();
