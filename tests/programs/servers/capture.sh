@@ -1,7 +1,9 @@
 # tcpdump with filters, live and to a file.
 set -eu
 cd /tmp
-listen() { tcpdump -l "$@" > out.txt 2> err.txt & dump=$!; until grep -q 'listening on' err.txt; do sleep 0.05; done; }
+# What an earlier one said must not be taken for this one's.
+ready() { until grep -qs 'listening on' err.txt; do sleep 0.05; done; }
+listen() { rm -f err.txt; tcpdump -l "$@" > out.txt 2> err.txt & dump=$!; ready; }
 finish() { until [ "$(grep -c "$1" out.txt)" -ge "$2" ]; do sleep 0.05; done; kill -INT $dump; wait $dump || :; }
 shown() { sed -E 's/^[0-9:.]+ //; s/127.0.0.1.[0-9]{5}/127.0.0.1.P/g; s/seq [0-9]+/seq N/; s/id [0-9]+/id N/' "$@"; }
 
@@ -30,8 +32,9 @@ c.sendall(b"question"); s.recv(100); s.sendall(b"answer"); c.recv(100); c.close(
 finish 'Flags \[F' 2
 sed -E 's/^[0-9:.]+ IP 127.0.0.1.([0-9]+) > 127.0.0.1.([0-9]+): (Flags \[[^]]*\]).*length ([0-9]+).*/\1 \2 \3 \4/; s/\b[345][0-9]{4}\b/P/g' out.txt
 
+rm -f err.txt
 tcpdump -i lo -n -w file.pcap -c 2 udp port 7103 2> err.txt & dump=$!
-until grep -q 'listening on' err.txt; do sleep 0.05; done
+ready
 for i in 1 2 3; do echo "datagram $i" | socat -u - UDP:127.0.0.1:7103; done
 wait $dump
 tcpdump -r file.pcap -n -q 2>/dev/null | shown | sort -u

@@ -141,9 +141,13 @@ impl Call {
         Some(Call { thread, nr: nr.parse().ok()?, args: args.try_into().ok()? })
     }
 
-    /// Whether the application chose an argument of it: of futex(2), whose last ones the stub leaves as they are, among the first three.
+    /// Whether the application chose an argument of it: of futex(2) among the first three, of exit(2) the first; the stub leaves the other registers as they are.
     fn is_marked(&self) -> bool {
-        let count = if self.nr == FUTEX { 3 } else { 6 };
+        let count = match self.nr {
+            FUTEX => 3,
+            EXIT => 1,
+            _ => 6,
+        };
         self.args.iter().take(count).any(|a| a >> 16 == MARK || a & 0xffff_0000 == MARK << 16 & 0xffff_0000)
     }
 
