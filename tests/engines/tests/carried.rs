@@ -8,7 +8,7 @@ use k8s_cri::v1::KeyValue;
 /// Runs an image's own command in a pod.
 fn run(c: &Cri, pod: &Pod, image: &str, env: &[(&str, &str)]) -> Result<String> {
     c.run_with(pod, image, &[], |config| {
-        config.image.get_or_insert_default().image = format!("docker.io/library/{image}:latest");
+        config.image.get_or_insert_default().image = format!("{image}:latest");
         config.envs.extend(env.iter().map(|(key, value)| KeyValue { key: (*key).into(), value: (*value).into() }));
     })
 }
