@@ -465,12 +465,9 @@ impl HostThread {
         if self.is_silent() && self.slot.load(POST_ASLEEP)? != 0 {
             self.orders.ops.wake_u32(self.orders.line + code::ORDER)?;
         }
-        let (posted, wakes) = match self.held.take() {
-            Some(id) => {
-                self.answer(id, self.frame)?;
-                (false, false)
-            }
-            None if self.orders.posted.swap(false, Relaxed) => (true, true),
+        let posted = match self.held.take() {
+            Some(id) => self.answer(id, self.frame).map(|()| false)?,
+            None if self.orders.posted.swap(false, Relaxed) => true,
             None => return Err(Errno::EPROTO),
         };
         // What it was told it sees when it is awake. Only now: its processor would go to sleep meanwhile.
@@ -478,7 +475,7 @@ impl HostThread {
             Some(other) => other.make_room_for(&self.orders)?,
             None => false,
         };
-        if wakes && !is_woken {
+        if posted && !is_woken {
             self.orders.rouse_if_asleep()?;
         }
         Ok(posted)
